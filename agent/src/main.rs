@@ -1,0 +1,3 @@
+//! Refit's agent.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Files and key-value stores that survive a power cut. Knows no protocol.

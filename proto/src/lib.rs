@@ -1,0 +1,13 @@
+//! What Refit's server and agents must agree on, byte for byte: names, signed formats, trust, the wire.
+//! Decides nothing about rollouts or hosts, and reads no clock.
+
+pub mod names;
+
+/// The wire: messages and services generated from `proto/refit/v1/*.proto`.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+pub mod wire {
+    tonic::include_proto!("refit.v1");
+
+    /// The protocol's descriptor set, for reflection and for the test that refuses incompatible changes.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/refit.v1.binpb"));
+}

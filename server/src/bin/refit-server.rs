@@ -1,0 +1,3 @@
+//! Refit's server.
+
+fn main() {}

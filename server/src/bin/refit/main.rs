@@ -1,0 +1,3 @@
+//! refit, the administrator's command.
+
+fn main() {}

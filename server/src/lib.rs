@@ -1,0 +1,1 @@
+//! Refit's server as a library, so that its parts can be tested without a process.

@@ -1,0 +1,3 @@
+//! Refit's own chores.
+
+fn main() {}
