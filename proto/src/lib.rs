@@ -2,6 +2,10 @@
 //! Decides nothing about rollouts or hosts, and reads no clock.
 
 pub mod names;
+pub mod package;
+pub mod policy;
+pub mod token;
+pub mod transport;
 
 /// The wire: messages and services generated from `proto/refit/v1/*.proto`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]

@@ -24,8 +24,7 @@ impl NameError {
     }
 }
 
-const NAME_RULE: &str =
-    "a lower-case letter, then up to 38 lower-case letters, digits or hyphens";
+const NAME_RULE: &str = "a lower-case letter, then up to 38 lower-case letters, digits or hyphens";
 
 fn is_name(text: &str) -> bool {
     let mut bytes = text.bytes();
@@ -264,7 +263,8 @@ mod tests {
         for good in ["payments", "a", "pilot-2", &"a".repeat(39)] {
             assert!(Product::parse(good).is_ok(), "{good}");
         }
-        for bad in ["", "Payments", "2fast", "-a", "a/b", "a.b", "a_b", "ä", "a ", &"a".repeat(40)] {
+        for bad in ["", "Payments", "2fast", "-a", "a/b", "a.b", "a_b", "ä", "a ", &"a".repeat(40)]
+        {
             assert!(Product::parse(bad).is_err(), "{bad}");
         }
     }

@@ -1,0 +1,436 @@
+//! The manifest of one package: its files, services, health checks, hooks and what to back up.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::{DocumentError, FileRef, PackagePath, parse_document};
+use crate::names::PackageName;
+
+/// What one package puts on a host, and how its health is told. Pinned by the release document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Always `manifest`.
+    #[serde(rename = "_type")]
+    kind: String,
+    format: u32,
+    /// Features that a reader must know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub required: Vec<String>,
+    /// The package's name, as in the release document.
+    pub package: PackageName,
+    /// How it is put on a host.
+    pub installer: Installer,
+    /// Everything in the package's tree, folders before what lies in them.
+    pub entries: Vec<Entry>,
+    /// What runs.
+    #[serde(default)]
+    pub services: Vec<Service>,
+    /// How a host tells whether it works.
+    pub health: Health,
+    /// What is saved beside the tree, the link and the units.
+    #[serde(default)]
+    pub backup: Backup,
+    /// Commands of the package's own, run at fixed times.
+    #[serde(default)]
+    pub hooks: Vec<Hook>,
+}
+
+/// How a package is put on a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Installer {
+    /// A versioned folder of its own, and one atomic link that says which one is current.
+    Tree,
+}
+
+/// One thing in a package's tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Entry {
+    /// A folder.
+    Directory {
+        /// Inside the package.
+        path: PackagePath,
+        /// Permission bits, at most 0o777.
+        mode: u32,
+    },
+    /// A file.
+    File {
+        /// Inside the package.
+        path: PackagePath,
+        /// Permission bits, at most 0o777.
+        mode: u32,
+        /// Its content.
+        #[serde(flatten)]
+        content: FileRef,
+    },
+    /// A symbolic link that stays inside the package.
+    Link {
+        /// Inside the package.
+        path: PackagePath,
+        /// Relative to the link's folder.
+        target: String,
+    },
+}
+
+impl Entry {
+    /// Where it lies.
+    pub fn path(&self) -> &PackagePath {
+        match self {
+            Entry::Directory { path, .. } | Entry::File { path, .. } | Entry::Link { path, .. } => {
+                path
+            }
+        }
+    }
+}
+
+/// A program that runs as long as the package is installed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// The unit is `<name>.service`.
+    pub name: PackageName,
+    /// Program and arguments. A program with a `/` that does not begin with one lies in the package.
+    /// Host variables are expanded.
+    pub command: Vec<String>,
+    /// Environment; values are expanded.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// The user it runs as, where services are run by systemd.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// A unit file of the package's own, in its tree, in place of one made from `command`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit_file: Option<PackagePath>,
+}
+
+/// How a host tells whether a release works on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Health {
+    /// By these checks.
+    Checked(Observed),
+    /// Not at all, by name: the installed tree is verified and the host counts as unobserved.
+    None,
+}
+
+/// Checks, and how long they must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    /// All must be good.
+    pub checks: Vec<Check>,
+    /// Running time from the start of the services in which a failing check is not yet bad.
+    pub start_seconds: u32,
+    /// Between two rounds of checks.
+    pub interval_seconds: u32,
+    /// A check is bad when it failed this many times in a row.
+    pub failures: u32,
+    /// How long all checks must have been good without a break.
+    pub good_seconds: u32,
+    /// Running time after which a verdict that is still unknown ends the probation as unproven.
+    pub max_seconds: u32,
+}
+
+impl Default for Observed {
+    fn default() -> Observed {
+        Observed {
+            checks: Vec::new(),
+            start_seconds: 60,
+            interval_seconds: 5,
+            failures: 3,
+            good_seconds: 60,
+            max_seconds: 24 * 3600,
+        }
+    }
+}
+
+/// One check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Shown in errors and reports.
+    pub name: PackageName,
+    /// What is asked.
+    #[serde(flatten)]
+    pub probe: Probe,
+    /// Longer than this is a failure.
+    #[serde(default = "five")]
+    pub timeout_seconds: u32,
+}
+
+fn five() -> u32 {
+    5
+}
+
+/// What a check asks. Host variables are expanded in all texts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Probe {
+    /// Exit code 0 is good. A program that cannot be started is unknown.
+    Command {
+        /// As in [`Service::command`].
+        command: Vec<String>,
+    },
+    /// A connection is good.
+    Tcp {
+        /// `host:port`.
+        address: String,
+    },
+    /// `http://` only; the expected status is good.
+    Http {
+        /// The address.
+        url: String,
+        /// By default any of 200 to 299.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        status: Option<u16>,
+    },
+    /// A systemd unit (or, without systemd, a service of the package) is active and was not restarted.
+    Unit {
+        /// A service of this package.
+        service: PackageName,
+    },
+}
+
+/// What is saved before the release may change it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backup {
+    /// Files and folders, absolute; host variables are expanded.
+    #[serde(default)]
+    pub paths: Vec<String>,
+}
+
+/// A command of the package's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    /// When it runs.
+    pub when: HookTime,
+    /// As in [`Service::command`]; must be safe to repeat.
+    pub command: Vec<String>,
+    /// Longer than this is a failure, and everything it started is ended.
+    pub timeout_seconds: u32,
+}
+
+/// When a hook runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HookTime {
+    /// Services are stopped, the link still points to the old release.
+    BeforeSwitch,
+    /// The link points to the new release, services are not started yet.
+    AfterSwitch,
+    /// After commit; its failure is reported and changes nothing.
+    AfterCommit,
+}
+
+impl Manifest {
+    /// Largest manifest that anyone reads, bytes: 100,000 entries of 160 bytes.
+    pub const MAX_LENGTH: u64 = 16_000_000;
+    /// Most entries in a manifest.
+    pub const MAX_ENTRIES: usize = 100_000;
+
+    /// A manifest of a tree, checked.
+    ///
+    /// # Errors
+    /// As for [`Manifest::parse`].
+    pub fn new(
+        package: PackageName,
+        entries: Vec<Entry>,
+        services: Vec<Service>,
+        health: Health,
+        backup: Backup,
+        hooks: Vec<Hook>,
+    ) -> Result<Manifest, DocumentError> {
+        let manifest = Manifest {
+            kind: "manifest".into(),
+            format: super::FORMAT,
+            required: Vec::new(),
+            package,
+            installer: Installer::Tree,
+            entries,
+            services,
+            health,
+            backup,
+            hooks,
+        };
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// Reads a manifest whose digest and length have been checked against the release document.
+    ///
+    /// # Errors
+    /// Anything that this program cannot follow to the letter.
+    pub fn parse(bytes: &[u8]) -> Result<Manifest, DocumentError> {
+        let manifest: Manifest = parse_document("manifest", bytes)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// The manifest's bytes, which the release document pins.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // No map with other than string keys and no fallible value: this cannot fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Every content file that the package needs, each once.
+    pub fn content(&self) -> BTreeSet<FileRef> {
+        self.entries
+            .iter()
+            .filter_map(|entry| match entry {
+                Entry::File { content, .. } => Some(*content),
+                Entry::Directory { .. } | Entry::Link { .. } => None,
+            })
+            .collect()
+    }
+
+    fn check(&self) -> Result<(), DocumentError> {
+        let invalid = |problem| Err(DocumentError::Invalid { document: "manifest", problem });
+        if self.entries.len() > Self::MAX_ENTRIES {
+            return invalid(format!("it has {} entries, more than 100000", self.entries.len()));
+        }
+        if let Err(problem) = check_entries(&self.entries) {
+            return invalid(problem);
+        }
+        let names: BTreeSet<_> = self.services.iter().map(|service| &service.name).collect();
+        if names.len() != self.services.len() {
+            return invalid("a service stands twice".into());
+        }
+        let commands = self.services.iter().map(|service| &service.command);
+        let commands = commands.chain(self.hooks.iter().map(|hook| &hook.command));
+        if commands.into_iter().any(|command| command.first().is_none_or(String::is_empty)) {
+            return invalid("a command is empty".into());
+        }
+        if let Some(path) = self.backup.paths.iter().find(|path| !is_absolute(path)) {
+            return invalid(format!("{path:?} under backup is not an absolute path"));
+        }
+        if self.hooks.iter().any(|hook| hook.timeout_seconds == 0) {
+            return invalid("a hook has no time".into());
+        }
+        match &self.health {
+            Health::None if self.services.is_empty() => Ok(()),
+            Health::None => invalid("it runs a service and has no health check".into()),
+            Health::Checked(observed) => check_health(observed, &names).or_else(invalid),
+        }
+    }
+}
+
+fn is_absolute(path: &str) -> bool {
+    (path.starts_with('/') || path.starts_with("${"))
+        && !path.chars().any(char::is_control)
+        && path.split('/').all(|component| !matches!(component, "." | ".."))
+}
+
+/// Each path once, each parent a folder that stands before it, modes without set-user-id, links inside.
+fn check_entries(entries: &[Entry]) -> Result<(), String> {
+    let mut folders = BTreeSet::new();
+    let mut paths = BTreeSet::new();
+    for entry in entries {
+        let path = entry.path();
+        if !paths.insert(path.clone()) {
+            return Err(format!("{path} stands twice"));
+        }
+        if path.parent().is_some_and(|parent| !folders.contains(&parent)) {
+            return Err(format!("the folder of {path} does not stand before it"));
+        }
+        match entry {
+            Entry::Directory { mode, .. } | Entry::File { mode, .. } if *mode > 0o777 => {
+                return Err(format!("{path} has mode {mode:o}; at most 777 is allowed"));
+            }
+            Entry::Directory { .. } => {
+                folders.insert(path.clone());
+            }
+            Entry::File { .. } => {}
+            Entry::Link { target, .. } if !path.keeps_link_inside(target) => {
+                return Err(format!("the link {path} points out of the package, to {target:?}"));
+            }
+            Entry::Link { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+fn check_health(observed: &Observed, services: &BTreeSet<&PackageName>) -> Result<(), String> {
+    if observed.checks.is_empty() {
+        return Err("health has no checks; write `health = \"none\"` if that is meant".into());
+    }
+    if observed.interval_seconds == 0 || observed.failures == 0 || observed.max_seconds == 0 {
+        return Err("health needs an interval, a number of failures and a longest time".into());
+    }
+    for check in &observed.checks {
+        let name = &check.name;
+        match &check.probe {
+            _ if check.timeout_seconds == 0 => return Err(format!("check {name} has no time")),
+            Probe::Command { command } if command.first().is_none_or(String::is_empty) => {
+                return Err(format!("check {name} has an empty command"));
+            }
+            Probe::Http { url, .. } if !url.starts_with("http://") => {
+                return Err(format!("check {name} asks {url:?}, which is not an http:// address"));
+            }
+            Probe::Unit { service } if !services.contains(service) => {
+                return Err(format!("check {name} asks for {service}, no service of this package"));
+            }
+            Probe::Command { .. } | Probe::Tcp { .. } | Probe::Http { .. } | Probe::Unit { .. } => {
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> PackagePath {
+        PackagePath::parse(text).unwrap()
+    }
+
+    fn manifest(entries: Vec<Entry>) -> Result<Manifest, DocumentError> {
+        let package = PackageName::parse("payments").unwrap();
+        Manifest::new(package, entries, vec![], Health::None, Backup::default(), vec![])
+    }
+
+    fn file(at: &str, mode: u32) -> Entry {
+        Entry::File { path: path(at), mode, content: FileRef::to(b"x") }
+    }
+
+    fn folder(at: &str) -> Entry {
+        Entry::Directory { path: path(at), mode: 0o755 }
+    }
+
+    #[test]
+    fn a_manifest_reads_back_as_it_was_written() {
+        let link = Entry::Link { path: path("bin/b"), target: "a".into() };
+        let written = manifest(vec![folder("bin"), file("bin/a", 0o755), link]).unwrap();
+        assert_eq!(Manifest::parse(&written.to_bytes()).unwrap(), written);
+        assert_eq!(written.content(), BTreeSet::from([FileRef::to(b"x")]));
+    }
+
+    #[test]
+    fn a_manifest_that_leaves_its_folder_is_refused() {
+        let good = manifest(vec![folder("bin"), file("bin/a", 0o755)]).unwrap();
+        for escape in ["../../etc/cron.d/x", "/etc/passwd", "bin/../../x", "bin//a", "."] {
+            let text = String::from_utf8(good.to_bytes()).unwrap().replace("bin/a", escape);
+            assert!(Manifest::parse(text.as_bytes()).is_err(), "{escape}");
+        }
+        let out = Entry::Link { path: path("etc"), target: "../../../etc".into() };
+        assert!(manifest(vec![out]).is_err());
+        // A link may not stand in for a folder: what lies below it would leave the package.
+        let link = Entry::Link { path: path("bin"), target: "lib".into() };
+        assert!(manifest(vec![folder("lib"), link, file("bin/a", 0o755)]).is_err());
+    }
+
+    #[test]
+    fn a_manifest_with_a_path_twice_or_a_set_user_id_bit_is_refused() {
+        assert!(manifest(vec![file("a", 0o644), file("a", 0o755)]).is_err());
+        assert!(manifest(vec![file("a", 0o4755)]).is_err());
+    }
+
+    #[test]
+    fn an_unknown_required_feature_is_refused_by_name_and_an_unknown_member_is_ignored() {
+        let text = String::from_utf8(manifest(vec![]).unwrap().to_bytes()).unwrap();
+        let optional = text.replacen('{', "{\"colour\":1,", 1);
+        assert!(Manifest::parse(optional.as_bytes()).is_ok());
+        let required = text.replacen('{', "{\"required\":[\"convert-data\"],", 1);
+        let error = Manifest::parse(required.as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("convert-data"), "{error}");
+    }
+}

@@ -1,0 +1,232 @@
+//! The signed part of a product's rings, `policy/<product>.json`: what widens or assigns. A host
+//! evaluates it itself, on its own labels. What only narrows (waves, caps, soak, limits) is the server's
+//! and unsigned.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    names::{HostId, LabelName, LabelValue, Labels, Product, RingName},
+    package::{DocumentError, FORMAT, parse_document},
+};
+
+/// The rings of one product, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProductPolicy {
+    /// Always `policy`.
+    #[serde(rename = "_type")]
+    kind: String,
+    format: u32,
+    /// Features that a reader must know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub required: Vec<String>,
+    /// The product.
+    pub product: Product,
+    /// Its rings; a host is in the first whose selector matches.
+    pub rings: Vec<RingDefinition>,
+}
+
+/// What a ring is, as far as it is signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RingDefinition {
+    /// Unique within the product.
+    pub ring: RingName,
+    /// Which hosts are in it.
+    pub select: Selector,
+    /// The server's gate key may sign its own part for this ring.
+    #[serde(default)]
+    pub gate: bool,
+}
+
+/// Which hosts a ring selects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Selector {
+    /// Hosts that have every one of these labels, with one of the values given. Never empty.
+    Labels(BTreeMap<LabelName, Vec<LabelValue>>),
+    /// Every host, by name: an empty rule must not mean this by accident.
+    EveryHost,
+}
+
+impl Selector {
+    /// Whether a host with these labels is selected. A label that the host lacks does not match.
+    pub fn matches(&self, labels: &Labels) -> bool {
+        match self {
+            Selector::Labels(wanted) => {
+                !wanted.is_empty()
+                    && wanted.iter().all(|(name, values)| {
+                        labels.get(name).is_some_and(|value| values.contains(value))
+                    })
+            }
+            Selector::EveryHost => true,
+        }
+    }
+}
+
+impl ProductPolicy {
+    /// Largest policy that anyone reads, bytes.
+    pub const MAX_LENGTH: u64 = 1_000_000;
+
+    /// A policy of these rings, checked.
+    ///
+    /// # Errors
+    /// A ring that stands twice, or a selector without labels.
+    pub fn new(product: Product, rings: Vec<RingDefinition>) -> Result<Self, DocumentError> {
+        let policy = ProductPolicy {
+            kind: "policy".into(),
+            format: FORMAT,
+            required: Vec::new(),
+            product,
+            rings,
+        };
+        policy.check()?;
+        Ok(policy)
+    }
+
+    /// Reads a policy whose digest and length have been checked against the policy role.
+    ///
+    /// # Errors
+    /// Anything that this program cannot follow to the letter: a rule that can't be evaluated is closed.
+    pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
+        let policy: ProductPolicy = parse_document("policy", bytes)?;
+        policy.check()?;
+        Ok(policy)
+    }
+
+    /// The policy's bytes, which the policy role pins.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // No map with other than string keys and no fallible value: this cannot fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The ring that a host with these labels is in: the first whose selector matches. `None`: the host
+    /// is left alone.
+    pub fn ring_of(&self, labels: &Labels) -> Option<&RingDefinition> {
+        self.rings.iter().find(|ring| ring.select.matches(labels))
+    }
+
+    /// A ring by its name.
+    pub fn ring(&self, name: &RingName) -> Option<&RingDefinition> {
+        self.rings.iter().find(|ring| ring.ring == *name)
+    }
+
+    fn check(&self) -> Result<(), DocumentError> {
+        let invalid = |problem| Err(DocumentError::Invalid { document: "policy", problem });
+        for (at, ring) in self.rings.iter().enumerate() {
+            let name = &ring.ring;
+            if self.rings[..at].iter().any(|before| before.ring == *name) {
+                return invalid(format!("ring {name} stands twice"));
+            }
+            match &ring.select {
+                Selector::Labels(labels) if labels.is_empty() => {
+                    return invalid(format!("ring {name} selects by no label"));
+                }
+                Selector::Labels(labels) if labels.values().any(Vec::is_empty) => {
+                    return invalid(format!("ring {name} names a label without a value"));
+                }
+                Selector::Labels(_) | Selector::EveryHost => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Labels set from the centre, `policy/labels.json`. They override what the enrollment token gave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabelPolicy {
+    /// Always `labels`.
+    #[serde(rename = "_type")]
+    kind: String,
+    format: u32,
+    /// Features that a reader must know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub required: Vec<String>,
+    /// Labels by host.
+    pub hosts: BTreeMap<HostId, Labels>,
+}
+
+impl LabelPolicy {
+    /// Largest label policy that anyone reads, bytes.
+    pub const MAX_LENGTH: u64 = 16_000_000;
+
+    /// Labels by host.
+    pub fn new(hosts: BTreeMap<HostId, Labels>) -> Self {
+        LabelPolicy { kind: "labels".into(), format: FORMAT, required: Vec::new(), hosts }
+    }
+
+    /// Reads labels whose digest and length have been checked against the policy role.
+    ///
+    /// # Errors
+    /// Anything that this program cannot follow to the letter.
+    pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
+        parse_document("labels", bytes)
+    }
+
+    /// The bytes, which the policy role pins.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // Map keys are strings: this cannot fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// A host's labels: its token's, overridden by those set here.
+    pub fn labels_of(&self, host: &HostId, own: &Labels) -> Labels {
+        let mut labels = own.clone();
+        labels.extend(self.hosts.get(host).cloned().unwrap_or_default());
+        labels
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(text: &str) -> Labels {
+        text.split_whitespace()
+            .map(|pair| {
+                let (name, value) = pair.split_once('=').unwrap();
+                (name.parse().unwrap(), value.parse().unwrap())
+            })
+            .collect()
+    }
+
+    fn ring(name: &str, select: &str) -> RingDefinition {
+        let select = match select {
+            "*" => Selector::EveryHost,
+            labels_text => Selector::Labels(
+                labels(labels_text).into_iter().map(|(name, value)| (name, vec![value])).collect(),
+            ),
+        };
+        RingDefinition { ring: name.parse().unwrap(), select, gate: false }
+    }
+
+    fn policy(rings: Vec<RingDefinition>) -> Result<ProductPolicy, DocumentError> {
+        ProductPolicy::new("payments".parse().unwrap(), rings)
+    }
+
+    #[test]
+    fn a_host_is_in_the_first_ring_whose_labels_it_all_has() {
+        let policy =
+            policy(vec![ring("pilot", "pilot=yes"), ring("eu", "region=eu role=db")]).unwrap();
+        let of = |text: &str| policy.ring_of(&labels(text)).map(|ring| ring.ring.to_string());
+        assert_eq!(of("pilot=yes region=eu role=db").as_deref(), Some("pilot"));
+        assert_eq!(of("region=eu role=db").as_deref(), Some("eu"));
+        // A missing label does not match, and no ring means no update.
+        assert_eq!(of("region=eu"), None);
+        assert_eq!(of(""), None);
+    }
+
+    #[test]
+    fn a_ring_of_every_host_must_say_so() {
+        assert!(policy(vec![ring("all", "*")]).unwrap().ring_of(&Labels::new()).is_some());
+        assert!(policy(vec![ring("all", "")]).is_err());
+        assert!(policy(vec![ring("a", "*"), ring("a", "*")]).is_err());
+        assert!(!Selector::Labels(BTreeMap::new()).matches(&labels("a=b")));
+    }
+
+    #[test]
+    fn a_policy_reads_back_as_it_was_written() {
+        let written = policy(vec![ring("pilot", "pilot=yes"), ring("all", "*")]).unwrap();
+        assert_eq!(ProductPolicy::parse(&written.to_bytes()).unwrap(), written);
+    }
+}

@@ -1,0 +1,99 @@
+//! The way to the server: TLS 1.3 to a certificate authority that the caller already trusts, with the
+//! caller's own certificate where it has one. The TLS provider is always passed in, since server and
+//! agent ship different ones.
+
+use std::{io, sync::Arc, time::Duration};
+
+use hyper_util::rt::TokioIo;
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName},
+};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+/// A caller's own certificate.
+#[derive(Debug)]
+pub struct Identity {
+    /// Leaf first.
+    pub certificates: Vec<CertificateDer<'static>>,
+    /// The leaf's key, PKCS#8.
+    pub key: PrivateKeyDer<'static>,
+}
+
+/// Why no connection could be set up. What goes wrong later comes with the call, as `UNAVAILABLE`.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// Not `host:port`.
+    #[error("server address {address:?} is not valid\nhelp: write it as host:port")]
+    Address {
+        /// As it was given.
+        address: String,
+    },
+    /// The certificate authority, the own certificate or its key does not fit.
+    #[error("the certificates for the server cannot be used: {0}\nhelp: enroll or log in again")]
+    Certificate(#[from] rustls::Error),
+}
+
+/// A link that stays silent this long is asked for a sign of life, and given up after as long again: a
+/// black hole is noticed within a minute, a slow but living link is never cut.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// Longest wait for a connection.
+const CONNECT: Duration = Duration::from_secs(20);
+
+/// Client TLS settings: TLS 1.3 only, one trusted authority, ALPN `h2`.
+///
+/// # Errors
+/// Certificates or a key that cannot be used.
+pub fn client_config(
+    provider: Arc<CryptoProvider>,
+    authority: CertificateDer<'static>,
+    identity: Option<Identity>,
+) -> Result<ClientConfig, TransportError> {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority)?;
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots);
+    let mut config = match identity {
+        Some(Identity { certificates, key }) => builder.with_client_auth_cert(certificates, key)?,
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+/// A channel to `address` (`host:port`) that connects when it is first used, and again after each loss.
+///
+/// # Errors
+/// An address that is not one.
+pub fn channel(address: &str, config: ClientConfig) -> Result<Channel, TransportError> {
+    let invalid = || TransportError::Address { address: address.to_owned() };
+    // TLS is this connector's own, so tonic itself must see a plain scheme.
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| invalid())?;
+    let host = endpoint.uri().host().ok_or_else(invalid)?;
+    let port = endpoint.uri().port_u16().ok_or_else(invalid)?;
+    let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let server = ServerName::try_from(name.clone()).map_err(|_| invalid())?;
+    let tls = TlsConnector::from(Arc::new(config));
+    let connector = tower::service_fn(move |_: Uri| {
+        let (tls, server, name) = (tls.clone(), server.clone(), name.clone());
+        async move {
+            let stream = TcpStream::connect((name.as_str(), port)).await?;
+            stream.set_nodelay(true)?;
+            Ok::<_, io::Error>(TokioIo::new(tls.connect(server, stream).await?))
+        }
+    });
+    Ok(endpoint
+        .connect_timeout(CONNECT)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        // With the default of 64 KiB, a download costs the server a third more CPU.
+        .initial_stream_window_size(8 << 20)
+        .initial_connection_window_size(16 << 20)
+        .connect_with_connector_lazy(connector))
+}
