@@ -1,1 +1,7 @@
 //! Refit's server as a library, so that its parts can be tested without a process.
+
+pub mod ca;
+pub mod clock;
+pub mod content;
+pub mod identity;
+pub mod tls;
