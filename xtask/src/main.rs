@@ -1,3 +1,41 @@
-//! Refit's own chores.
+//! Refit's own chores: `cargo xtask demo`, `cargo xtask test`, `cargo xtask tidy`.
 
-fn main() {}
+mod cargo;
+mod demo;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Refit's own chores.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Shows the main job end to end on this machine: a server, six hosts, three rings, a good release,
+    /// a bad one that goes back by itself, and a tampered one that is refused.
+    Demo(demo::Arguments),
+    /// Runs every test and check. What this machine can't run is listed at the end.
+    Test(test::Arguments),
+    /// Checks the layout and the invariants that can be read off the source.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().chore {
+        Chore::Demo(arguments) => demo::run(&arguments),
+        Chore::Test(arguments) => test::run(&arguments),
+        Chore::Tidy => tidy::run(),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
