@@ -3,5 +3,6 @@
 pub mod ca;
 pub mod clock;
 pub mod content;
+pub mod fleet;
 pub mod identity;
 pub mod tls;

@@ -1,0 +1,101 @@
+//! A host's identity, labels and certificate. What moves with updates is in [`super::placement`].
+
+use jiff::Timestamp;
+use refit_proto::names::{Digest, HostId, HostName, Labels, NameError, Platform};
+use serde::{Deserialize, Serialize};
+
+use super::Record;
+
+/// One machine with an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// Made from its certificate's public key.
+    pub id: HostId,
+    /// What people call it; unique in the fleet.
+    pub name: HostName,
+    /// As its enrollment token gave them.
+    pub labels: Labels,
+    /// Whether it may call, and whether it counts.
+    pub state: HostState,
+    /// What its packages have to be made for.
+    pub platform: Platform,
+    /// As its last report named it; empty before the first.
+    pub agent_version: String,
+    /// The newest certificate that it was given.
+    pub certificate: Certificate,
+    /// What its reports are signed with.
+    pub report_key: ReportKey,
+    /// Counter of the newest report that is stored; 0 before the first.
+    pub report_counter: u64,
+    /// SHA-256 of that report's payload.
+    pub report_hash: Option<Digest>,
+    /// By which token it came in, for the audit trail.
+    pub token_id: String,
+    /// When it came in.
+    pub enrolled_at: Timestamp,
+    /// Coarse: written at most every few minutes, so that a mere poll costs no write.
+    pub last_seen: Timestamp,
+    /// Version of the timestamp metadata that the host holds.
+    pub timestamp_version: u64,
+    /// The host's metadata has expired: it begins nothing new.
+    pub metadata_expired: bool,
+}
+
+impl Record for Host {
+    const NAME: &'static str = "host";
+}
+
+/// Whether a host may call, and whether it counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostState {
+    /// May call and counts.
+    Active,
+    /// Is refused at once, and still counts: it may be a thief's, and its ring should know.
+    Revoked,
+    /// Is refused and counts nowhere.
+    Retired,
+}
+
+impl HostState {
+    /// The word of the wire and of tables.
+    pub fn word(self) -> &'static str {
+        match self {
+            HostState::Active => "active",
+            HostState::Revoked => "revoked",
+            HostState::Retired => "retired",
+        }
+    }
+}
+
+/// What has to be known of a certificate once it is given away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Hex, as tools print it.
+    pub serial: String,
+    /// After this it is only good for a renewal.
+    pub not_after: Timestamp,
+    /// SHA-256 of the SubjectPublicKeyInfo: a renewal has to be for the same key.
+    pub public_key: Digest,
+}
+
+/// An ed25519 public key that a host signs its reports with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+// A digest happens to be kept as what a key is, too: 32 bytes, written in hex.
+pub struct ReportKey(Digest);
+
+impl ReportKey {
+    /// From the 32 bytes of the wire.
+    ///
+    /// # Errors
+    /// If there are not 32 of them.
+    pub fn from_bytes(bytes: &[u8]) -> Result<ReportKey, NameError> {
+        Digest::from_bytes(bytes).map(ReportKey)
+    }
+
+    /// The key itself.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        self.0.as_bytes()
+    }
+}
