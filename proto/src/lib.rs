@@ -1,11 +1,14 @@
 //! What Refit's server and agents must agree on, byte for byte: names, signed formats, trust, the wire.
 //! Decides nothing about rollouts or hosts, and reads no clock.
 
+pub mod canonical;
+pub mod envelope;
 pub mod names;
 pub mod package;
 pub mod policy;
 pub mod token;
 pub mod transport;
+pub mod trust;
 
 /// The wire: messages and services generated from `proto/refit/v1/*.proto`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]

@@ -1,0 +1,25 @@
+//! Trust: TUF metadata with a key set per ring. All that stands between the network and a host.
+//!
+//! - `verify` is the one way from bytes to [`Trusted`] content; [`Trusted`] can't be made elsewhere.
+//! - `client` is the refresh of a host: bytes and time in, requests and writes out.
+//! - `set` holds what a refresh ended with, and answers in the fleet's words.
+//! - `permission` says what a host may install; `repository` what a server takes; `edit` makes the next
+//!   version of a file on the publisher's side.
+//!
+//! Nothing here does IO or reads a clock. What a file of a package looks like is `package`'s.
+
+pub mod error;
+pub mod key;
+pub mod metadata;
+pub mod role;
+pub mod verify;
+
+pub use self::{
+    error::TrustError,
+    key::{KeyId, LocalKey, PublicKey, SignError, Signer},
+    metadata::{
+        Authority, Content, Delegation, Root, Snapshot, TargetFile, Targets, TimestampFile,
+    },
+    role::Role,
+    verify::Trusted,
+};
