@@ -1,0 +1,5 @@
+//! Refit's agent: what brings a host to the release that it may run, watches it there, and brings it
+//! back. The life of an update is decided in [`update`], which touches nothing; [`drive`] saves, then
+//! acts; what touches the machine or the network is in adapters around them.
+
+pub mod update;

@@ -1,0 +1,159 @@
+//! What an update is about, and the evidence it gathers on its way: the terms of the release, the
+//! lease, the sealed backup. A state that needs a piece of evidence cannot be built without it.
+
+use std::time::Duration;
+
+use refit_proto::names::{Digest, Product, RingName, Version};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    event::Verdict,
+    ids::{BackupId, InstallId, LeaseId},
+    moment::Moment,
+};
+
+/// One release of a product, as a host names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseId {
+    /// Its version.
+    pub version: Version,
+    /// SHA-256 of the release document: what is compared and what is quarantined.
+    pub digest: Digest,
+}
+
+/// One try to bring one release of one product to this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Chosen by the host, never used again.
+    pub install: InstallId,
+    /// The product.
+    pub product: Product,
+    /// The release to bring.
+    pub release: ReleaseId,
+    /// The ring through which it came, as the host itself decided.
+    pub ring: RingName,
+    /// The rollout, as the server names it; only repeated in reports.
+    pub rollout: String,
+    /// Which attempt of the rollout on this host, as the server counts; only repeated in reports.
+    pub number: u32,
+    /// The ring goes back: the release is the ring's `back`.
+    pub rollback: bool,
+    /// What was installed when the attempt began; `None`: nothing, so that going back leaves nothing.
+    pub previous: Option<ReleaseId>,
+}
+
+/// What the release's manifests say about how it wants to be brought in and judged. Known as soon as
+/// the manifests are here, so that everything later goes by what was signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// For how much running time the release must be healthy before it is committed.
+    pub probation: Duration,
+    /// After how much running time in probation the host stops waiting for a verdict.
+    pub probation_max: Duration,
+    /// How often health is checked.
+    pub check_every: Duration,
+    /// Whether health can be observed at all (`health = "none"`).
+    pub health: Observed,
+    /// Whether the release can be undone.
+    pub way_back: WayBack,
+    /// Whether the host must boot to run the release.
+    pub reboot: bool,
+}
+
+/// Whether a release's health can be observed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Observed {
+    /// It has checks.
+    ByChecks,
+    /// It has none, by name: the installed tree is verified, and the host counts as unobserved.
+    Not,
+}
+
+/// Whether a release can be undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WayBack {
+    /// From the backup.
+    Restore,
+    /// Not at all (`way_back = "none"`): a failure after the switch needs a person.
+    None,
+}
+
+/// The leave to begin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// As the server names it.
+    pub id: LeaseId,
+    /// When the host sent its request: the lease counts from here, so that a slow answer never
+    /// lengthens it.
+    pub asked: Moment,
+    /// For how long it holds, in running time.
+    pub lasts: Duration,
+}
+
+impl Lease {
+    /// Whether the lease still holds. After a boot nobody knows for how long the host was off, so it
+    /// does not.
+    pub fn holds(&self, at: &Moment) -> bool {
+        at.since(&self.asked).is_some_and(|passed| passed < self.lasts)
+    }
+}
+
+/// A backup that is sealed by hash and was test-restored: what it takes to change the target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedBackup {
+    /// Which backup.
+    pub id: BackupId,
+    /// SHA-256 of its list of contents. Going back from anything else is refused.
+    pub seal: Digest,
+}
+
+/// What is known of an update that has begun to change the host: held from Quiescing to its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// What it is about.
+    pub attempt: Attempt,
+    /// By which terms.
+    pub terms: Terms,
+    /// Under which leave.
+    pub lease: LeaseId,
+    /// What it can go back to; sealed on the way through Sealing.
+    pub backup: BackupId,
+    /// The verdict on what ran before; `None` if nothing did.
+    pub baseline: Option<Verdict>,
+    /// How often the agent was started again since the change began.
+    #[serde(default)]
+    pub starts: u32,
+}
+
+/// How often something was tried again because of the weather.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retry {
+    /// Tries that failed in a row.
+    pub failed: u32,
+    /// The last of them, so that a host that stands still says why.
+    pub last: Option<super::cause::Failure>,
+}
+
+impl Retry {
+    /// The first pause after a failure.
+    const FIRST: Duration = Duration::from_secs(2);
+    /// The longest pause: a host is back at work within a quarter of an hour after the weather is.
+    const LONGEST: Duration = Duration::from_secs(15 * 60);
+
+    /// How long to wait before the next try: doubled after each failure. Whoever waits adds the
+    /// jitter, since that takes chance.
+    pub fn pause(&self) -> Duration {
+        match self.failed {
+            0 => Duration::ZERO,
+            failed => Self::FIRST.saturating_mul(1 << (failed - 1).min(16)).min(Self::LONGEST),
+        }
+    }
+
+    /// After one more failure.
+    #[must_use]
+    pub fn after(self, failure: super::cause::Failure) -> Retry {
+        Retry { failed: self.failed.saturating_add(1), last: Some(failure) }
+    }
+}

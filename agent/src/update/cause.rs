@@ -1,0 +1,284 @@
+//! Why an update did not go on, and whose fault that is. What is blamed decides what follows: weather
+//! is tried again, a release that failed here is not taken a second time.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Why an update did not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// The host's own trust does not permit the release on its ring.
+    NotPermitted,
+    /// The release failed here before.
+    Quarantined,
+    /// The metadata that would permit it has expired.
+    MetadataExpired,
+    /// The release needs what this host or this agent does not have.
+    Unsupported,
+    /// A file is not what the signed manifest says.
+    ContentMismatch,
+    /// A file system has no room, in bytes or inodes.
+    NoSpace,
+    /// Content did not come: the network, a mirror or the server.
+    FetchFailed,
+    /// The server cannot be reached, or answers that it cannot.
+    ServerAway,
+    /// The server does not give the leave to begin.
+    LeaseDenied,
+    /// Another program holds what the update needs, such as the package manager's lock.
+    Busy,
+    /// The backup could not be made, sealed or test-restored.
+    BackupFailed,
+    /// A hook of the release failed.
+    HookFailed,
+    /// A service did not stop.
+    ServicesDidNotStop,
+    /// The release could not be put in its place.
+    SwitchFailed,
+    /// A service of the new release did not start.
+    ServicesDidNotStart,
+    /// A health check said that the new release is not healthy.
+    HealthCheckFailed,
+    /// The check fails, and it failed before the update too.
+    UnhealthyBefore,
+    /// A step took longer than it may.
+    TimedOut,
+    /// The host did not boot when asked.
+    RebootFailed,
+    /// The agent was ended in the middle of the update too many times.
+    Interrupted,
+    /// The server ordered the host to go back.
+    BackedOut,
+    /// The sealed backup is not what was sealed.
+    BackupDamaged,
+    /// What undoes an update failed.
+    RollbackFailed,
+    /// The agent's own record of the update cannot be read.
+    JournalUnreadable,
+    /// The host failed in a way that has no name of its own: an input or output error.
+    HostFault,
+    /// A cause that a later version of the agent has written and this one does not know.
+    #[serde(other)]
+    Unrecognised,
+}
+
+/// Who has to act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The release: it is not taken a second time.
+    Release,
+    /// The host: its owner has to look at it.
+    Host,
+    /// Nobody: the host tries again by itself.
+    Weather,
+    /// A person or the server's policy, who said so.
+    Order,
+}
+
+impl Cause {
+    /// All of them.
+    pub const ALL: [Cause; 26] = [
+        Cause::NotPermitted,
+        Cause::Quarantined,
+        Cause::MetadataExpired,
+        Cause::Unsupported,
+        Cause::ContentMismatch,
+        Cause::NoSpace,
+        Cause::FetchFailed,
+        Cause::ServerAway,
+        Cause::LeaseDenied,
+        Cause::Busy,
+        Cause::BackupFailed,
+        Cause::HookFailed,
+        Cause::ServicesDidNotStop,
+        Cause::SwitchFailed,
+        Cause::ServicesDidNotStart,
+        Cause::HealthCheckFailed,
+        Cause::UnhealthyBefore,
+        Cause::TimedOut,
+        Cause::RebootFailed,
+        Cause::Interrupted,
+        Cause::BackedOut,
+        Cause::BackupDamaged,
+        Cause::RollbackFailed,
+        Cause::JournalUnreadable,
+        Cause::HostFault,
+        Cause::Unrecognised,
+    ];
+
+    /// Who has to act.
+    pub fn blame(self) -> Blame {
+        match self {
+            Cause::ContentMismatch
+            | Cause::HookFailed
+            | Cause::ServicesDidNotStart
+            | Cause::HealthCheckFailed
+            | Cause::TimedOut
+            | Cause::Interrupted => Blame::Release,
+            Cause::Unsupported
+            | Cause::NoSpace
+            | Cause::BackupFailed
+            | Cause::ServicesDidNotStop
+            | Cause::SwitchFailed
+            | Cause::UnhealthyBefore
+            | Cause::RebootFailed
+            | Cause::BackupDamaged
+            | Cause::RollbackFailed
+            | Cause::JournalUnreadable
+            | Cause::HostFault
+            | Cause::Unrecognised => Blame::Host,
+            Cause::MetadataExpired
+            | Cause::FetchFailed
+            | Cause::ServerAway
+            | Cause::LeaseDenied
+            | Cause::Busy => Blame::Weather,
+            Cause::NotPermitted | Cause::Quarantined | Cause::BackedOut => Blame::Order,
+        }
+    }
+
+    /// The word on the wire (`Failure.cause`) and in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::NotPermitted => "not-permitted",
+            Cause::Quarantined => "quarantined",
+            Cause::MetadataExpired => "metadata-expired",
+            Cause::Unsupported => "unsupported",
+            Cause::ContentMismatch => "content-mismatch",
+            Cause::NoSpace => "no-space",
+            Cause::FetchFailed => "fetch-failed",
+            Cause::ServerAway => "server-away",
+            Cause::LeaseDenied => "lease-denied",
+            Cause::Busy => "busy",
+            Cause::BackupFailed => "backup-failed",
+            Cause::HookFailed => "hook-failed",
+            Cause::ServicesDidNotStop => "services-did-not-stop",
+            Cause::SwitchFailed => "switch-failed",
+            Cause::ServicesDidNotStart => "services-did-not-start",
+            Cause::HealthCheckFailed => "health-check-failed",
+            Cause::UnhealthyBefore => "unhealthy-before",
+            Cause::TimedOut => "timed-out",
+            Cause::RebootFailed => "reboot-failed",
+            Cause::Interrupted => "interrupted",
+            Cause::BackedOut => "backed-out",
+            Cause::BackupDamaged => "backup-damaged",
+            Cause::RollbackFailed => "rollback-failed",
+            Cause::JournalUnreadable => "journal-unreadable",
+            Cause::HostFault => "host-fault",
+            Cause::Unrecognised => "unrecognised",
+        }
+    }
+
+    /// What to do about it (`Failure.help`).
+    pub fn help(self) -> &'static str {
+        match self {
+            Cause::NotPermitted => {
+                "promote the release to this host's ring, or wait until its signatures reach the host"
+            }
+            Cause::Quarantined => {
+                "publish a corrected release, or promote this one again naming its digest under `retry`"
+            }
+            Cause::MetadataExpired => {
+                "renew the expired metadata on the server; the host goes on by itself"
+            }
+            Cause::Unsupported => "update the agent, or build the release for this host's platform",
+            Cause::ContentMismatch => {
+                "publish the release's content again and look at who changed it on its way"
+            }
+            Cause::NoSpace => {
+                "free space on the named file system; the server offers the release again"
+            }
+            Cause::FetchFailed => {
+                "nothing: the host tries again; look at the network or the mirror if it lasts"
+            }
+            Cause::ServerAway => {
+                "nothing: the host tries again; look at the server or the network if it lasts"
+            }
+            Cause::LeaseDenied => {
+                "nothing: the host asks again; the rollout's hold says what it waits for"
+            }
+            Cause::Busy => {
+                "nothing: the host tries again; end the program that is named if it lasts"
+            }
+            Cause::BackupFailed => {
+                "repair what could not be saved; nothing on the host was changed"
+            }
+            Cause::HookFailed => "read the hook's output in the host's log and correct the release",
+            Cause::ServicesDidNotStop => "look at the named service on the host",
+            Cause::SwitchFailed => "look at the named file on the host",
+            Cause::ServicesDidNotStart => {
+                "read the service's log on the host and correct the release"
+            }
+            Cause::HealthCheckFailed => {
+                "read the service's log on the host and correct the release"
+            }
+            Cause::UnhealthyBefore => {
+                "repair the service on the host: it was not healthy before the update either"
+            }
+            Cause::TimedOut => {
+                "read the service's log on the host, and give the step more time in the manifest if it needs it"
+            }
+            Cause::RebootFailed => "reboot the host by hand",
+            Cause::Interrupted => {
+                "find out what ends the agent or the host while this release is installed"
+            }
+            Cause::BackedOut => "nothing: the order came from the server",
+            Cause::BackupDamaged => "go on by docs/RUNBOOK.md, \"Stuck host\"; check the disk",
+            Cause::RollbackFailed => "go on by docs/RUNBOOK.md, \"Stuck host\"",
+            Cause::JournalUnreadable => "check the host's disk; the damaged store was set aside",
+            Cause::HostFault => "look at the host's log and its disk",
+            Cause::Unrecognised => "update the agent to the version that wrote this",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Longest text of a failure that is kept: it is journaled at every step and reported.
+const LONGEST_TEXT: usize = 1000;
+
+/// What went wrong in particular: the cause, and one sentence that names the thing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{text}\nhelp: {}", cause.help())]
+pub struct Failure {
+    /// For machines.
+    pub cause: Cause,
+    /// For people: one sentence that names the thing and the cause, without the help.
+    pub text: String,
+}
+
+impl Failure {
+    /// A failure of this cause; a text that is too long is cut.
+    pub fn new(cause: Cause, text: impl Into<String>) -> Failure {
+        let text: String = text.into();
+        Failure { cause, text: text.chars().take(LONGEST_TEXT).collect() }
+    }
+
+    /// Who has to act.
+    pub fn blame(&self) -> Blame {
+        self.cause.blame()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_of_a_cause_is_the_one_in_the_journal() {
+        for cause in Cause::ALL {
+            assert_eq!(serde_json::to_value(cause).unwrap(), cause.as_str());
+        }
+    }
+
+    #[test]
+    fn a_cause_of_a_later_version_is_still_read() {
+        let cause: Cause = serde_json::from_str("\"eaten-by-a-grue\"").unwrap();
+        assert_eq!(cause, Cause::Unrecognised);
+    }
+}

@@ -1,0 +1,135 @@
+//! What can happen to an update: the answer to each step, and what comes from outside.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    attempt::{Lease, SealedBackup, Terms},
+    cause::Failure,
+    ids::BackupId,
+    moment::Moment,
+};
+
+/// What a health check says. Unknown is not bad, and not good either.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "verdict")]
+pub enum Verdict {
+    /// Every check passed.
+    Good,
+    /// A check failed as often in a row as its manifest allows.
+    Bad {
+        /// Which check, and what it found.
+        text: String,
+    },
+    /// A check could not be evaluated, or has not failed often enough to count.
+    Unknown {
+        /// Which check, and why.
+        text: String,
+    },
+}
+
+impl Verdict {
+    /// The word on the wire (`ProductState.health`).
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Verdict::Good => "good",
+            Verdict::Bad { .. } => "bad",
+            Verdict::Unknown { .. } => "unknown",
+        }
+    }
+}
+
+/// What has happened. Each answers one step, but for the last four, which can come at any time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "event")]
+pub enum Event {
+    /// The host's own trust permits the release on the ring that the host is in.
+    Permitted,
+    /// It fits here, the space is reserved, and the manifests say these terms.
+    PreflightPassed {
+        /// The terms.
+        terms: Terms,
+    },
+    /// All content is here and is what the manifests say.
+    Fetched,
+    /// The window is open, the release is still permitted, and the server gave a lease.
+    LeaseGiven {
+        /// The lease.
+        lease: Lease,
+        /// When the host acts on it.
+        at: Moment,
+    },
+    /// What can be saved while the service runs is saved.
+    BackedUp {
+        /// The backup, not yet sealed.
+        backup: BackupId,
+        /// How healthy what runs now is; `None` if nothing does.
+        baseline: Option<Verdict>,
+    },
+    /// The way back is armed and the services are stopped.
+    Quiesced,
+    /// The backup is whole, sealed and test-restored.
+    Sealed {
+        /// What proves it.
+        sealed: SealedBackup,
+    },
+    /// The new release is in its place, read back by hash, and its services are started, unless the
+    /// host must boot first.
+    Switched {
+        /// When.
+        at: Moment,
+    },
+    /// The host was asked to boot and is still here.
+    StillUp,
+    /// The new release's health was checked.
+    Checked {
+        /// What was found.
+        verdict: Verdict,
+        /// When.
+        at: Moment,
+    },
+    /// What ran before the update is in its place again and its services run.
+    WentBack {
+        /// How healthy it is.
+        health: Option<Verdict>,
+    },
+    /// Nothing is left to tidy up.
+    Settled,
+    /// The step failed.
+    Failed {
+        /// Why.
+        failure: Failure,
+    },
+    /// The agent has started again and has found this update in its journal.
+    Resumed {
+        /// When.
+        at: Moment,
+    },
+    /// The server does not offer the release any more, or holds it.
+    TakenBack,
+    /// The server orders a host in probation to go back.
+    BackOut,
+}
+
+impl Event {
+    /// Its name, for errors and logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::Permitted => "permitted",
+            Event::PreflightPassed { .. } => "preflight-passed",
+            Event::Fetched => "fetched",
+            Event::LeaseGiven { .. } => "lease-given",
+            Event::BackedUp { .. } => "backed-up",
+            Event::Quiesced => "quiesced",
+            Event::Sealed { .. } => "sealed",
+            Event::Switched { .. } => "switched",
+            Event::StillUp => "still-up",
+            Event::Checked { .. } => "checked",
+            Event::WentBack { .. } => "went-back",
+            Event::Settled => "settled",
+            Event::Failed { .. } => "failed",
+            Event::Resumed { .. } => "resumed",
+            Event::TakenBack => "taken-back",
+            Event::BackOut => "back-out",
+        }
+    }
+}

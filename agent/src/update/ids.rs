@@ -1,0 +1,102 @@
+//! What is named by an id: an install, a backup, a boot, a lease. Each is a word that is safe in a
+//! path, parsed once at the edge. Who makes ids, and how, is decided elsewhere.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not an id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{what} {text:?} is not valid: 1 to 128 letters, digits, dots, hyphens or underscores, not all dots"
+)]
+pub struct IdError {
+    what: &'static str,
+    text: String,
+}
+
+fn is_id(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        && text.bytes().any(|b| b != b'.')
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// Parses the id.
+            ///
+            /// # Errors
+            /// If it is empty, too long, or could be more than one step of a path.
+            pub fn parse(text: &str) -> Result<Self, IdError> {
+                if is_id(text) {
+                    Ok($name(text.to_owned()))
+                } else {
+                    Err(IdError { what: $what, text: text.chars().take(80).collect() })
+                }
+            }
+
+            /// The id as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(text: String) -> Result<Self, IdError> {
+                $name::parse(&text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0
+            }
+        }
+    };
+}
+
+id!(
+    /// One try to bring one release to this host, never used again: what the journal, the backup and
+    /// the way back of the same update have in common.
+    InstallId, "install id"
+);
+id!(
+    /// A backup on this host.
+    BackupId, "backup id"
+);
+id!(
+    /// One boot of this host, as the kernel names it.
+    BootId, "boot id"
+);
+id!(
+    /// The leave under which an update began, as the server names it.
+    LeaseId, "lease id"
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_never_more_than_one_step_of_a_path() {
+        for good in ["1", "3f2a-4b", "a.b_c", &"x".repeat(128)] {
+            assert!(BackupId::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "a b", "a\n", "ä", &"x".repeat(129)] {
+            assert!(BackupId::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! The life of one update, as states and events. Decides what an update waits for and what follows
+//! from what happens; does nothing itself: no input, no output, no clock, no chance. What it decides is
+//! saved and carried out by `drive.rs`.
+//!
+//! ```text
+//!   Offered ──► Preflight ──► Fetching ──► Waiting ──► BackingUp ──► Quiescing ──► Sealing ──► Switching ──► Probation ──► Committed
+//!     │ ▲          │ ▲          │ ▲         │ ▲ ▲          │             │            │          │    │    ▲     │ ▲ │
+//!     │ └weather   │ └weather   │ └weather  │ │ └──────────┤             │            │          │    ▼    │     │ └─┘ good for too short
+//!     │            │            │           │ └weather     │ weather,    │            │          │  Rebooting   │     a time, or unknown
+//!     │            │            │           │              │ lease over  │            │          │    │         │
+//!     ▼            ▼            ▼           ▼              ▼             ▼            ▼          ▼    ▼         ▼ failed check, back-out
+//!   ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌ Refused ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌   ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌ RollingBack ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌
+//!   ╌╌ offer taken back: Dropped ╌╌╌╌╌╌╌╌╌╌╌                                     │                 │
+//!                                                                                ▼                 ▼ no way back, or it failed
+//!   the host is untouched                                                    RolledBack          Stuck
+//! ```
+//!
+//! - Until Quiescing nothing on the host is changed, so there is nothing to go back from. From
+//!   Quiescing on the host finishes to a whole release, whatever the network does.
+//! - A release with `way_back = "none"` goes from Switching, Rebooting and Probation straight to Stuck.
+//! - An agent that starts again finds its update in the journal and takes the step once more. In
+//!   BackingUp it goes on only if its lease still holds; too many starts from Quiescing on go back.
+//! - After its end an update has one step left, `Settle`: the way back is disarmed and space given
+//!   back only when the end is durable.
+
+mod attempt;
+mod cause;
+mod event;
+mod ids;
+mod moment;
+mod phase;
+mod probation;
+mod state;
+mod step;
+
+pub use attempt::{
+    Attempt, Change, Lease, Observed, ReleaseId, Retry, SealedBackup, Terms, WayBack,
+};
+pub use cause::{Blame, Cause, Failure};
+pub use event::{Event, Verdict};
+pub use ids::{BackupId, BootId, IdError, InstallId, LeaseId};
+pub use moment::{Moment, Running};
+pub use phase::Phase;
+pub use probation::{Probation, Proof};
+pub use state::{Outcome, UnexpectedEvent, Update};
+pub use step::{Step, Undo};

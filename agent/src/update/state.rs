@@ -1,0 +1,607 @@
+//! The life of one update: where it stands, what it waits for, and what may follow. One line of
+//! [`Update::on`] per arrow of the drawing in [the module above](super).
+
+use refit_proto::names::Product;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    attempt::{Attempt, Change, Lease, Retry, SealedBackup, Terms, WayBack},
+    cause::{Blame, Cause, Failure},
+    event::{Event, Verdict},
+    ids::{BackupId, BootId, LeaseId},
+    moment::Moment,
+    phase::Phase,
+    probation::{Probation, Proof},
+    step::{Step, Undo},
+};
+
+/// Where an update stands. The journal keeps exactly this, so each state holds what it takes to go on
+/// after a crash. Until Quiescing the host is untouched; from Switching on there is always a sealed
+/// backup to go back to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub enum Update {
+    /// The server offers a release; the host has not yet asked its own trust.
+    Offered {
+        /// What it is about.
+        attempt: Attempt,
+        /// Tries so far.
+        retry: Retry,
+    },
+    /// The release is permitted here. Does it fit?
+    Preflight {
+        /// What it is about.
+        attempt: Attempt,
+        /// Tries so far.
+        retry: Retry,
+    },
+    /// It fits. Content comes in; the network may take as long as it takes.
+    Fetching {
+        /// What it is about.
+        attempt: Attempt,
+        /// By which terms.
+        terms: Terms,
+        /// Tries so far.
+        retry: Retry,
+    },
+    /// Everything is here. The window, the permission of the day, the lease are not.
+    Waiting {
+        /// What it is about.
+        attempt: Attempt,
+        /// By which terms.
+        terms: Terms,
+        /// Tries so far.
+        retry: Retry,
+    },
+    /// The update has leave to begin, and saves what it may change. The services still run.
+    BackingUp {
+        /// What it is about.
+        attempt: Attempt,
+        /// By which terms.
+        terms: Terms,
+        /// The leave.
+        lease: Lease,
+    },
+    /// The way back is armed, and services stop. From here on the host finishes to a whole release.
+    Quiescing {
+        /// What is about to change.
+        change: Change,
+    },
+    /// What had to be saved at rest is saved; then the whole backup is sealed.
+    Sealing {
+        /// What is about to change.
+        change: Change,
+    },
+    /// The target changes: payload, then pointer, then services.
+    Switching {
+        /// What changes.
+        change: Change,
+        /// What it can go back to.
+        sealed: SealedBackup,
+    },
+    /// The new release is in its place and the host has to boot to run it.
+    Rebooting {
+        /// What changes.
+        change: Change,
+        /// What it can go back to.
+        sealed: SealedBackup,
+        /// The boot that has to end.
+        from: BootId,
+        /// How often the host was asked to boot.
+        asked: u32,
+    },
+    /// The new release runs and has to prove its health.
+    Probation {
+        /// What changed.
+        change: Change,
+        /// What it can go back to.
+        sealed: SealedBackup,
+        /// How far it has come.
+        probation: Probation,
+    },
+    /// What ran before takes its place again.
+    RollingBack {
+        /// What did not hold.
+        change: Change,
+        /// How it is undone.
+        undo: Undo,
+        /// Why.
+        failure: Failure,
+    },
+    /// The update is over. Only tidying up is left, or, if `settled`, not even that.
+    Finished {
+        /// What it was about.
+        attempt: Attempt,
+        /// Under which leave it began; `None` if it never began.
+        lease: Option<LeaseId>,
+        /// How it ended.
+        outcome: Outcome,
+        /// Whether everything is tidied up.
+        settled: bool,
+    },
+}
+
+/// How an update ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "outcome")]
+pub enum Outcome {
+    /// The new release stays.
+    Committed {
+        /// As what.
+        proof: Proof,
+        /// Kept, so that a person can still go back.
+        sealed: SealedBackup,
+    },
+    /// The host did not take the release, and is as it was.
+    Refused {
+        /// Why.
+        failure: Failure,
+    },
+    /// The offer was taken back before the update had leave to begin.
+    Dropped,
+    /// What ran before runs again.
+    RolledBack {
+        /// Why.
+        failure: Failure,
+        /// How healthy it is; `None` if nothing ran before.
+        health: Option<Verdict>,
+    },
+    /// Neither forward nor back: a person is needed.
+    Stuck {
+        /// Why the update failed.
+        failure: Failure,
+        /// Why going back failed; `None` if the release has no way back.
+        rollback: Option<Failure>,
+        /// What is left to go back to.
+        backup: BackupId,
+    },
+}
+
+impl Outcome {
+    /// Its phase.
+    pub fn phase(&self) -> Phase {
+        match self {
+            Outcome::Committed { .. } => Phase::Committed,
+            Outcome::Refused { .. } => Phase::Refused,
+            Outcome::Dropped => Phase::Dropped,
+            Outcome::RolledBack { .. } => Phase::RolledBack,
+            Outcome::Stuck { .. } => Phase::Stuck,
+        }
+    }
+
+    /// Why it did not end Committed.
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Outcome::Committed { .. } | Outcome::Dropped => None,
+            Outcome::Refused { failure }
+            | Outcome::RolledBack { failure, .. }
+            | Outcome::Stuck { failure, .. } => Some(failure),
+        }
+    }
+
+    /// Whether this host must not take the same release a second time: it ran here, and failed by its
+    /// own fault. What was refused never ran, so there is nothing to hold against it: content that
+    /// was changed on its way would else let whoever changed it ban a good release.
+    pub fn quarantines(&self) -> bool {
+        match self {
+            Outcome::RolledBack { failure, .. } | Outcome::Stuck { failure, .. } => {
+                match failure.blame() {
+                    Blame::Release => true,
+                    Blame::Host | Blame::Weather | Blame::Order => false,
+                }
+            }
+            Outcome::Committed { .. } | Outcome::Refused { .. } | Outcome::Dropped => false,
+        }
+    }
+}
+
+/// An event that cannot follow in a state: whoever reports it is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "an update of {product} in {phase} was told {event:?}, which cannot happen there\n\
+     help: this is a defect of the agent; report it with the host's log"
+)]
+pub struct UnexpectedEvent {
+    /// The update's product.
+    pub product: Product,
+    /// Where the update stands.
+    pub phase: Phase,
+    /// What it was told.
+    pub event: &'static str,
+}
+
+/// How often the agent may be started again while one change is under way. Each time may be a power
+/// cut, so a few must pass; a release that takes the host down with it must not loop for ever.
+const MOST_STARTS: u32 = 10;
+
+/// How often a host is asked to boot before that counts as failed.
+const MOST_REBOOTS: u32 = 3;
+
+impl Update {
+    /// An update that has just been offered.
+    pub fn offered(attempt: Attempt) -> Update {
+        Update::Offered { attempt, retry: Retry::default() }
+    }
+
+    /// What the update is about.
+    pub fn attempt(&self) -> &Attempt {
+        match self {
+            Update::Offered { attempt, .. }
+            | Update::Preflight { attempt, .. }
+            | Update::Fetching { attempt, .. }
+            | Update::Waiting { attempt, .. }
+            | Update::BackingUp { attempt, .. }
+            | Update::Finished { attempt, .. } => attempt,
+            Update::Quiescing { change }
+            | Update::Sealing { change }
+            | Update::Switching { change, .. }
+            | Update::Rebooting { change, .. }
+            | Update::Probation { change, .. }
+            | Update::RollingBack { change, .. } => &change.attempt,
+        }
+    }
+
+    /// The leave under which the update began; `None` before it has begun.
+    pub fn lease(&self) -> Option<&LeaseId> {
+        match self {
+            Update::Offered { .. }
+            | Update::Preflight { .. }
+            | Update::Fetching { .. }
+            | Update::Waiting { .. } => None,
+            Update::BackingUp { lease, .. } => Some(&lease.id),
+            Update::Quiescing { change }
+            | Update::Sealing { change }
+            | Update::Switching { change, .. }
+            | Update::Rebooting { change, .. }
+            | Update::Probation { change, .. }
+            | Update::RollingBack { change, .. } => Some(&change.lease),
+            Update::Finished { lease, .. } => lease.as_ref(),
+        }
+    }
+
+    /// Where it stands, as reports say it (`ProductState.phase`).
+    pub fn phase(&self) -> Phase {
+        match self {
+            Update::Offered { .. } => Phase::Offered,
+            Update::Preflight { .. } => Phase::Preflight,
+            Update::Fetching { .. } => Phase::Fetching,
+            Update::Waiting { .. } => Phase::Waiting,
+            Update::BackingUp { .. } => Phase::BackingUp,
+            Update::Quiescing { .. } => Phase::Quiescing,
+            Update::Sealing { .. } => Phase::Sealing,
+            Update::Switching { .. } => Phase::Switching,
+            Update::Rebooting { .. } => Phase::Rebooting,
+            Update::Probation { .. } => Phase::Probation,
+            Update::RollingBack { .. } => Phase::RollingBack,
+            Update::Finished { outcome, .. } => outcome.phase(),
+        }
+    }
+
+    /// Why the update goes back, was refused or is stuck; or why it waits.
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Update::Offered { retry, .. }
+            | Update::Preflight { retry, .. }
+            | Update::Fetching { retry, .. }
+            | Update::Waiting { retry, .. } => retry.last.as_ref(),
+            Update::RollingBack { failure, .. } => Some(failure),
+            Update::Finished { outcome, .. } => outcome.failure(),
+            Update::BackingUp { .. }
+            | Update::Quiescing { .. }
+            | Update::Sealing { .. }
+            | Update::Switching { .. }
+            | Update::Rebooting { .. }
+            | Update::Probation { .. } => None,
+        }
+    }
+
+    /// What the update waits for; `None` when nothing is left to do.
+    pub fn next(&self) -> Option<Step> {
+        Some(match self.clone() {
+            Update::Offered { attempt, retry } => Step::Permit { attempt, pause: retry.pause() },
+            Update::Preflight { attempt, retry } => {
+                Step::Preflight { attempt, pause: retry.pause() }
+            }
+            Update::Fetching { attempt, retry, .. } => {
+                Step::Fetch { attempt, pause: retry.pause() }
+            }
+            Update::Waiting { attempt, retry, .. } => {
+                Step::AskLeave { attempt, pause: retry.pause() }
+            }
+            Update::BackingUp { attempt, terms, .. } => Step::BackUp { attempt, terms },
+            Update::Quiescing { change } => Step::Quiesce { change },
+            Update::Sealing { change } => Step::Seal { change },
+            Update::Switching { change, sealed } => Step::Switch { change, sealed },
+            Update::Rebooting { change, from, .. } => Step::Reboot { change, from },
+            Update::Probation { change, sealed, .. } => Step::Watch { change, sealed },
+            Update::RollingBack { change, undo, .. } => Step::GoBack { change, undo },
+            Update::Finished { settled: true, .. } => return None,
+            Update::Finished { attempt, outcome, .. } => {
+                Step::Settle { attempt, ended: outcome.phase() }
+            }
+        })
+    }
+
+    /// Where the update stands after this event.
+    ///
+    /// # Errors
+    /// An event that cannot happen in this state.
+    pub fn on(self, event: Event) -> Result<Update, UnexpectedEvent> {
+        use Update::*;
+        Ok(match (self, event) {
+            // Forward.
+            (Offered { attempt, .. }, Event::Permitted) => {
+                Preflight { attempt, retry: Retry::default() }
+            }
+            (Preflight { attempt, .. }, Event::PreflightPassed { terms }) => {
+                Fetching { attempt, terms, retry: Retry::default() }
+            }
+            (Fetching { attempt, terms, .. }, Event::Fetched) => {
+                Waiting { attempt, terms, retry: Retry::default() }
+            }
+            (Waiting { attempt, terms, retry }, Event::LeaseGiven { lease, at }) => {
+                if lease.holds(&at) {
+                    BackingUp { attempt, terms, lease }
+                } else {
+                    Waiting { attempt, terms, retry: retry.after(lease_ran_out()) }
+                }
+            }
+            (BackingUp { attempt, terms, lease }, Event::BackedUp { backup, baseline }) => {
+                let lease = lease.id;
+                Quiescing { change: Change { attempt, terms, lease, backup, baseline, starts: 0 } }
+            }
+            (Quiescing { change }, Event::Quiesced) => Sealing { change },
+            (Sealing { change }, Event::Sealed { sealed }) => Switching { change, sealed },
+            (Switching { change, sealed }, Event::Switched { at }) => {
+                if change.terms.reboot {
+                    Rebooting { change, sealed, from: at.boot, asked: 0 }
+                } else {
+                    Probation { change, sealed, probation: super::probation::Probation::begin(at) }
+                }
+            }
+            (Probation { change, sealed, probation }, Event::Checked { verdict, at }) => {
+                after_check(change, sealed, probation, verdict, at)
+            }
+
+            // Booting. A host that has booted is not there to say so: it resumes.
+            (Rebooting { change, sealed, from, asked }, Event::StillUp) => {
+                ask_again(change, sealed, from, asked)
+            }
+            (Rebooting { change, sealed, from, asked }, Event::Resumed { at }) => {
+                if at.boot == from {
+                    ask_again(change, sealed, from, asked)
+                } else {
+                    Probation { change, sealed, probation: super::probation::Probation::begin(at) }
+                }
+            }
+
+            // Weather: the same again, later. Nothing has begun, so there is no hurry.
+            (Offered { attempt, retry }, Event::Failed { failure }) if is_weather(&failure) => {
+                Offered { attempt, retry: retry.after(failure) }
+            }
+            (Preflight { attempt, retry }, Event::Failed { failure }) if is_weather(&failure) => {
+                Preflight { attempt, retry: retry.after(failure) }
+            }
+            (Fetching { attempt, terms, retry }, Event::Failed { failure })
+                if is_weather(&failure) =>
+            {
+                Fetching { attempt, terms, retry: retry.after(failure) }
+            }
+            (Waiting { attempt, terms, retry }, Event::Failed { failure })
+                if is_weather(&failure) =>
+            {
+                Waiting { attempt, terms, retry: retry.after(failure) }
+            }
+            // With a new lease, since this one may run out meanwhile.
+            (BackingUp { attempt, terms, .. }, Event::Failed { failure })
+                if is_weather(&failure) =>
+            {
+                Waiting { attempt, terms, retry: Retry::default().after(failure) }
+            }
+            // The network has no say in probation.
+            (Probation { change, sealed, probation }, Event::Failed { failure })
+                if is_weather(&failure) =>
+            {
+                Probation { change, sealed, probation }
+            }
+
+            // Failures before anything was changed.
+            (
+                Offered { attempt, .. }
+                | Preflight { attempt, .. }
+                | Fetching { attempt, .. }
+                | Waiting { attempt, .. },
+                Event::Failed { failure },
+            ) => finished(attempt, None, Outcome::Refused { failure }),
+            (BackingUp { attempt, lease, .. }, Event::Failed { failure }) => {
+                finished(attempt, Some(lease.id), Outcome::Refused { failure })
+            }
+
+            // Failures after it.
+            (Quiescing { change } | Sealing { change }, Event::Failed { failure }) => {
+                start_again(change, failure)
+            }
+            (
+                Switching { change, sealed }
+                | Rebooting { change, sealed, .. }
+                | Probation { change, sealed, .. },
+                Event::Failed { failure },
+            ) => go_back(change, sealed, failure),
+
+            // Going back.
+            (RollingBack { change, failure, .. }, Event::WentBack { health }) => finished(
+                change.attempt,
+                Some(change.lease),
+                Outcome::RolledBack { failure, health },
+            ),
+            (RollingBack { change, failure, .. }, Event::Failed { failure: rollback }) => {
+                stuck(change, failure, Some(rollback))
+            }
+
+            // The end.
+            (Finished { attempt, lease, outcome, .. }, Event::Settled) => {
+                Finished { attempt, lease, outcome, settled: true }
+            }
+
+            // A stop before the lease ends the update. After it the host finishes to a whole release,
+            // and only probation asks again what the server wants.
+            (
+                Offered { attempt, .. }
+                | Preflight { attempt, .. }
+                | Fetching { attempt, .. }
+                | Waiting { attempt, .. },
+                Event::TakenBack | Event::BackOut,
+            ) => finished(attempt, None, Outcome::Dropped),
+            (BackingUp { attempt, lease, .. }, Event::BackOut) => {
+                finished(attempt, Some(lease.id), Outcome::Refused { failure: backed_out() })
+            }
+            (Probation { change, sealed, .. }, Event::BackOut) => {
+                go_back(change, sealed, backed_out())
+            }
+            (
+                update @ (Quiescing { .. }
+                | Sealing { .. }
+                | Switching { .. }
+                | Rebooting { .. }
+                | RollingBack { .. }
+                | Finished { .. }),
+                Event::TakenBack | Event::BackOut,
+            )
+            | (update @ (BackingUp { .. } | Probation { .. }), Event::TakenBack) => update,
+
+            // A new start of the agent.
+            (BackingUp { attempt, terms, lease }, Event::Resumed { at }) => {
+                if lease.holds(&at) {
+                    BackingUp { attempt, terms, lease }
+                } else {
+                    Waiting { attempt, terms, retry: Retry::default() }
+                }
+            }
+            (Quiescing { change }, Event::Resumed { .. }) => match one_more_start(change) {
+                Ok(change) => Quiescing { change },
+                Err((change, failure)) => start_again(change, failure),
+            },
+            (Sealing { change }, Event::Resumed { .. }) => match one_more_start(change) {
+                Ok(change) => Sealing { change },
+                Err((change, failure)) => start_again(change, failure),
+            },
+            (Switching { change, sealed }, Event::Resumed { .. }) => match one_more_start(change) {
+                Ok(change) => Switching { change, sealed },
+                Err((change, failure)) => go_back(change, sealed, failure),
+            },
+            (Probation { change, sealed, probation }, Event::Resumed { .. }) => {
+                match one_more_start(change) {
+                    Ok(change) => Probation { change, sealed, probation },
+                    Err((change, failure)) => go_back(change, sealed, failure),
+                }
+            }
+            (
+                update @ (Offered { .. }
+                | Preflight { .. }
+                | Fetching { .. }
+                | Waiting { .. }
+                | RollingBack { .. }
+                | Finished { .. }),
+                Event::Resumed { .. },
+            ) => update,
+
+            (update, event) => {
+                return Err(UnexpectedEvent {
+                    product: update.attempt().product.clone(),
+                    phase: update.phase(),
+                    event: event.name(),
+                });
+            }
+        })
+    }
+}
+
+fn is_weather(failure: &Failure) -> bool {
+    match failure.blame() {
+        Blame::Weather => true,
+        Blame::Release | Blame::Host | Blame::Order => false,
+    }
+}
+
+fn finished(attempt: Attempt, lease: Option<LeaseId>, outcome: Outcome) -> Update {
+    Update::Finished { attempt, lease, outcome, settled: false }
+}
+
+/// What a check of the new release leads to.
+fn after_check(
+    change: Change,
+    sealed: SealedBackup,
+    probation: Probation,
+    verdict: Verdict,
+    at: Moment,
+) -> Update {
+    if let Verdict::Bad { text } = verdict {
+        let failure = blame_for_bad_health(change.baseline.as_ref(), text);
+        return go_back(change, sealed, failure);
+    }
+    let probation = probation.after(verdict, at, &change.terms);
+    match probation.proof(&change.terms) {
+        Some(proof) => {
+            let Change { attempt, lease, .. } = change;
+            finished(attempt, Some(lease), Outcome::Committed { proof, sealed })
+        }
+        None => Update::Probation { change, sealed, probation },
+    }
+}
+
+/// Already red before is not the release's fault, but no proof of health either.
+fn blame_for_bad_health(baseline: Option<&Verdict>, text: String) -> Failure {
+    match baseline {
+        Some(Verdict::Bad { .. }) => Failure::new(Cause::UnhealthyBefore, text),
+        Some(Verdict::Good | Verdict::Unknown { .. }) | None => {
+            Failure::new(Cause::HealthCheckFailed, text)
+        }
+    }
+}
+
+/// Goes back where the target is still untouched: its services only have to run again.
+fn start_again(change: Change, failure: Failure) -> Update {
+    let undo = Undo::StartAgain { backup: change.backup.clone() };
+    Update::RollingBack { change, undo, failure }
+}
+
+/// Goes back where the target was changed, if the release has a way back.
+fn go_back(change: Change, sealed: SealedBackup, failure: Failure) -> Update {
+    match change.terms.way_back {
+        WayBack::Restore => Update::RollingBack { change, undo: Undo::Restore { sealed }, failure },
+        WayBack::None => stuck(change, failure, None),
+    }
+}
+
+fn stuck(change: Change, failure: Failure, rollback: Option<Failure>) -> Update {
+    let Change { attempt, lease, backup, .. } = change;
+    finished(attempt, Some(lease), Outcome::Stuck { failure, rollback, backup })
+}
+
+/// Counts a start of the agent in the middle of a change; a failure if there were too many.
+fn one_more_start(change: Change) -> Result<Change, (Change, Failure)> {
+    let starts = change.starts.saturating_add(1);
+    let change = Change { starts, ..change };
+    if starts <= MOST_STARTS {
+        return Ok(change);
+    }
+    let text = format!("the agent was started {starts} times during this update");
+    Err((change, Failure::new(Cause::Interrupted, text)))
+}
+
+fn ask_again(change: Change, sealed: SealedBackup, from: BootId, asked: u32) -> Update {
+    let asked = asked.saturating_add(1);
+    if asked < MOST_REBOOTS {
+        return Update::Rebooting { change, sealed, from, asked };
+    }
+    let text = format!("the host was asked {asked} times to boot and did not");
+    go_back(change, sealed, Failure::new(Cause::RebootFailed, text))
+}
+
+fn lease_ran_out() -> Failure {
+    Failure::new(Cause::LeaseDenied, "the lease ran out before it was used")
+}
+
+fn backed_out() -> Failure {
+    Failure::new(Cause::BackedOut, "the server ordered this host to go back")
+}
