@@ -12,7 +12,10 @@ use rcgen::{
 use refit_proto::names::{Digest, HostId};
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer};
 
-use crate::identity::{self, Caller, Role};
+use crate::{
+    fleet::Certificate,
+    identity::{self, Caller, Role},
+};
 
 /// Ten years: hosts hold the authority from their token on, and nothing replaces it on them yet.
 const AUTHORITY_LIFE: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
@@ -93,8 +96,8 @@ pub struct AuthorityFiles {
 pub struct Issued {
     /// Leaf first, the authority last.
     pub chain: Vec<Vec<u8>>,
-    /// When it ends.
-    pub not_after: Timestamp,
+    /// What has to be kept of it.
+    pub record: Certificate,
 }
 
 /// The server's own certificate with its key, which never leaves the process.
@@ -165,11 +168,13 @@ impl Authority {
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         parameters.use_authority_key_identifier_extension = true;
-        parameters.serial_number = Some(serial()?);
+        let number = serial()?;
+        let serial = number.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        parameters.serial_number = Some(number);
         let not_after = set_validity(&mut parameters, now, life);
         let leaf = parameters.signed_by(&key.0, &self.issuer)?;
         let chain = vec![leaf.der().to_vec(), self.certificate.to_vec()];
-        Ok(Issued { chain, not_after })
+        Ok(Issued { chain, record: Certificate { serial, not_after, public_key: key.digest() } })
     }
 
     /// A server certificate for these names and addresses, with a key of its own.
@@ -213,7 +218,9 @@ fn set_validity(
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     let at =
         |time: Timestamp| epoch + Duration::from_secs(u64::try_from(time.as_second()).unwrap_or(0));
-    let not_after = now.checked_add(life).unwrap_or(Timestamp::MAX);
+    // Certificates know whole seconds only, and what is kept of them must be what they say.
+    let whole = |time: Timestamp| Timestamp::from_second(time.as_second()).unwrap_or(time);
+    let not_after = whole(now.checked_add(life).unwrap_or(Timestamp::MAX));
     parameters.not_before = at(now.checked_sub(BEFORE).unwrap_or(Timestamp::UNIX_EPOCH));
     parameters.not_after = at(not_after);
     not_after
@@ -255,6 +262,7 @@ mod tests {
         let read = identity::read(&issued.chain[0]).unwrap();
         assert_eq!(read.caller, host);
         assert_eq!(read.key, requested.digest());
+        assert_eq!((read.not_after, read.key), (issued.record.not_after, issued.record.public_key));
         assert_eq!(read.not_after, now() + life);
         let text = String::from_utf8_lossy(&issued.chain[0]).into_owned();
         assert!(!text.contains("evil.example.org"));

@@ -176,7 +176,7 @@ pub fn uris(caller: &Caller, roles: &BTreeSet<Role>) -> Vec<String> {
         Caller::Person { name, kind } => Some(format!("refit://{}/{name}", kind.as_str())),
         Caller::Nobody => None,
     };
-    identity.into_iter().chain(roles.iter().map(|role| format!("refit://role/{role}"))).collect()
+    identity.into_iter().chain(roles.iter().map(|role| format!("refit://role/{}", role))).collect()
 }
 
 /// Reads the identity out of a certificate that the handshake has verified.
@@ -221,7 +221,7 @@ fn parse_uri(uri: &str) -> Result<Word, IdentityError> {
     let (kind, name) =
         uri.strip_prefix("refit://").and_then(|rest| rest.split_once('/')).ok_or_else(foreign)?;
     if kind == "role" {
-        return name.parse().map(Word::Role);
+        return name.parse().map(Word::Role).map_err(|_| foreign());
     }
     let caller = match kind {
         "host" => Caller::Host(HostId::parse(name).map_err(|_| foreign())?),

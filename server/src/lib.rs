@@ -3,6 +3,8 @@
 pub mod ca;
 pub mod clock;
 pub mod content;
+pub mod enrollment;
 pub mod fleet;
 pub mod identity;
+pub mod settings;
 pub mod tls;
