@@ -1,1 +1,8 @@
-//! Whole-system tests of Refit: the sandbox that starts real processes, and what it takes to break them.
+//! Whole-system tests of Refit: a sandbox of real processes on loopback with real TLS, and what it takes
+//! to break them. Each test in `tests/` is a claim; the sandbox lets it be read as one.
+
+pub mod http;
+pub mod process;
+pub mod release;
+pub mod sandbox;
+pub mod wait;
