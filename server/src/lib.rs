@@ -6,5 +6,7 @@ pub mod content;
 pub mod enrollment;
 pub mod fleet;
 pub mod identity;
+pub mod keys;
+pub mod reports;
 pub mod settings;
 pub mod tls;

@@ -1,0 +1,179 @@
+//! The server's own keys, one file each, readable by the owner alone: `freshness` signs snapshot and
+//! timestamp, `gate` its part in rings, `audit` the log's checkpoints, `ca` certificates. Stealing one
+//! gives none of the others' rights, and they never sign in each other's place: each has its own field.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use refit_durable::file::{self, Access};
+use refit_proto::trust::{LocalKey, PublicKey, Signer as _, key::KeyError};
+
+use crate::ca::{Authority, AuthorityFiles, CaError};
+
+/// A PEM file of ours has a few hundred bytes; whatever is longer is something else.
+const LONGEST: u64 = 64 * 1024;
+
+const FRESHNESS: &str = "freshness.pem";
+const GATE: &str = "gate.pem";
+const AUDIT: &str = "audit.pem";
+const CA_KEY: &str = "ca.pem";
+const CA_CERTIFICATE: &str = "ca.crt";
+
+/// All four.
+pub struct ServerKeys {
+    /// Signs snapshot and timestamp.
+    pub freshness: LocalKey,
+    /// Signs the server's part in rings that name it.
+    pub gate: LocalKey,
+    /// Signs checkpoints of the audit log.
+    pub audit: LocalKey,
+    /// Signs certificates.
+    pub authority: Authority,
+}
+
+/// Why there are no keys.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// A file can't be read or written.
+    #[error(transparent)]
+    File(#[from] file::FileError),
+    /// A file's access rights can't be looked at.
+    #[error("{} can't be read: {cause}", .file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// Others than the owner can read it.
+    #[error("{} can be read by others than its owner (mode {mode:o})\nhelp: if nobody has, run `chmod 600 {}`; else make new keys", .file.display(), .file.display())]
+    Exposed {
+        /// The file.
+        file: PathBuf,
+        /// Its access rights.
+        mode: u32,
+    },
+    /// Not what it should be.
+    #[error("{} is not a key of this server: {cause}\nhelp: restore it from a backup; another key will not fit what it has signed", .file.display())]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        cause: String,
+    },
+    /// No new key could be made.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// No new authority could be made.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+}
+
+impl ServerKeys {
+    /// Makes new ones in an empty folder.
+    ///
+    /// # Errors
+    /// If the system gives no randomness, or the folder takes no files.
+    pub fn generate(folder: &Path, now: Timestamp) -> Result<(), KeysError> {
+        for name in [FRESHNESS, GATE, AUDIT] {
+            let pem = LocalKey::generate()?.to_pem()?;
+            file::write(&folder.join(name), pem.as_bytes(), Access::Private)?;
+        }
+        let authority = Authority::generate(now)?;
+        file::write(&folder.join(CA_KEY), authority.key.as_bytes(), Access::Private)?;
+        let certificate = authority.certificate.as_bytes();
+        Ok(file::write(&folder.join(CA_CERTIFICATE), certificate, Access::Private)?)
+    }
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// If one is missing, damaged, or not secret any more.
+    pub fn load(folder: &Path) -> Result<ServerKeys, KeysError> {
+        let own = |name| {
+            let path = folder.join(name);
+            LocalKey::from_pem(&read_secret(&path)?).map_err(|error| damaged(path, error))
+        };
+        let certificate = folder.join(CA_CERTIFICATE);
+        let text = file::read(&certificate, LONGEST)?;
+        let files = AuthorityFiles {
+            certificate: String::from_utf8(text).map_err(|error| damaged(certificate, error))?,
+            key: read_secret(&folder.join(CA_KEY))?,
+        };
+        let authority =
+            Authority::load(&files).map_err(|error| damaged(folder.join(CA_KEY), error))?;
+        let (freshness, gate, audit) = (own(FRESHNESS)?, own(GATE)?, own(AUDIT)?);
+        Ok(ServerKeys { freshness, gate, audit, authority })
+    }
+
+    /// The public halves by name, as `refit trust init` takes them.
+    pub fn public(&self) -> BTreeMap<&'static str, &PublicKey> {
+        [("freshness", &self.freshness), ("gate", &self.gate), ("audit", &self.audit)]
+            .map(|(name, key)| (name, key.public()))
+            .into()
+    }
+}
+
+fn damaged(file: PathBuf, cause: impl ToString) -> KeysError {
+    let cause = cause.to_string().lines().next().unwrap_or_default().to_owned();
+    KeysError::Damaged { file, cause }
+}
+
+fn read_secret(path: &Path) -> Result<String, KeysError> {
+    let unreadable = |cause| KeysError::Unreadable { file: path.to_owned(), cause };
+    let mode = fs::metadata(path).map_err(unreadable)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(KeysError::Exposed { file: path.to_owned(), mode });
+    }
+    let bytes = file::read(path, LONGEST)?;
+    String::from_utf8(bytes).map_err(|error| damaged(path.to_owned(), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        ServerKeys::generate(folder.path(), "2026-11-22T12:00:00Z".parse().unwrap()).unwrap();
+        folder
+    }
+
+    #[test]
+    fn the_four_keys_differ_and_read_back() {
+        let folder = folder();
+        let keys = ServerKeys::load(folder.path()).unwrap();
+        let ids: std::collections::BTreeSet<_> =
+            keys.public().values().map(|key| key.id()).collect();
+        assert_eq!(ids.len(), 3);
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused() {
+        for name in [FRESHNESS, GATE, AUDIT, CA_KEY] {
+            let folder = folder();
+            let path = folder.path().join(name);
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+            assert!(matches!(ServerKeys::load(folder.path()), Err(KeysError::Exposed { .. })));
+        }
+    }
+
+    #[test]
+    fn a_missing_or_damaged_key_is_named() {
+        for name in [FRESHNESS, GATE, AUDIT, CA_KEY, CA_CERTIFICATE] {
+            let folder = folder();
+            let path = folder.path().join(name);
+            file::write(&path, b"-----BEGIN NOTHING-----", Access::Private).unwrap();
+            let error = ServerKeys::load(folder.path()).err().unwrap().to_string();
+            assert!(error.contains(folder.path().to_str().unwrap()), "{error}");
+            fs::remove_file(&path).unwrap();
+            let error = ServerKeys::load(folder.path()).err().unwrap().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+}
