@@ -8,18 +8,29 @@
 //!
 //! Nothing here does IO or reads a clock. What a file of a package looks like is `package`'s.
 
+pub mod client;
 pub mod error;
+pub mod freshness;
 pub mod key;
 pub mod metadata;
+pub mod permission;
+pub mod promotion;
+pub mod repository;
 pub mod role;
+pub mod set;
+pub mod signing;
 pub mod verify;
 
 pub use self::{
+    client::{Found, Next, Refresh, Request, Write},
     error::TrustError,
     key::{KeyId, LocalKey, PublicKey, SignError, Signer},
     metadata::{
         Authority, Content, Delegation, Root, Snapshot, TargetFile, Targets, TimestampFile,
     },
+    permission::{Closed, Denied, Permission, permit, trusted_labels, trusted_policy},
+    promotion::{Promotion, RingFile, Standing, Terms},
     role::Role,
+    set::{Stored, TrustedSet},
     verify::Trusted,
 };

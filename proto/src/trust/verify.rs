@@ -177,6 +177,18 @@ impl<'a> Opened<'a> {
         })
     }
 
+    pub(super) fn canonical(&self) -> &[u8] {
+        &self.canonical
+    }
+
+    pub(super) fn signed(&self) -> &Value {
+        &self.signed
+    }
+
+    pub(super) fn signatures(&self) -> &BTreeMap<String, Vec<u8>> {
+        &self.signatures
+    }
+
     /// Refuses a file that too few keys of the authority signed.
     fn require(&self, authority: &Authority) -> Result<BTreeSet<KeyId>, TrustError> {
         let signers = self.count(authority);

@@ -10,7 +10,10 @@ mod targets;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-pub(crate) use self::{fields::Object, targets::lower_hex};
+pub(crate) use self::{
+    fields::{DATE, Object},
+    targets::lower_hex,
+};
 pub use self::{
     root::{Authority, Root},
     snapshot::{Pin, Snapshot, TimestampFile},
