@@ -1,5 +1,6 @@
 //! Refit's server as a library, so that its parts can be tested without a process.
 
+pub mod access;
 pub mod ca;
 pub mod clock;
 pub mod content;
@@ -7,6 +8,7 @@ pub mod enrollment;
 pub mod fleet;
 pub mod identity;
 pub mod keys;
+pub mod publication;
 pub mod reports;
 pub mod settings;
 pub mod tls;

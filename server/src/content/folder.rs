@@ -136,6 +136,24 @@ impl ContentFolder {
         }
     }
 
+    /// Unpacks a stored frame once more and holds it against digest and length: a manifest may name a
+    /// length that is not the content's, and the disk may have changed.
+    ///
+    /// # Errors
+    /// If it is not here, or not that.
+    pub fn verify(&self, digest: Digest, length: u64) -> Result<(), ContentError> {
+        let mut frame = self.open_frame(digest, 0)?;
+        let mismatch = |mismatch| ContentError::Mismatch { digest, mismatch };
+        let mut check = FrameCheck::new(length)?;
+        let mut piece = vec![0; 256 * 1024];
+        loop {
+            match frame.file.read(&mut piece)? {
+                0 => return check.finish(digest).map_err(mismatch),
+                read => check.take(&piece[..read]).map_err(mismatch)?,
+            }
+        }
+    }
+
     /// Begins an upload of content with this digest and plain length.
     ///
     /// # Errors

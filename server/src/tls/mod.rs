@@ -4,6 +4,8 @@
 
 mod acceptor;
 mod renewal;
+#[cfg(test)]
+mod tests;
 mod verifier;
 
 use std::sync::Arc;
