@@ -2,6 +2,7 @@
 //! to break them. Each test in `tests/` is a claim; the sandbox lets it be read as one.
 
 pub mod http;
+pub mod lab;
 pub mod process;
 pub mod release;
 pub mod sandbox;

@@ -85,6 +85,7 @@ fn report(failed: &[&str], not_run: &BTreeSet<String>) -> Result<ExitCode> {
     if !not_run.is_empty() {
         println!("not run on this machine:");
         for line in not_run {
+            let line = line.strip_prefix("REFIT-NOT-RUN: ").unwrap_or(line);
             let (what, remedy) = line.split_once(" | ").unwrap_or((line, "see docs/RUNBOOK.md"));
             println!("  {what}\n      to run it: {remedy}");
         }
