@@ -1,6 +1,8 @@
 //! What every store must do, whatever it is: one suite, run over each implementation. A store passes
 //! if nothing tells it apart from [`MemStore`], before and after it is opened again.
 
+#![expect(clippy::unwrap_used, reason = "it runs in tests alone")]
+
 use std::sync::Arc;
 
 use proptest::{

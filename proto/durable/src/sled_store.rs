@@ -3,13 +3,15 @@
 //! sled's `flush` leaves the bytes in the page cache, a full disk can leave it unable to open, and it
 //! may panic on damaged data. Nothing outside this module sees any of that:
 //! [`engine`] makes a commit durable and turns panics into errors, [`open`] decides what becomes of a
-//! store that does not open, [`reserve`] keeps a little space for a full disk, and this file keeps
+//! store that does not open, [`value`] keeps everything in the log, [`reserve`] keeps a little space for a full disk, and this file keeps
 //! reads whole and the store going when the disk has been full.
 //! docs/decisions/0003-sled.md has the reasons.
 
+mod contents;
 mod engine;
 mod open;
 mod reserve;
+mod value;
 
 use std::{
     fs::File,
@@ -20,7 +22,8 @@ use std::{
 use jiff::Timestamp;
 
 use crate::store::{Batch, Entry, KeyName, StateStore, StoreError, StoreStats, Table};
-use engine::{Contents, Engine, Trouble};
+use contents::Contents;
+use engine::{Engine, Trouble};
 use reserve::Reserve;
 
 /// Where and how to open a store.
@@ -70,7 +73,6 @@ pub struct SledStore {
     _lock: File,
 }
 
-#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 enum State {
     Open(Running),
     /// Closed after the system refused; the next use tries to open it again.
@@ -165,6 +167,9 @@ impl SledStore {
             return Err(error);
         }
         // sled goes on failing after a full disk; opened again, with the reserve given back, it works.
+        // Not before its threads have ended: what they still have to write would fill the reserve.
+        let _if_not_the_opening_says_so =
+            engine::wait_until_released(&open::engine_dir(self.path()));
         reserve::give_back(self.path());
         let mut running = self.reopen().map_err(|open_error| StoreError::Io {
             path: self.path().to_owned(),
@@ -211,8 +216,8 @@ impl StateStore for SledStore {
         let before = running.contents;
         let written = running
             .engine
-            .contents_after(&batch, before)
-            .and_then(|after| running.engine.commit(&batch, after.commits).map(|()| after));
+            .prepare(&batch, before)
+            .and_then(|prepared| running.engine.commit(prepared));
         match written {
             Ok(after) => {
                 running.contents = after;

@@ -223,7 +223,8 @@ pub struct StoreStats {
     pub live_keys: u64,
     /// Bytes of keys and values.
     pub live_bytes: u64,
-    /// Whether the reserve for a full disk is in place.
+    /// Whether the reserve for a full disk is in place. While it is not, nothing new should begin: the
+    /// space that is left is for ending what has begun. It comes back by itself with the space.
     pub reserve: bool,
     /// The last error that was more than a refusal, if there has been one since the start.
     pub last_error: Option<String>,

@@ -44,7 +44,8 @@ impl LoopFs {
                 run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image))
             });
         if let Err(error) = made {
-            not_run(&format!("{what} ({error})"), "apt-get install e2fsprogs");
+            tracing::info!(error, "no file system in a file");
+            not_run(&format!("{what} (no mkfs.ext4)"), "apt-get install e2fsprogs");
             return None;
         }
         LoopFs::mount(what, &image, &dir.join("disk"))
@@ -62,7 +63,9 @@ impl LoopFs {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        not_run(&format!("{what} ({last})"), "sudo modprobe loop, then run the tests as root");
+        tracing::info!(error = last, "no loop device");
+        let remedy = "modprobe loop, and run the tests as root";
+        not_run(&format!("{what} (no loop device can be mounted)"), remedy);
         None
     }
 

@@ -1,5 +1,7 @@
 //! Both stores are the same store to whoever uses them.
 
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
 use std::sync::Arc;
 
 use jiff::Timestamp;

@@ -11,29 +11,18 @@ use std::{
     time::Duration,
 };
 
+use super::{contents::Contents, value};
 use crate::{
     file::{self, is_full},
-    store::{Batch, Entry, MAX_KEY, MAX_VALUE, StoreError, Table},
+    store::{Batch, Entry, StoreError, Table},
 };
-
-/// The first byte of each value: how the rest is to be read.
-const VALUE_VERSION: u8 = 1;
 
 /// The format of the whole store.
 const SCHEMA: u32 = 1;
 
 /// The store's own keys. Table 0 can't be named by a caller.
 const SCHEMA_KEY: &[u8] = b"\0schema";
-const COMMITS_KEY: &[u8] = b"\0commits";
-
-/// Most entries of a leaf while sled rearranges it: it splits over 16, and merges in up to 3 more.
-const LEAF: usize = 20;
-
-/// sled writes a page over a quarter of a segment to a file of its own, which it never syncs: a power
-/// cut would take acknowledged data with it. So the largest leaf has to fit:
-/// 20 x (16 KiB + 512 B + some) = 0.33 MiB, a quarter of 2 MiB being 0.5.
-const SEGMENT: usize = 2 * 1024 * 1024;
-const _: () = assert!(LEAF * (MAX_VALUE + MAX_KEY + 64) < SEGMENT / 4);
+const CONTENTS_KEY: &[u8] = b"\0contents";
 
 /// How often a lock is tried and how long between: 5 seconds. sled's threads hold the file for a moment
 /// after it is closed, and so does a process that is being ended.
@@ -113,12 +102,10 @@ fn calmly<T>(call: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, Trouble
     }
 }
 
-/// How much the store holds, and how many commits it has taken in all.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Contents {
-    pub(super) keys: u64,
-    pub(super) bytes: u64,
-    pub(super) commits: u64,
+/// A batch on its way.
+pub(super) struct Prepared {
+    changes: sled::Batch,
+    after: Contents,
 }
 
 /// An open sled.
@@ -137,8 +124,8 @@ impl Engine {
     pub(super) fn create(dir: &Path, acknowledged: &Path, commits: u64) -> Result<(), Trouble> {
         let engine = Engine::open_raw(dir, acknowledged, 1024 * 1024)?;
         let mut first = sled::Batch::default();
-        first.insert(SCHEMA_KEY, value(&SCHEMA.to_be_bytes()));
-        first.insert(COMMITS_KEY, value(&commits.to_be_bytes()));
+        first.insert(SCHEMA_KEY, value::small(&SCHEMA.to_be_bytes()));
+        first.insert(CONTENTS_KEY, value::small(&Contents::empty(commits).to_bytes()));
         engine.apply(first)?;
         engine.close(dir)
     }
@@ -165,7 +152,7 @@ impl Engine {
         let config = sled::Config::new()
             .path(dir)
             .mode(sled::Mode::LowSpace)
-            .segment_size(SEGMENT)
+            .segment_size(value::SEGMENT)
             .cache_capacity(cache_capacity)
             .flush_every_ms(None);
         let db = retry_while_locked(|| calmly(|| config.open()))?;
@@ -196,8 +183,13 @@ impl Engine {
     }
 
     pub(super) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Trouble> {
-        let held = calmly(|| self.db().get(full_key(table, key)))?;
-        held.map(|held| Ok(plain(&held)?.to_vec())).transpose()
+        let key = full_key(table, key);
+        let held = self.raw(&key)?;
+        held.map(|held| value::whole(&key, &held, |piece| self.raw(piece))).transpose()
+    }
+
+    fn raw(&self, key: &[u8]) -> Result<Option<sled::IVec>, Trouble> {
+        calmly(|| self.db().get(key))
     }
 
     pub(super) fn scan(
@@ -215,43 +207,48 @@ impl Engine {
                 .take(limit)
                 .collect::<Result<_, _>>()
         })?;
-        found
-            .into_iter()
-            .map(|(key, held)| Ok((key[1..].to_vec(), plain(&held)?.to_vec())))
-            .collect()
+        let plain = |(key, held): (sled::IVec, sled::IVec)| {
+            let plain = value::whole(&key, &held, |piece| self.raw(piece))?;
+            Ok((key[1..].to_vec(), plain))
+        };
+        found.into_iter().map(plain).collect()
     }
 
-    /// What the store will hold after this batch.
-    pub(super) fn contents_after(&self, batch: &Batch, now: Contents) -> Result<Contents, Trouble> {
-        let mut after = Contents { commits: now.commits + 1, ..now };
-        for ((table, key), becomes) in &batch.changes {
-            if let Some(held) = self.get(*table, key)? {
-                after.keys -= 1;
-                after.bytes -= (key.len() + held.len()) as u64;
-            }
-            if let Some(new) = becomes {
-                after.keys += 1;
-                after.bytes += (key.len() + new.len()) as u64;
-            }
-        }
-        Ok(after)
-    }
-
-    /// Writes the batch as the commit with this number; durable when it returns.
-    pub(super) fn commit(&self, batch: &Batch, number: u64) -> Result<(), Trouble> {
+    /// What the batch comes to: what sled is to write, and what the store holds afterwards.
+    pub(super) fn prepare(&self, batch: &Batch, now: Contents) -> Result<Prepared, Trouble> {
+        let mut after = now;
+        after.commits += 1;
         let mut changes = sled::Batch::default();
         for ((table, key), becomes) in &batch.changes {
+            let key = full_key(*table, key);
+            if let Some(held) = self.raw(&key)? {
+                for piece in value::further_pieces(&key, &held)? {
+                    changes.remove(piece);
+                }
+                after.remove(&key, &value::whole(&key, &held, |piece| self.raw(piece))?);
+            }
             match becomes {
-                Some(new) => changes.insert(full_key(*table, key), value(new)),
-                None => changes.remove(full_key(*table, key)),
+                Some(new) => {
+                    after.add(&key, new);
+                    for (key, piece) in value::pieces(&key, new) {
+                        changes.insert(key, piece);
+                    }
+                }
+                None => changes.remove(key),
             }
         }
-        changes.insert(COMMITS_KEY, value(&number.to_be_bytes()));
+        changes.insert(CONTENTS_KEY, value::small(&after.to_bytes()));
+        Ok(Prepared { changes, after })
+    }
+
+    /// Writes what was prepared; durable when it returns.
+    pub(super) fn commit(&self, prepared: Prepared) -> Result<Contents, Trouble> {
+        let Prepared { changes, after } = prepared;
         self.apply(changes)?;
         // Not synced: after a power cut it may be behind, never ahead of what is durable. That is
         // enough to notice a store that was cut short or put back to an older state.
-        self.acknowledged.write_all_at(&number.to_be_bytes(), 0)?;
-        Ok(())
+        self.acknowledged.write_all_at(&after.commits.to_be_bytes(), 0)?;
+        Ok(after)
     }
 
     fn apply(&self, changes: sled::Batch) -> Result<(), Trouble> {
@@ -268,34 +265,39 @@ impl Engine {
     /// Reads everything once: damage shows now, and not in the middle of the work.
     fn first_scan(&self) -> Result<Contents, Trouble> {
         self.check_schema()?;
-        let mut contents = Contents::default();
-        let mut commits = None;
+        let mut found = Contents::default();
+        let mut said = None;
         let mut entries = self.db().iter();
         while let Some((key, held)) = calmly(|| entries.next().transpose())? {
-            let plain = plain(&held)?;
+            if value::is_piece(&key) {
+                // Looked at from the value that it belongs to.
+                continue;
+            }
+            let plain = value::whole(&key, &held, |piece| self.raw(piece))?;
             match &*key {
                 SCHEMA_KEY => {}
-                COMMITS_KEY => commits = Some(plain.try_into().map(u64::from_be_bytes)),
+                CONTENTS_KEY => said = Some(Contents::from_bytes(&plain)?),
                 [0, ..] | [] => {
                     return Err(Trouble::Damaged(format!("unknown key {}", key.escape_ascii())));
                 }
-                [_, rest @ ..] => {
-                    contents.keys += 1;
-                    contents.bytes += (rest.len() + plain.len()) as u64;
-                }
+                [_, ..] => found.add(&key, &plain),
             }
         }
-        let Some(Ok(commits)) = commits else {
-            return Err(Trouble::Damaged("its commits are not counted".to_owned()));
-        };
-        Ok(Contents { commits, ..contents })
+        let said = said.unwrap_or_default();
+        found.commits = said.commits;
+        if found != said {
+            return Err(Trouble::Damaged(format!("it says it holds {said:?}, there is {found:?}")));
+        }
+        Ok(found)
     }
 
     /// Before anything else is read: a newer format is no damage.
     fn check_schema(&self) -> Result<(), Trouble> {
-        let held = calmly(|| self.db().get(SCHEMA_KEY))?;
-        let schema = held.as_deref().map(plain).transpose()?.map(<[u8; 4]>::try_from);
-        match schema {
+        let held = self.raw(SCHEMA_KEY)?;
+        let schema = held
+            .map(|held| value::whole(SCHEMA_KEY, &held, |piece| self.raw(piece)))
+            .transpose()?;
+        match schema.map(<[u8; 4]>::try_from) {
             Some(Ok(bytes)) => match u32::from_be_bytes(bytes) {
                 SCHEMA => Ok(()),
                 found if found > SCHEMA => Err(Trouble::Newer { found }),
@@ -341,21 +343,6 @@ fn full_key(table: Table, key: &[u8]) -> Vec<u8> {
     full.push(table.byte());
     full.extend_from_slice(key);
     full
-}
-
-fn value(plain: &[u8]) -> Vec<u8> {
-    let mut versioned = Vec::with_capacity(1 + plain.len());
-    versioned.push(VALUE_VERSION);
-    versioned.extend_from_slice(plain);
-    versioned
-}
-
-fn plain(held: &[u8]) -> Result<&[u8], Trouble> {
-    match held {
-        [VALUE_VERSION, plain @ ..] => Ok(plain),
-        [other, ..] => Err(Trouble::Damaged(format!("a value of version {other}"))),
-        [] => Err(Trouble::Damaged("a value without version".to_owned())),
-    }
 }
 
 /// The number in the file; 0 while there is none.

@@ -15,7 +15,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::{
     Opened, Options, Running, SledStore, State,
-    engine::{self, Contents, Engine, Trouble},
+    engine::{self, Engine, Trouble},
     reserve::Reserve,
 };
 use crate::{
@@ -213,7 +213,7 @@ fn compacted(options: &Options, running: Running) -> Result<Running, Trouble> {
     // From a start that was cut short: an unfinished copy, or the store that was replaced.
     file::remove_dir_all(&copy)?;
     let on_disk = engine::bytes_on_disk(&place);
-    let Contents { bytes: live, .. } = running.contents;
+    let live = running.contents.bytes;
     if on_disk <= options.compact_over || on_disk <= TIMES * live {
         return Ok(running);
     }

@@ -11,7 +11,7 @@ use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
 use crate::file;
 
-/// Room for two segments of sled's: one to open again, one to write on.
+/// Room for eight segments of sled's: opening again can take two, the rest is for writing.
 const SIZE: u64 = 4 * 1024 * 1024;
 
 /// How much has to be free before the reserve is taken again, so that it does not come and go.
