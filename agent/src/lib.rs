@@ -2,4 +2,6 @@
 //! back. The life of an update is decided in [`update`], which touches nothing; [`drive`] saves, then
 //! acts; what touches the machine or the network is in adapters around them.
 
+pub mod drive;
+pub mod journal;
 pub mod update;

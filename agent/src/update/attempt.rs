@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use refit_proto::names::{Digest, Product, RingName, Version};
+use refit_proto::{
+    names::{Digest, Product, RingName, Version},
+    package::{Health, Manifest, WayBack},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -46,7 +49,7 @@ pub struct Attempt {
 /// the manifests are here, so that everything later goes by what was signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
-    /// For how much running time the release must be healthy before it is committed.
+    /// For how much running time the release must be healthy, without a break, before it is committed.
     pub probation: Duration,
     /// After how much running time in probation the host stops waiting for a verdict.
     pub probation_max: Duration,
@@ -60,6 +63,42 @@ pub struct Terms {
     pub reboot: bool,
 }
 
+impl Terms {
+    /// The terms of a release with these packages: the strictest of them, since they switch together.
+    /// A release without a package that runs cannot be observed.
+    pub fn of<'a>(way_back: WayBack, manifests: impl IntoIterator<Item = &'a Manifest>) -> Terms {
+        let mut terms = Terms {
+            probation: Duration::ZERO,
+            probation_max: Duration::ZERO,
+            check_every: Duration::MAX,
+            health: Observed::Not,
+            way_back,
+            reboot: false,
+        };
+        for manifest in manifests {
+            let Health::Checked(observed) = &manifest.health else { continue };
+            let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+            terms.health = Observed::ByChecks;
+            terms.probation = terms.probation.max(seconds(observed.good_seconds));
+            terms.probation_max = terms.probation_max.max(seconds(observed.max_seconds));
+            terms.check_every = terms.check_every.min(seconds(observed.interval_seconds));
+        }
+        match terms.health {
+            Observed::ByChecks => terms,
+            Observed::Not => Terms {
+                probation_max: Self::UNOBSERVED_MAX,
+                check_every: Self::UNOBSERVED_EVERY,
+                ..terms
+            },
+        }
+    }
+
+    /// How often an installed tree without checks is looked at, until it was verified once.
+    const UNOBSERVED_EVERY: Duration = Duration::from_secs(5);
+    /// For how long that is tried: an hour of a disk that cannot be read says enough.
+    const UNOBSERVED_MAX: Duration = Duration::from_secs(3600);
+}
+
 /// Whether a release's health can be observed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -68,16 +107,6 @@ pub enum Observed {
     ByChecks,
     /// It has none, by name: the installed tree is verified, and the host counts as unobserved.
     Not,
-}
-
-/// Whether a release can be undone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum WayBack {
-    /// From the backup.
-    Restore,
-    /// Not at all (`way_back = "none"`): a failure after the switch needs a person.
-    None,
 }
 
 /// The leave to begin.

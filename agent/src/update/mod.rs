@@ -30,17 +30,22 @@ mod ids;
 mod moment;
 mod phase;
 mod probation;
+mod queue;
 mod state;
 mod step;
 
-pub use attempt::{
-    Attempt, Change, Lease, Observed, ReleaseId, Retry, SealedBackup, Terms, WayBack,
-};
+pub use attempt::{Attempt, Change, Lease, Observed, ReleaseId, Retry, SealedBackup, Terms};
 pub use cause::{Blame, Cause, Failure};
 pub use event::{Event, Verdict};
 pub use ids::{BackupId, BootId, IdError, InstallId, LeaseId};
 pub use moment::{Moment, Running};
 pub use phase::Phase;
 pub use probation::{Probation, Proof};
+pub use queue::{Queue, Queued};
 pub use state::{Outcome, UnexpectedEvent, Update};
 pub use step::{Step, Undo};
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

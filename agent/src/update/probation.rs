@@ -16,7 +16,7 @@ use super::{
 pub struct Probation {
     /// When the release was last looked at; at first, when it was switched to.
     pub seen: Moment,
-    /// For how long it was good.
+    /// For how long it has been good without a break.
     pub good: Duration,
     /// For how long it was watched, good or unknown.
     pub watched: Duration,
@@ -65,7 +65,7 @@ impl Probation {
         let passed = at.since(&self.seen).unwrap_or_default().min(longest);
         let good = match verdict {
             Verdict::Good => self.good.saturating_add(passed),
-            Verdict::Bad { .. } | Verdict::Unknown { .. } => self.good,
+            Verdict::Bad { .. } | Verdict::Unknown { .. } => Duration::ZERO,
         };
         Probation {
             seen: at,

@@ -1,11 +1,11 @@
 //! The life of one update: where it stands, what it waits for, and what may follow. One line of
 //! [`Update::on`] per arrow of the drawing in [the module above](super).
 
-use refit_proto::names::Product;
+use refit_proto::{names::Product, package::WayBack};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    attempt::{Attempt, Change, Lease, Retry, SealedBackup, Terms, WayBack},
+    attempt::{Attempt, Change, Lease, Retry, SealedBackup, Terms},
     cause::{Blame, Cause, Failure},
     event::{Event, Verdict},
     ids::{BackupId, BootId, LeaseId},
@@ -568,7 +568,9 @@ fn start_again(change: Change, failure: Failure) -> Update {
 /// Goes back where the target was changed, if the release has a way back.
 fn go_back(change: Change, sealed: SealedBackup, failure: Failure) -> Update {
     match change.terms.way_back {
-        WayBack::Restore => Update::RollingBack { change, undo: Undo::Restore { sealed }, failure },
+        WayBack::Automatic => {
+            Update::RollingBack { change, undo: Undo::Restore { sealed }, failure }
+        }
         WayBack::None => stuck(change, failure, None),
     }
 }
