@@ -10,5 +10,6 @@ pub mod identity;
 pub mod keys;
 pub mod publication;
 pub mod reports;
+pub mod rollout;
 pub mod settings;
 pub mod tls;

@@ -108,6 +108,11 @@ pub struct Rollout {
     pub wave: u32,
     /// Number of the count that failures go into. A resumed rollout begins a fresh one.
     pub count: u32,
+    /// When that count began: silence is counted from then on.
+    pub count_since: Timestamp,
+    /// How many leases were given. Each one changes the record, so that of two leases given at once on
+    /// the same counts the second finds another revision.
+    pub granted: u64,
     /// When `state`, `wave`, `direction` or `count` last changed.
     pub changed_at: Timestamp,
 }

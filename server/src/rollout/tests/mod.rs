@@ -1,0 +1,5 @@
+//! The core's behaviour in scripts, text in and text out, and as properties.
+
+mod properties;
+mod scripts;
+mod world;

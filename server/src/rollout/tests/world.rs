@@ -1,0 +1,549 @@
+//! A fleet in text: each line of a script is something that happens, and what follows an arrow is what
+//! must then be said. Every line ends with the plan being applied; planning again must give nothing, and
+//! the cells must be what a recount gives.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use refit_proto::{
+    names::{Digest, HostId, Product, RingName, Version},
+    policy::Selector,
+};
+
+use crate::{
+    fleet::{
+        Have, Health, Phase, Placement, ReleaseId, ReportedFailure, RingPolicy, RingRecord,
+        Rollout, Tally, TallyKey,
+    },
+    rollout::{
+        Admission, Ask, Decision, Plan, ProductReport, ProductView, RingView, Step, Watched, admit,
+        decide, fold, fold::Attempt, give_back, leave, meet, pause, place, plan, resume, roll_back,
+    },
+};
+
+/// Runs a script and compares what it says.
+pub(crate) fn check(script: &str) {
+    let mut world = World::default();
+    for (number, line) in script.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() {
+            continue;
+        }
+        let (act, expected) = match line.split_once("->") {
+            Some((act, expected)) => (act.trim(), Some(expected.trim())),
+            None => (line, None),
+        };
+        let said = world.run(act);
+        if let Some(expected) = expected {
+            assert_eq!(said, expected, "line {}: {line}\n{}", number + 1, world.show());
+        }
+    }
+}
+
+fn start() -> Timestamp {
+    "2026-01-01T00:00:00Z".parse().unwrap()
+}
+
+pub(crate) fn release(version: &str) -> ReleaseId {
+    // 1.2 is the third: the counter is what tells order, not the label.
+    let counter = version.bytes().fold(0, |sum, b| sum * 256 + u64::from(b));
+    let digest = Digest::of(version.as_bytes());
+    ReleaseId { version: Version::parse(version).unwrap(), digest, counter }
+}
+
+/// A product with its rings and hosts, kept as a store would keep it.
+pub(crate) struct World {
+    pub(crate) now: Timestamp,
+    pub(crate) product: Product,
+    pub(crate) rings: Vec<(RingRecord, Option<RingPolicy>, Option<Rollout>)>,
+    pub(crate) hosts: BTreeMap<String, Placement>,
+    pub(crate) cells: BTreeMap<TallyKey, i64>,
+    silent: BTreeSet<String>,
+    last_seen: BTreeMap<String, Timestamp>,
+    offers: BTreeMap<String, (crate::fleet::RolloutId, u32, ReleaseId)>,
+    listening_since: Timestamp,
+    withdrawn: Vec<Digest>,
+}
+
+impl Default for World {
+    fn default() -> World {
+        World {
+            now: start(),
+            product: Product::parse("payments").unwrap(),
+            rings: Vec::new(),
+            hosts: BTreeMap::new(),
+            cells: BTreeMap::new(),
+            silent: BTreeSet::new(),
+            last_seen: BTreeMap::new(),
+            offers: BTreeMap::new(),
+            listening_since: start(),
+            withdrawn: Vec::new(),
+        }
+    }
+}
+
+impl World {
+    /// Does one line and says what it makes of it.
+    pub(crate) fn run(&mut self, act: &str) -> String {
+        let words: Vec<&str> = act.split_whitespace().collect();
+        let said = match words.as_slice() {
+            ["ring", ring, rest @ ..] => self.add_ring(ring, rest),
+            ["policy", ring, rest @ ..] => self.set_policy(ring, rest),
+            ["promote", version, "to", ring, rest @ ..] => self.promote(version, ring, rest),
+            ["renew", ring] => {
+                // The file gets a new version; what is promoted stays as it was.
+                self.ring(ring);
+                String::new()
+            }
+            ["withdraw", version] => {
+                self.withdrawn.push(release(version).digest);
+                String::new()
+            }
+            ["pause", ring] => self.act(ring, |it, _, _, now| pause(it, "person ann", "", now)),
+            ["resume", ring] => self.act(ring, |it, _, _, now| resume(it, now)),
+            ["rollback", ring] => self.act(ring, roll_back),
+            ["restart"] => {
+                self.listening_since = self.now;
+                String::new()
+            }
+            [time] if time.starts_with('+') => self.pass(&time[1..]),
+            [ring] if self.rings.iter().any(|it| it.0.ring.as_str() == *ring) => {
+                self.settle();
+                return self.ring_text(ring);
+            }
+            ["counts", ring] => {
+                self.settle();
+                return self.counts_text(ring);
+            }
+            [host, verb @ ..] => self.host_act(host, verb),
+            [] => String::new(),
+        };
+        self.settle();
+        said
+    }
+
+    fn ring(&mut self, name: &str) -> &mut (RingRecord, Option<RingPolicy>, Option<Rollout>) {
+        let found = self.rings.iter_mut().find(|it| it.0.ring.as_str() == name);
+        found.unwrap_or_else(|| panic!("no ring {name}"))
+    }
+
+    fn add_ring(&mut self, name: &str, rest: &[&str]) -> String {
+        let ring = RingRecord {
+            product: self.product.clone(),
+            ring: RingName::parse(name).unwrap(),
+            order: u32::try_from(self.rings.len()).unwrap(),
+            select: Selector::EveryHost,
+            gate: false,
+            current: None,
+            back: None,
+            retry: Vec::new(),
+            promotion: 0,
+            promoted_by: "person ann".into(),
+            promoted_at: None,
+        };
+        self.rings.push((ring, None, None));
+        self.set_policy(name, rest)
+    }
+
+    fn set_policy(&mut self, name: &str, rest: &[&str]) -> String {
+        let mut policy = RingPolicy {
+            ring: RingName::parse(name).unwrap(),
+            waves: Vec::new(),
+            max_in_flight: 10,
+            soak_seconds: 600,
+            failures_count: 1,
+            failures_percent: 0,
+            silence_seconds: 300,
+            update_limit_seconds: 3600,
+            lease_seconds: 600,
+            poll_seconds: 5,
+        };
+        for word in rest {
+            let (key, value) = word.split_once('=').unwrap();
+            let number = || value.parse::<u32>().unwrap();
+            match key {
+                "waves" => policy.waves = value.split(',').map(|n| n.parse().unwrap()).collect(),
+                "flight" => policy.max_in_flight = number(),
+                "soak" => policy.soak_seconds = u64::from(number()),
+                "failures" => policy.failures_count = number(),
+                "percent" => policy.failures_percent = number(),
+                "silence" => policy.silence_seconds = u64::from(number()),
+                "limit" => policy.update_limit_seconds = u64::from(number()),
+                "hosts" => value.split(',').for_each(|host| self.add_host(host, name)),
+                _ => panic!("no such setting: {key}"),
+            }
+        }
+        let policy = Some(policy).filter(|_| !rest.contains(&"hosts=none"));
+        self.ring(name).1 = policy;
+        String::new()
+    }
+
+    fn add_host(&mut self, name: &str, ring: &str) {
+        if name == "none" {
+            return;
+        }
+        let id = Digest::of(name.as_bytes()).to_string()[..32].to_owned();
+        let id = HostId::parse(&id).unwrap();
+        let mut placement = Placement::new(self.product.clone(), id, self.now);
+        placement.ring = Some(RingName::parse(ring).unwrap());
+        placement.health = Health::Good;
+        placement.have = Some(have("1.0"));
+        *self.cells.entry(TallyKey::of(&placement)).or_default() += 1;
+        self.last_seen.insert(name.into(), self.now);
+        self.hosts.insert(name.into(), placement);
+    }
+
+    fn promote(&mut self, version: &str, ring: &str, rest: &[&str]) -> String {
+        let ring = &mut self.ring(ring).0;
+        let back = ring.current.take().or_else(|| Some(release("1.0")));
+        let new = release(version);
+        ring.back = back.filter(|back| back.digest != new.digest).or(ring.back.take());
+        ring.retry = if rest.contains(&"retry") { vec![new.digest] } else { Vec::new() };
+        ring.current = Some(new);
+        ring.promotion += 1;
+        String::new()
+    }
+
+    fn act(
+        &mut self,
+        ring: &str,
+        act: impl Fn(
+            &Rollout,
+            &RingRecord,
+            &[Digest],
+            Timestamp,
+        ) -> Result<Rollout, crate::rollout::ActError>,
+    ) -> String {
+        let (now, withdrawn) = (self.now, self.withdrawn.clone());
+        let (record, _, rollout) = self.ring(ring);
+        match act(rollout.as_ref().expect("a rollout"), record, &withdrawn, now) {
+            Ok(next) => {
+                *rollout = Some(next);
+                String::new()
+            }
+            Err(error) => error.to_string().lines().next().unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// Time passes in steps, with everybody calling who is not silent.
+    fn pass(&mut self, time: &str) -> String {
+        let (number, unit) = time.split_at(time.len() - 1);
+        let number: i64 = number.parse().unwrap();
+        let seconds = match unit {
+            "s" => number,
+            "m" => number * 60,
+            "h" => number * 3600,
+            _ => panic!("no such unit: {unit}"),
+        };
+        for _ in 0..10 {
+            self.now += SignedDuration::from_millis(seconds * 100);
+            self.settle();
+        }
+        String::new()
+    }
+
+    fn host_act(&mut self, host: &str, verb: &[&str]) -> String {
+        match verb {
+            [] => {
+                self.settle();
+                self.decision_text(host)
+            }
+            ["asks"] => self.ask(host),
+            ["joins", ring] => {
+                self.add_host(host, ring);
+                String::new()
+            }
+            ["is", "silent"] => {
+                self.silent.insert(host.into());
+                String::new()
+            }
+            ["is", "back"] => {
+                self.silent.remove(host);
+                String::new()
+            }
+            ["moves", "to", ring] => {
+                let ring = Some(*ring).filter(|ring| *ring != "none");
+                let ring = ring.map(|ring| RingName::parse(ring).unwrap());
+                let step = place(&self.hosts[host], ring, self.now);
+                self.apply(host, step);
+                String::new()
+            }
+            ["leaves"] => {
+                self.silent.insert(host.into());
+                let step = leave(&self.hosts[host], self.now);
+                self.apply(host, step);
+                String::new()
+            }
+            ["repeats"] => {
+                let before = self.hosts[host].clone();
+                let report = self.report_of(host, None);
+                let (record, _, rollout) = self.ring_of(host);
+                let step =
+                    fold(&before, before.seq, &report, rollout.as_ref(), Some(&record), self.now);
+                assert!(step.is_empty && step.tally.is_empty() && step.placement == before);
+                String::new()
+            }
+            verb => self.report(host, verb),
+        }
+    }
+
+    fn ring_of(&self, host: &str) -> (RingRecord, Option<RingPolicy>, Option<Rollout>) {
+        let ring = self.hosts[host].ring.as_ref();
+        self.rings.iter().find(|it| Some(&it.0.ring) == ring).cloned().expect("in a ring")
+    }
+
+    /// Asks for leave as an agent does: for what it was last offered.
+    fn ask(&mut self, host: &str) -> String {
+        self.remember_offer(host);
+        let Some((rollout, attempt, release)) = self.offers.get(host).cloned() else {
+            return self.decision_text(host);
+        };
+        let ask = Ask { rollout, attempt, digest: release.digest };
+        let made = self.plan();
+        let placement = &self.hosts[host];
+        let ring = placement.ring.as_ref().and_then(|ring| made.ring(ring));
+        match admit(ring, placement, &ask, self.now) {
+            Admission::Granted(grant) => {
+                let ring = grant.rollout.id.ring().to_string();
+                if !grant.step.is_empty {
+                    self.ring(&ring).2 = Some(grant.rollout.clone());
+                }
+                self.apply(host, grant.step);
+                format!("lease {}s", grant.seconds)
+            }
+            Admission::Held(hold, step) => {
+                if let Some(step) = step {
+                    self.apply(host, *step);
+                }
+                hold.reason.word().to_owned()
+            }
+            Admission::PlanFirst => panic!("every line ends with the plan applied"),
+        }
+    }
+
+    fn remember_offer(&mut self, host: &str) {
+        let made = self.plan();
+        let placement = &self.hosts[host];
+        let ring = placement.ring.as_ref().and_then(|ring| made.ring(ring));
+        if let Decision::Offer(offer) = decide(ring, placement) {
+            self.offers.insert(host.into(), (offer.rollout, offer.attempt, offer.release));
+        }
+    }
+
+    fn report_of(&self, host: &str, phase: Option<Phase>) -> ProductReport {
+        let placement = &self.hosts[host];
+        let attempt = self.offers.get(host).map(|(rollout, number, release)| Attempt {
+            rollout: rollout.clone(),
+            number: *number,
+            digest: release.digest,
+            leased: placement.flight.is_some(),
+        });
+        ProductReport {
+            product: self.product.clone(),
+            ring: placement.ring.clone(),
+            have: placement.have.clone(),
+            phase,
+            attempt,
+            failure: placement.failure.clone(),
+            health: placement.health,
+            quarantine: placement.quarantine.clone(),
+            hold: None,
+            ahead: placement.ahead,
+        }
+    }
+
+    fn report(&mut self, host: &str, verb: &[&str]) -> String {
+        // What a host is in the middle of, it finishes; a new offer comes after that.
+        if self.hosts[host].flight.is_none() {
+            self.remember_offer(host);
+        }
+        let target = self.offers.get(host).map(|(_, _, release)| release.clone());
+        let mut report = self.report_of(host, self.hosts[host].phase);
+        let go = |report: &mut ProductReport, phase| report.phase = Some(phase);
+        let fail = |report: &mut ProductReport, cause: &str| {
+            let (text, help) = (String::new(), String::new());
+            report.failure = Some(ReportedFailure { cause: cause.into(), text, help });
+        };
+        match verb {
+            ["fetches"] => go(&mut report, Phase::Fetching),
+            ["waits"] => go(&mut report, Phase::Waiting),
+            ["begins"] => go(&mut report, Phase::BackingUp),
+            ["switches"] => {
+                go(&mut report, Phase::Probation);
+                report.have = target.as_ref().map(|release| have(release.version.as_str()));
+            }
+            ["commits", health @ ..] => {
+                report.phase = None;
+                report.failure = None;
+                report.have = target.as_ref().map(|release| have(release.version.as_str()));
+                report.health = Health::parse(health.first().unwrap_or(&"good"));
+            }
+            ["rolls", "back"] => {
+                go(&mut report, Phase::RolledBack);
+                fail(&mut report, "health-check-failed");
+                report.have = Some(have("1.0"));
+                report.quarantine.extend(target.as_ref().map(|release| release.digest));
+            }
+            ["refuses", cause] => {
+                go(&mut report, Phase::Refused);
+                fail(&mut report, cause);
+            }
+            ["sticks"] => {
+                go(&mut report, Phase::Stuck);
+                fail(&mut report, "rollback-failed");
+            }
+            ["turns", health] => report.health = Health::parse(health),
+            ["runs", version] => report.have = Some(have(version)),
+            ["runs", version, "ahead"] => {
+                report.have = Some(have(version));
+                report.ahead = true;
+            }
+            verb => panic!("no such verb: {verb:?}"),
+        }
+        let before = self.hosts[host].clone();
+        let (record, _, rollout) = self.ring_of(host);
+        self.last_seen.insert(host.into(), self.now);
+        let step =
+            fold(&before, before.seq + 1, &report, rollout.as_ref(), Some(&record), self.now);
+        self.apply(host, step);
+        let step = give_back(&self.hosts[host], self.now);
+        self.apply(host, step);
+        String::new()
+    }
+
+    pub(crate) fn apply(&mut self, host: &str, step: Step) {
+        for (cell, n) in step.tally {
+            *self.cells.entry(cell).or_default() += n;
+        }
+        self.hosts.insert(host.into(), step.placement);
+    }
+
+    fn tally(&self, ring: &RingName) -> Tally {
+        let cells =
+            self.cells.iter().filter(|(cell, n)| cell.ring.as_ref() == Some(ring) && **n != 0);
+        Tally(cells.map(|(cell, n)| (cell.clone(), *n)).collect())
+    }
+
+    pub(crate) fn plan(&self) -> Plan {
+        let tallies: Vec<Tally> = self.rings.iter().map(|it| self.tally(&it.0.ring)).collect();
+        let rings = self.rings.iter().zip(&tallies).map(|((ring, policy, rollout), tally)| {
+            let here = self.hosts.iter().filter(|(_, it)| it.ring.as_ref() == Some(&ring.ring));
+            let watched = here
+                .map(|(name, placement)| Watched { placement, last_seen: self.last_seen[name] })
+                .collect();
+            let (policy, rollout) = (policy.as_ref(), rollout.as_ref());
+            RingView { ring, policy, rollout, tally, withdrawn: &self.withdrawn, watched }
+        });
+        let rings = rings.collect();
+        let (product, listening_since) = (&self.product, self.listening_since);
+        plan(&ProductView { product, rings, listening_since }, self.now)
+    }
+
+    fn store(&mut self, made: Plan) {
+        for ring in made.rings {
+            for step in ring.late {
+                let host = self.name_of(&step.placement.host_id);
+                self.apply(&host, step);
+            }
+            let newest = ring.rollout;
+            self.ring(ring.ring.ring.as_str()).2 = newest;
+        }
+    }
+
+    fn name_of(&self, id: &HostId) -> String {
+        self.hosts.iter().find(|(_, it)| it.host_id == *id).map(|(name, _)| name.clone()).unwrap()
+    }
+
+    /// Everybody calls who is not silent, and the plan is applied: once is enough.
+    pub(crate) fn settle(&mut self) {
+        let made = self.plan();
+        self.store(made);
+        for name in self.hosts.keys().cloned().collect::<Vec<_>>() {
+            if self.silent.contains(&name) {
+                continue;
+            }
+            self.last_seen.insert(name.clone(), self.now);
+            if self.hosts[&name].ring.is_none() {
+                continue;
+            }
+            let (record, _, rollout) = self.ring_of(&name);
+            let step = meet(&self.hosts[&name], rollout.as_ref(), Some(&record), self.now);
+            self.apply(&name, step);
+        }
+        let made = self.plan();
+        self.store(made);
+        let again = self.plan();
+        assert!(again.is_empty(), "a plan that was applied has nothing left to do: {again:#?}");
+        let recount = Tally::recount(self.hosts.values());
+        let kept: Vec<_> =
+            self.cells.iter().filter(|(_, n)| **n != 0).map(|(c, n)| (c.clone(), *n)).collect();
+        assert_eq!(Tally(kept), recount, "the cells are what a recount gives");
+    }
+
+    fn ring_text(&self, name: &str) -> String {
+        let made = self.plan();
+        let ring = made.ring(&RingName::parse(name).unwrap()).unwrap();
+        let state = ring.rollout.as_ref().map_or("nothing", Rollout::word);
+        let wave = match (&ring.rollout, &ring.policy) {
+            (Some(rollout), Some(policy)) if !policy.waves.is_empty() => {
+                format!(" wave {}", rollout.wave)
+            }
+            _ => String::new(),
+        };
+        let hold = match &ring.hold {
+            Some(hold) if hold.reason.word() != state => format!(": {}", hold.reason.word()),
+            _ => String::new(),
+        };
+        format!("{state}{wave}{hold}")
+    }
+
+    fn counts_text(&self, name: &str) -> String {
+        let made = self.plan();
+        let counts = &made.ring(&RingName::parse(name).unwrap()).unwrap().counts;
+        let mut words = Vec::new();
+        for (word, n) in [
+            ("waiting", counts.waiting),
+            ("in flight", counts.in_flight),
+            ("healthy", counts.healthy),
+            ("unproven", counts.unproven),
+            ("failed", counts.failures()),
+            ("away", counts.away),
+            ("quarantined", counts.quarantined),
+            ("ahead", counts.ahead),
+        ] {
+            if n > 0 {
+                words.push(format!("{n} {word}"));
+            }
+        }
+        words.join(", ")
+    }
+
+    fn decision_text(&self, host: &str) -> String {
+        let made = self.plan();
+        let placement = &self.hosts[host];
+        let ring = placement.ring.as_ref().and_then(|ring| made.ring(ring));
+        match decide(ring, placement) {
+            Decision::Offer(offer) if offer.rollback => {
+                format!("back to {}", offer.release.version)
+            }
+            Decision::Offer(offer) => format!("offer {} #{}", offer.release.version, offer.attempt),
+            Decision::Hold(hold) => hold.reason.word().to_owned(),
+            Decision::BackOut(_) => "back out".into(),
+            Decision::UpToDate => "up to date".into(),
+        }
+    }
+
+    fn show(&self) -> String {
+        let rings = self.rings.iter().map(|it| {
+            let name = it.0.ring.as_str();
+            format!("{name}: {} ({})", self.ring_text(name), self.counts_text(name))
+        });
+        let hosts = self.hosts.keys().map(|host| format!("{host}: {}", self.decision_text(host)));
+        rings.chain(hosts).collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn have(version: &str) -> Have {
+    let release = release(version);
+    Have { version: release.version, digest: release.digest }
+}
