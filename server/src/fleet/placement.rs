@@ -16,8 +16,11 @@ pub struct Placement {
     pub product: Product,
     /// The host.
     pub host_id: HostId,
-    /// The first ring that selects the host, by the signed definitions; `None`: the host is left alone.
+    /// The ring that the host counts in; `None`: no ring selects it, and it is left alone. Follows
+    /// `selected_by` once nothing is in flight (`rollout::place`).
     pub ring: Option<RingName>,
+    /// The first ring that selects the host now, by the signed definitions.
+    pub selected_by: Option<RingName>,
     /// The host's place in its ring: spread evenly, the same for ever.
     pub order_key: OrderKey,
     /// The update that the host has leave for. Set by admission alone.
@@ -66,6 +69,7 @@ impl Placement {
             product,
             host_id,
             ring: None,
+            selected_by: None,
             order_key,
             flight: None,
             met: None,
@@ -240,6 +244,8 @@ pub enum Phase {
     Committed,
     /// Ended before anything changed.
     Refused,
+    /// The offer was taken back before anything began.
+    Dropped,
     /// Ended on the old release.
     RolledBack,
     /// Ended where a person has to help.
@@ -250,7 +256,7 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase that has a word.
-    pub const ALL: [Phase; 15] = [
+    pub const ALL: [Phase; 16] = [
         Phase::Offered,
         Phase::Preflight,
         Phase::Fetching,
@@ -264,6 +270,7 @@ impl Phase {
         Phase::RollingBack,
         Phase::Committed,
         Phase::Refused,
+        Phase::Dropped,
         Phase::RolledBack,
         Phase::Stuck,
     ];
@@ -284,6 +291,7 @@ impl Phase {
             Phase::RollingBack => "rolling-back",
             Phase::Committed => "committed",
             Phase::Refused => "refused",
+            Phase::Dropped => "dropped",
             Phase::RolledBack => "rolled-back",
             Phase::Stuck => "stuck",
             Phase::Other => "other",
@@ -312,7 +320,11 @@ impl Phase {
             | Phase::Probation
             | Phase::RollingBack
             | Phase::Other => Stage::Started,
-            Phase::Committed | Phase::Refused | Phase::RolledBack | Phase::Stuck => Stage::Ended,
+            Phase::Committed
+            | Phase::Refused
+            | Phase::Dropped
+            | Phase::RolledBack
+            | Phase::Stuck => Stage::Ended,
         }
     }
 }

@@ -41,13 +41,23 @@ pub fn halts_at(policy: &RingPolicy, total: u64) -> u64 {
     count.min(share)
 }
 
-/// Causes that are the weather's: no release and no host is better or worse for them. Everything else
-/// counts, also a cause that we have never heard of.
-const WEATHER: [&str; 5] = ["network", "server-away", "no-lease", "interrupted", "weather"];
+/// Causes, in the agent's words, for which neither release nor host is to blame: the weather, or an order
+/// of ours. Everything else counts, also a cause that we have never heard of.
+const BLAMELESS: [&str; 8] = [
+    "metadata-expired",
+    "fetch-failed",
+    "server-away",
+    "lease-denied",
+    "busy",
+    "not-permitted",
+    "quarantined",
+    "backed-out",
+];
 
-/// Whether a failure blames the release or the host, and so counts.
-pub fn blames(failure: Option<&ReportedFailure>) -> bool {
-    failure.is_none_or(|failure| !WEATHER.contains(&failure.cause.as_str()))
+/// Whether an attempt that ended so counts as a failure. A host that needs a person always does.
+pub fn counts(kind: FailureKind, failure: Option<&ReportedFailure>) -> bool {
+    let blameless = |failure: &ReportedFailure| BLAMELESS.contains(&failure.cause.as_str());
+    kind == FailureKind::Stuck || !failure.is_some_and(blameless)
 }
 
 /// What is known about silence.

@@ -142,6 +142,13 @@ pub struct Step {
 impl Step {
     /// From one placement to the other.
     pub(super) fn between(before: &Placement, mut after: Placement, now: Timestamp) -> Step {
+        // A host in flight holds its slot where it was let in; and a failure is seen there before it goes.
+        let stays = before.flight.is_some() || after.flight.is_some();
+        if !stays && after.ring != after.selected_by {
+            after.ring.clone_from(&after.selected_by);
+            after.met = None;
+            after.refuses = false;
+        }
         let is_empty = *before == after;
         let heard = |placement: &Placement| (placement.seq, placement.last_report_at);
         let (seq, last_report_at) = heard(&after);
@@ -190,7 +197,7 @@ pub fn fold(
 fn ending(report: &ProductReport, attempt: &Attempt) -> Option<Option<FailureKind>> {
     let on_release = report.have.as_ref().is_some_and(|have| have.digest == attempt.digest);
     match report.phase {
-        Some(Phase::Committed) => Some(None),
+        Some(Phase::Committed | Phase::Dropped) => Some(None),
         Some(Phase::Refused) => Some(Some(FailureKind::Refused)),
         Some(Phase::RolledBack) => Some(Some(FailureKind::RolledBack)),
         Some(Phase::Stuck) => Some(Some(FailureKind::Stuck)),
@@ -228,7 +235,7 @@ fn end_attempt(
     after.attempted = Some(id.clone());
     after.attempt = attempt.number;
     if let Some(kind) = failure
-        && brake::blames(report.failure.as_ref())
+        && brake::counts(kind, report.failure.as_ref())
     {
         count_failure(after, id, count, kind, now);
     }
@@ -313,14 +320,11 @@ pub fn give_back(before: &Placement, now: Timestamp) -> Step {
     Step::between(before, after, now)
 }
 
-/// Puts a host into the ring that selects it now. It passes the gates of that ring like everybody else.
+/// Puts a host into the ring that selects it now, or, while it is in flight, as soon as that has ended. It
+/// passes the gates of that ring like everybody else.
 pub fn place(before: &Placement, ring: Option<RingName>, now: Timestamp) -> Step {
     let mut after = before.clone();
-    if after.ring != ring {
-        after.ring = ring;
-        after.met = None;
-        after.refuses = false;
-    }
+    after.selected_by = ring;
     Step::between(before, after, now)
 }
 

@@ -171,7 +171,7 @@ impl Draft {
         let counts = rollout
             .as_ref()
             .map(|rollout| Counts::of(&self.tally, rollout, ring.policy, now))
-            .unwrap_or_default();
+            .unwrap_or_else(|| Counts { total: self.tally.count(|_| true), ..Counts::default() });
         let gate = gate::closed(&view.rings, rollouts, at);
         let hold = standstill(ring, rollout.as_ref(), gate.as_ref(), &counts);
         let changed = rollout.iter().filter(|rollout| Some(*rollout) != ring.rollout).cloned();

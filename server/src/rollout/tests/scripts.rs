@@ -334,10 +334,26 @@ fn the_weather_is_nobodys_failure_and_the_host_tries_again() {
         "ring pilot hosts=a,b
          promote 1.1 to pilot
          a asks -> lease 600s
-         a refuses network
+         a refuses fetch-failed
          pilot -> running: hosts-not-ready
          a -> offer 1.1 #2
          a asks -> lease 600s",
+    );
+}
+
+#[test]
+fn an_offer_that_was_taken_back_is_nobodys_failure_and_frees_the_slot() {
+    check(
+        "ring pilot hosts=a,b flight=1
+         promote 1.1 to pilot
+         a waits
+         a asks -> lease 600s
+         pause pilot
+         a drops it
+         counts pilot -> 2 waiting
+         resume pilot
+         b asks -> lease 600s
+         a -> offer 1.1 #2",
     );
 }
 
@@ -857,6 +873,22 @@ fn late_hosts_pass_the_same_gates() {
          pilot -> done
          a moves to early
          a -> up to date",
+    );
+}
+
+#[test]
+fn a_host_that_moves_while_in_flight_holds_its_slot_to_the_end() {
+    two_rings(
+        "policy pilot flight=1
+         promote 1.1 to pilot
+         a asks -> lease 600s
+         a begins
+         a moves to early
+         b asks -> at-capacity
+         a commits
+         a -> nothing-promoted
+         b asks -> lease 600s
+         counts pilot -> 1 in flight",
     );
 }
 

@@ -185,7 +185,7 @@ impl World {
         let id = Digest::of(name.as_bytes()).to_string()[..32].to_owned();
         let id = HostId::parse(&id).unwrap();
         let mut placement = Placement::new(self.product.clone(), id, self.now);
-        placement.ring = Some(RingName::parse(ring).unwrap());
+        placement = place(&placement, Some(RingName::parse(ring).unwrap()), self.now).placement;
         placement.health = Health::Good;
         placement.have = Some(have("1.0"));
         *self.cells.entry(TallyKey::of(&placement)).or_default() += 1;
@@ -321,6 +321,39 @@ impl World {
         }
     }
 
+    /// Two servers answer two hosts at once, from the same snapshot: the second to store finds another
+    /// revision of the rollout and has to begin again. Says how many got leave.
+    pub(crate) fn race(&mut self, hosts: [&str; 2]) -> usize {
+        let made = self.plan();
+        let mut granted = 0;
+        let answers: Vec<_> = hosts
+            .into_iter()
+            .filter_map(|host| {
+                self.remember_offer(host);
+                let (rollout, attempt, release) = self.offers.get(host).cloned()?;
+                let ask = Ask { rollout, attempt, digest: release.digest };
+                let placement = &self.hosts[host];
+                let ring = made.ring(placement.ring.as_ref()?);
+                let read = ring.and_then(|ring| ring.rollout.clone());
+                match admit(ring, placement, &ask, self.now) {
+                    Admission::Granted(grant) => Some((host, read, *grant)),
+                    Admission::Held(..) | Admission::PlanFirst => None,
+                }
+            })
+            .collect();
+        for (host, read, grant) in answers {
+            let stored = self.ring(grant.rollout.id.ring().as_str());
+            if grant.step.is_empty || stored.2 != read {
+                continue;
+            }
+            stored.2 = Some(grant.rollout);
+            self.apply(host, grant.step);
+            granted += 1;
+        }
+        self.settle();
+        granted
+    }
+
     fn remember_offer(&mut self, host: &str) {
         let made = self.plan();
         let placement = &self.hosts[host];
@@ -388,6 +421,7 @@ impl World {
                 go(&mut report, Phase::Refused);
                 fail(&mut report, cause);
             }
+            ["drops", "it"] => go(&mut report, Phase::Dropped),
             ["sticks"] => {
                 go(&mut report, Phase::Stuck);
                 fail(&mut report, "rollback-failed");
@@ -478,6 +512,40 @@ impl World {
         let kept: Vec<_> =
             self.cells.iter().filter(|(_, n)| **n != 0).map(|(c, n)| (c.clone(), *n)).collect();
         assert_eq!(Tally(kept), recount, "the cells are what a recount gives");
+    }
+
+    /// Whether the act can be done: people can only act on a rollout that is there.
+    pub(crate) fn has_rollout(&self, act: &str) -> bool {
+        match act.split_once(' ') {
+            Some(("pause" | "resume" | "rollback", ring)) => {
+                self.rings.iter().any(|it| it.0.ring.as_str() == ring && it.2.is_some())
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether a ring's failures have reached a limit, counted from the placements themselves.
+    pub(crate) fn limit_is_reached(&self, ring: &str) -> bool {
+        let (_, policy, rollout) =
+            self.rings.iter().find(|it| it.0.ring.as_str() == ring).cloned().expect("a ring");
+        let (Some(policy), Some(rollout)) = (policy, rollout) else { return false };
+        let here = self.hosts.values().filter(|it| it.ring.as_ref() == Some(&policy.ring));
+        let (mut total, mut failed) = (0_u32, 0_u32);
+        for placement in here {
+            total += 1;
+            let counts =
+                |it: &crate::fleet::Failed| it.rollout == rollout.id && it.count == rollout.count;
+            failed += u32::from(placement.failed.as_ref().is_some_and(counts));
+        }
+        let count = policy.failures_count > 0 && failed >= policy.failures_count;
+        let share = policy.failures_percent > 0 && failed * 100 >= policy.failures_percent * total;
+        failed > 0 && (count || share)
+    }
+
+    /// Who is in flight, and for what.
+    pub(crate) fn flights(&self) -> Vec<(String, crate::fleet::RolloutId)> {
+        let flying = self.hosts.iter().filter_map(|(name, it)| Some((name, it.flight.as_ref()?)));
+        flying.map(|(name, flight)| (name.clone(), flight.rollout.clone())).collect()
     }
 
     fn ring_text(&self, name: &str) -> String {
