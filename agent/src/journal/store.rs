@@ -22,6 +22,8 @@ const LAST: Table = Table::new(b'l');
 const QUARANTINE: Table = Table::new(b'x');
 
 const CURRENT: &[u8] = b"current";
+/// The last record that could not be read, for a person to look at.
+const DAMAGED: &[u8] = b"damaged";
 
 /// How many ended updates are kept: a year of one a day, at about 1 kB each.
 const HISTORY_KEPT: usize = 400;
@@ -190,6 +192,14 @@ impl Journal for StoreJournal {
     fn load(&self) -> Result<Option<Update>, JournalError> {
         let bytes = self.store.get(UPDATE, CURRENT)?;
         bytes.map(|bytes| format::read("current", &bytes)).transpose()
+    }
+
+    fn set_aside(&mut self) -> Result<(), JournalError> {
+        let Some(bytes) = self.store.get(UPDATE, CURRENT)? else { return Ok(()) };
+        let mut batch = Batch::new();
+        batch.put(UPDATE, DAMAGED, bytes);
+        batch.delete(UPDATE, CURRENT);
+        Ok(self.store.commit(batch)?)
     }
 }
 

@@ -1,0 +1,44 @@
+//! The way back: one small file that says, step by step, how to put back what ran before an update.
+//! Armed before the first change, removed when the update's end is durable. Whoever runs it needs
+//! neither the network, nor the journal, nor the new release, nor a correct clock, and knows no
+//! installer. Its format is frozen: docs/decisions/0002-way-back.md. When it is armed, and with which
+//! steps, is decided by who changes the host.
+
+mod format;
+mod hands;
+mod place;
+mod recover;
+mod run;
+mod undo_step;
+
+pub use format::FormatError;
+pub use hands::{Copied, DiskHands, Hands, Kind};
+pub use place::{Place, PlaceError};
+pub use recover::{Decision, RecoverError, Recovered, decide, recover};
+pub use run::{RunError, Units, UnitsError, run};
+pub use undo_step::{UndoStep, Undoing};
+
+use std::time::Duration;
+
+use crate::update::{Attempt, BootId, InstallId, LeaseId, Running};
+
+/// How to put back what ran before an update, and until when the update may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WayBack {
+    /// Which update armed it.
+    pub install: InstallId,
+    /// In which boot it was armed; `deadline` counts in it.
+    pub boot: BootId,
+    /// When the rescuer goes back by itself, in running time of `boot`.
+    pub deadline: Running,
+    /// For how much running time it waits in any other boot.
+    pub patience: Duration,
+    /// After how many starts of the host in the middle of the update it goes back by itself.
+    pub starts: u32,
+    /// What the update was about, so that going back is reported where the journal is lost.
+    pub attempt: Option<Attempt>,
+    /// Under which leave it began.
+    pub lease: Option<LeaseId>,
+    /// What to do, in this order.
+    pub steps: Vec<UndoStep>,
+}

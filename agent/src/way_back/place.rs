@@ -1,0 +1,87 @@
+//! Where the way back lies, and how it is armed and removed.
+
+use std::path::{Path, PathBuf};
+
+use refit_durable::{
+    FileError,
+    file::{self, Access},
+};
+
+use super::{FormatError, WayBack};
+
+/// The largest way back that is read: 300,000 steps of 200 bytes.
+const LARGEST: u64 = 64 << 20;
+
+/// Where the way back lies. There is one, since a host runs one update at a time.
+#[derive(Debug, Clone)]
+pub struct Place {
+    path: PathBuf,
+}
+
+/// Why there is no telling what the way back is.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// There is a file and it makes no sense.
+    #[error(
+        "the way back in {} cannot be used: {source}\n\
+         help: docs/RUNBOOK.md, \"Stuck host\"", path.display()
+    )]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: FormatError,
+    },
+    /// The system refused.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl Place {
+    /// In the agent's own folder.
+    pub fn in_folder(folder: &Path) -> Place {
+        Place { path: folder.join("way-back") }
+    }
+
+    /// The file, for the rescuer's command line.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Arms a way back in the place of the one before. Read back before it counts: it will be needed
+    /// when nothing else can be trusted.
+    ///
+    /// # Errors
+    /// If it is not certain that it is there.
+    pub fn arm(&self, way_back: &WayBack) -> Result<(), PlaceError> {
+        let bytes = way_back.to_bytes();
+        // What this reader cannot read must not take the place of one that it can.
+        WayBack::parse(&bytes).map_err(|source| self.unusable(source))?;
+        file::write(&self.path, &bytes, Access::Private)?;
+        match self.load()? {
+            Some(read) if read == *way_back => Ok(()),
+            Some(_) | None => Err(self.unusable(FormatError::End)),
+        }
+    }
+
+    /// The way back that is armed; `None` if none is.
+    ///
+    /// # Errors
+    /// If one is and cannot be used.
+    pub fn load(&self) -> Result<Option<WayBack>, PlaceError> {
+        let Some(bytes) = file::read_if_there(&self.path, LARGEST)? else { return Ok(None) };
+        WayBack::parse(&bytes).map(Some).map_err(|source| self.unusable(source))
+    }
+
+    /// Removes it; says whether one was armed.
+    ///
+    /// # Errors
+    /// If it may still be there.
+    pub fn disarm(&self) -> Result<bool, PlaceError> {
+        Ok(file::remove(&self.path)?)
+    }
+
+    fn unusable(&self, source: FormatError) -> PlaceError {
+        PlaceError::Unusable { path: self.path.clone(), source }
+    }
+}
