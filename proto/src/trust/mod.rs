@@ -9,8 +9,9 @@
 //! Nothing here does IO or reads a clock. What a file of a package looks like is `package`'s.
 
 pub mod client;
+pub mod edit;
 pub mod error;
-pub mod freshness;
+mod freshness;
 pub mod key;
 pub mod metadata;
 pub mod permission;
@@ -18,7 +19,11 @@ pub mod promotion;
 pub mod repository;
 pub mod role;
 pub mod set;
-pub mod signing;
+mod signing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 pub mod verify;
 
 pub use self::{

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+pub use super::freshness::{SNAPSHOT_LASTS, TIMESTAMP_LASTS};
 use super::{
     client::Write,
     error::TrustError,

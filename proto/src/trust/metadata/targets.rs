@@ -51,6 +51,19 @@ impl Hashes {
         Ok(hashes)
     }
 
+    /// As they are written.
+    pub(crate) fn to_value(&self) -> Value {
+        let mut members = Map::new();
+        if let Some(digest) = self.sha256 {
+            members.insert("sha256".into(), digest.to_string().into());
+        }
+        if let Some(digest) = self.sha512 {
+            let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            members.insert("sha512".into(), hex.into());
+        }
+        Value::Object(members)
+    }
+
     /// The SHA-256, where listed.
     pub fn sha256(&self) -> Option<Digest> {
         self.sha256
