@@ -3,6 +3,7 @@
 //! acts; what touches the machine or the network is in adapters around them.
 
 pub mod drive;
+pub mod host;
 pub mod journal;
 pub mod update;
 pub mod way_back;

@@ -1,0 +1,199 @@
+//! What is done with files in more than one step: each of these leaves the old or the new, is on
+//! stable storage when it returns, and may be repeated after a crash.
+
+use std::{
+    ffi::OsString,
+    io::{self, Read, Write as _},
+    path::{Path, PathBuf},
+};
+
+use refit_proto::names::Digest;
+use sha2::{Digest as _, Sha256};
+
+use super::{Action, FileError, Files, Kind, Writing};
+
+/// Whether something stands there, be it a link that leads nowhere.
+///
+/// # Errors
+/// If it cannot be inspected.
+pub fn exists(files: &dyn Files, path: &Path) -> Result<bool, FileError> {
+    Ok(files.stat(path)?.is_some())
+}
+
+/// Brings the folder that holds the name to stable storage.
+///
+/// # Errors
+/// If the system refuses.
+pub fn sync_parent(files: &dyn Files, path: &Path) -> Result<(), FileError> {
+    files.sync_dir(path.parent().unwrap_or(path))
+}
+
+/// Makes a folder and those above it where they are missing.
+///
+/// # Errors
+/// If one cannot be made, or something else stands in its place.
+pub fn create_dirs(files: &dyn Files, path: &Path, mode: u32) -> Result<(), FileError> {
+    match files.stat(path)? {
+        Some(stat) if stat.kind == Kind::Directory => return Ok(()),
+        Some(_) => {
+            let source = io::Error::other("something that is not a folder stands there");
+            return Err(FileError::at(Action::Create, path)(source));
+        }
+        None => {}
+    }
+    if let Some(parent) = path.parent() {
+        create_dirs(files, parent, mode)?;
+    }
+    files.create_dir(path, mode)?;
+    sync_parent(files, path)
+}
+
+/// The nearest folder on the way to `path` that is there, `path` itself included: where its space
+/// will come from.
+///
+/// # Errors
+/// If it cannot be inspected.
+pub fn nearest(files: &dyn Files, path: &Path) -> Result<PathBuf, FileError> {
+    for folder in path.ancestors() {
+        if files.stat(folder)?.is_some_and(|stat| stat.kind == Kind::Directory) {
+            return Ok(folder.to_owned());
+        }
+    }
+    Ok(PathBuf::from("/"))
+}
+
+/// Where the file system that holds this folder is mounted: its name for people.
+///
+/// # Errors
+/// If it cannot be inspected.
+pub fn file_system(files: &dyn Files, folder: &Path) -> Result<PathBuf, FileError> {
+    let Some(own) = files.stat(folder)? else { return Ok(folder.to_owned()) };
+    let mut mounted = folder;
+    while let Some(parent) = mounted.parent() {
+        match files.stat(parent)? {
+            Some(stat) if stat.device == own.device => mounted = parent,
+            Some(_) | None => break,
+        }
+    }
+    Ok(mounted.to_owned())
+}
+
+/// The name beside `place` under which something is made before it is put there. Always the same, so
+/// that what a crash leaves is found again.
+fn beside(place: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(place.file_name().unwrap_or_default());
+    name.push(".refit-new");
+    place.with_file_name(name)
+}
+
+/// Puts these bytes at `place`, over whatever file or link was there.
+///
+/// # Errors
+/// If the system refuses; then what was there is still there.
+pub fn write_file(
+    files: &dyn Files,
+    place: &Path,
+    bytes: &[u8],
+    mode: u32,
+) -> Result<(), FileError> {
+    let new = beside(place);
+    remove_tree(files, &new)?;
+    let mut file = files.create(&new, mode)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync());
+    if let Err(error) = written {
+        // What counts is the failed write; what is left is removed by the next try at the latest.
+        let _best_effort = files.remove_file(&new);
+        return Err(FileError::at(Action::Write, place)(error));
+    }
+    files.rename(&new, place)?;
+    sync_parent(files, place)
+}
+
+/// Makes `link` lead to `target`, over whatever link or file was there: at every moment it leads to
+/// the old or to the new.
+///
+/// # Errors
+/// If the system refuses; then the old link stands.
+pub fn replace_link(files: &dyn Files, target: &Path, link: &Path) -> Result<(), FileError> {
+    let new = beside(link);
+    remove_tree(files, &new)?;
+    files.symlink(target, &new)?;
+    files.rename(&new, link)?;
+    sync_parent(files, link)
+}
+
+/// Reads a whole file of at most `limit` bytes.
+///
+/// # Errors
+/// If it cannot be read or is larger.
+pub fn read_file(files: &dyn Files, path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
+    let failed = || FileError::at(Action::Read, path);
+    let mut bytes = Vec::new();
+    files.open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed())?;
+    if bytes.len() as u64 > limit {
+        return Err(failed()(io::Error::other(format!("it is larger than {limit} bytes"))));
+    }
+    Ok(bytes)
+}
+
+/// Copies at most `limit` bytes and says what they were. `None` hashes only.
+///
+/// # Errors
+/// If reading or writing fails: which of the two is told by the path in the error.
+pub fn copy(
+    files: &dyn Files,
+    from: &Path,
+    to: Option<(&Path, &mut dyn Writing)>,
+    limit: u64,
+) -> Result<(Digest, u64), FileError> {
+    let mut source = files.open(from)?.take(limit);
+    let mut to = to;
+    let mut hash = Sha256::new();
+    let mut length = 0;
+    let mut buffer = vec![0; 128 * 1024];
+    loop {
+        let read = match source.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(FileError::at(Action::Read, from)(error)),
+        };
+        hash.update(&buffer[..read]);
+        if let Some((path, file)) = &mut to {
+            file.write_all(&buffer[..read]).map_err(FileError::at(Action::Write, path))?;
+        }
+        length += read as u64;
+    }
+    Ok((Digest::from(<[u8; 32]>::from(hash.finalize())), length))
+}
+
+/// Removes whatever stands there, with all that is in it, and says whether there was something. A
+/// crash on the way leaves a part, and the next call goes on.
+///
+/// # Errors
+/// If the system refuses; some of it may be gone then.
+pub fn remove_tree(files: &dyn Files, path: &Path) -> Result<bool, FileError> {
+    if !remove_below(files, path)? {
+        return Ok(false);
+    }
+    sync_parent(files, path)?;
+    Ok(true)
+}
+
+fn remove_below(files: &dyn Files, path: &Path) -> Result<bool, FileError> {
+    let Some(stat) = files.stat(path)? else { return Ok(false) };
+    if stat.kind != Kind::Directory {
+        files.remove_file(path)?;
+        return Ok(true);
+    }
+    // A folder that its owner may not write cannot be emptied either.
+    if stat.mode & 0o700 != 0o700 {
+        files.set_mode(path, 0o700)?;
+    }
+    for name in files.list(path)? {
+        remove_below(files, &path.join(name))?;
+    }
+    files.remove_dir(path)?;
+    Ok(true)
+}

@@ -1,0 +1,383 @@
+//! The host's own files. Walks every path component by component without following links, and acts
+//! relative to the folder that it reached, so that nobody can put a link in its way in between.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    io::{self, Read, Write},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::ffi::{OsStrExt as _, OsStringExt as _},
+    },
+    path::{Component, Path, PathBuf},
+};
+
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+
+use super::{Action, Attributes, FileError, Files, Kind, Space, Stat, Time, Writing};
+
+/// The files of this host.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealFiles;
+
+/// A folder that was reached without following a link, and the name of something in it.
+struct Place<'a> {
+    folder: OwnedFd,
+    name: &'a OsStr,
+}
+
+/// Walks to the folder of `path`.
+fn walk(path: &Path) -> io::Result<Place<'_>> {
+    if !path.is_absolute() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is not absolute"));
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut folder = fs::open("/", flags, Mode::empty())?;
+    let mut name = OsStr::new(".");
+    for component in path.components() {
+        let next = match component {
+            Component::RootDir => continue,
+            Component::Normal(next) => next,
+            Component::CurDir | Component::ParentDir | Component::Prefix(_) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "the path has a . or .. component",
+                ));
+            }
+        };
+        if name != "." {
+            folder = enter(&folder, name, flags)?;
+        }
+        name = next;
+    }
+    Ok(Place { folder, name })
+}
+
+fn enter(folder: &OwnedFd, name: &OsStr, flags: OFlags) -> io::Result<OwnedFd> {
+    match fs::openat(folder, name, flags | OFlags::NOFOLLOW, Mode::empty()) {
+        Ok(next) => Ok(next),
+        Err(rustix::io::Errno::NOTDIR) if is_link(folder, name) => {
+            Err(io::Error::other(format!("{} on the way is a symbolic link", name.display())))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_link(folder: &OwnedFd, name: &OsStr) -> bool {
+    fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
+}
+
+impl Place<'_> {
+    fn open(&self, flags: OFlags, mode: u32) -> io::Result<OwnedFd> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(fs::openat(&self.folder, self.name, flags, Mode::from_raw_mode(mode))?)
+    }
+
+    fn stat(&self) -> io::Result<Option<fs::Stat>> {
+        match fs::statat(&self.folder, self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The thing itself by a name that works also where it may be neither read nor written: mode and
+    /// attributes have no other call that follows no link.
+    fn by_handle<T>(&self, act: impl FnOnce(&Path) -> rustix::io::Result<T>) -> io::Result<T> {
+        let handle = self.open(OFlags::PATH, 0)?;
+        if FileType::from_raw_mode(fs::fstat(&handle)?.st_mode) == FileType::Symlink {
+            return Err(io::Error::other("it is a symbolic link"));
+        }
+        Ok(act(Path::new(&format!("/proc/self/fd/{}", handle.as_raw_fd())))?)
+    }
+}
+
+struct RealWriting(File);
+
+impl Write for RealWriting {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Writing for RealWriting {
+    fn sync(&mut self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+}
+
+fn in_seconds(seconds: i64, nanos: impl TryInto<u32>) -> Time {
+    Time { seconds, nanos: nanos.try_into().unwrap_or(0) }
+}
+
+#[expect(clippy::useless_conversion, reason = "the kernel's types differ between processors")]
+fn stat_of(stat: &fs::Stat) -> Stat {
+    Stat {
+        kind: match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => Kind::Directory,
+            FileType::Symlink => Kind::Link,
+            FileType::Socket => Kind::Socket,
+            _ => Kind::Special,
+        },
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        length: u64::try_from(stat.st_size).unwrap_or(0),
+        modified: in_seconds(stat.st_mtime.into(), stat.st_mtime_nsec),
+        changed: in_seconds(stat.st_ctime.into(), stat.st_ctime_nsec),
+        device: stat.st_dev.into(),
+        inode: stat.st_ino.into(),
+        links: stat.st_nlink.into(),
+    }
+}
+
+impl Files for RealFiles {
+    fn resolve(&self, path: &Path) -> Result<PathBuf, FileError> {
+        resolve(path).map_err(FileError::at(Action::Resolve, path))
+    }
+
+    fn stat(&self, path: &Path) -> Result<Option<Stat>, FileError> {
+        let found = match walk(path) {
+            Ok(place) => place.stat(),
+            // Nothing stands in a folder that is not there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        };
+        Ok(found.map_err(FileError::at(Action::Inspect, path))?.as_ref().map(stat_of))
+    }
+
+    fn list(&self, path: &Path) -> Result<Vec<OsString>, FileError> {
+        list(path).map_err(FileError::at(Action::List, path))
+    }
+
+    fn open(&self, path: &Path) -> Result<Box<dyn Read + Send>, FileError> {
+        open(path)
+            .map(|file| Box::new(file) as Box<dyn Read + Send>)
+            .map_err(FileError::at(Action::Read, path))
+    }
+
+    fn read_link(&self, path: &Path) -> Result<PathBuf, FileError> {
+        let read = || -> io::Result<PathBuf> {
+            let place = walk(path)?;
+            let target = fs::readlinkat(&place.folder, place.name, Vec::new())?;
+            Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
+        };
+        read().map_err(FileError::at(Action::Read, path))
+    }
+
+    fn attributes(&self, path: &Path) -> Result<Attributes, FileError> {
+        attributes(path).map_err(FileError::at(Action::ReadAttributes, path))
+    }
+
+    fn space(&self, path: &Path) -> Result<Space, FileError> {
+        let measure = || -> io::Result<Space> {
+            let folder = walk(path)?.open(OFlags::PATH | OFlags::DIRECTORY, 0)?;
+            let (stat, free) = (fs::fstat(&folder)?, fs::fstatvfs(&folder)?);
+            Ok(Space {
+                device: stat_of(&stat).device,
+                bytes: free.f_bavail.saturating_mul(free.f_frsize),
+                inodes: (free.f_files > 0).then_some(free.f_favail),
+            })
+        };
+        measure().map_err(FileError::at(Action::MeasureSpace, path))
+    }
+
+    fn create(&self, path: &Path, mode: u32) -> Result<Box<dyn Writing>, FileError> {
+        create(path, mode)
+            .map(|file| Box::new(RealWriting(file)) as Box<dyn Writing>)
+            .map_err(FileError::at(Action::Create, path))
+    }
+
+    fn append(&self, path: &Path) -> Result<Box<dyn Writing>, FileError> {
+        walk(path)
+            .and_then(|place| place.open(OFlags::WRONLY | OFlags::APPEND, 0))
+            .map(|file| Box::new(RealWriting(file.into())) as Box<dyn Writing>)
+            .map_err(FileError::at(Action::Write, path))
+    }
+
+    fn reserve(&self, path: &Path, bytes: u64) -> Result<(), FileError> {
+        let file = create(path, 0o600).map_err(FileError::at(Action::Create, path))?;
+        let reserved = fs::fallocate(&file, fs::FallocateFlags::empty(), 0, bytes);
+        reserved.map_err(|error| {
+            // What could be had before it ran out would be held for nothing.
+            let _best_effort = self.remove_file(path);
+            FileError::at(Action::ReserveSpace, path)(error.into())
+        })
+    }
+
+    fn create_dir(&self, path: &Path, mode: u32) -> Result<(), FileError> {
+        let create = || -> io::Result<()> {
+            let (place, mode) = (walk(path)?, Mode::from_raw_mode(mode));
+            fs::mkdirat(&place.folder, place.name, mode)?;
+            Ok(fs::fchmod(place.open(OFlags::RDONLY | OFlags::DIRECTORY, 0)?, mode)?)
+        };
+        create().map_err(FileError::at(Action::Create, path))
+    }
+
+    fn symlink(&self, target: &Path, path: &Path) -> Result<(), FileError> {
+        walk(path)
+            .and_then(|place| Ok(fs::symlinkat(target, &place.folder, place.name)?))
+            .map_err(FileError::at(Action::Link, path))
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> Result<(), FileError> {
+        let link = || -> io::Result<()> {
+            let (from, to) = (walk(from)?, walk(to)?);
+            Ok(fs::linkat(&from.folder, from.name, &to.folder, to.name, AtFlags::empty())?)
+        };
+        link().map_err(FileError::at(Action::Link, to))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), FileError> {
+        let rename = || -> io::Result<()> {
+            let (from, to) = (walk(from)?, walk(to)?);
+            Ok(fs::renameat(&from.folder, from.name, &to.folder, to.name)?)
+        };
+        rename().map_err(FileError::at(Action::Rename, to))
+    }
+
+    fn remove_file(&self, path: &Path) -> Result<(), FileError> {
+        walk(path)
+            .and_then(|place| Ok(fs::unlinkat(&place.folder, place.name, AtFlags::empty())?))
+            .map_err(FileError::at(Action::Remove, path))
+    }
+
+    fn remove_dir(&self, path: &Path) -> Result<(), FileError> {
+        walk(path)
+            .and_then(|place| Ok(fs::unlinkat(&place.folder, place.name, AtFlags::REMOVEDIR)?))
+            .map_err(FileError::at(Action::Remove, path))
+    }
+
+    fn sync_file(&self, path: &Path) -> Result<(), FileError> {
+        open(path).and_then(|file| file.sync_all()).map_err(FileError::at(Action::Sync, path))
+    }
+
+    fn sync_dir(&self, path: &Path) -> Result<(), FileError> {
+        walk(path)
+            .and_then(|place| place.open(OFlags::RDONLY | OFlags::DIRECTORY, 0))
+            .and_then(|folder| Ok(fs::fsync(folder)?))
+            .map_err(FileError::at(Action::Sync, path))
+    }
+
+    fn set_mode(&self, path: &Path, mode: u32) -> Result<(), FileError> {
+        walk(path)
+            .and_then(|place| place.by_handle(|path| fs::chmod(path, Mode::from_raw_mode(mode))))
+            .map_err(FileError::at(Action::SetMode, path))
+    }
+
+    fn set_owner(&self, path: &Path, uid: u32, gid: u32) -> Result<(), FileError> {
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        walk(path)
+            .and_then(|place| {
+                let flags = AtFlags::SYMLINK_NOFOLLOW;
+                Ok(fs::chownat(&place.folder, place.name, uid, gid, flags)?)
+            })
+            .map_err(FileError::at(Action::SetOwner, path))
+    }
+
+    fn set_modified(&self, path: &Path, time: Time) -> Result<(), FileError> {
+        let times = Timestamps {
+            last_access: Timespec { tv_sec: 0, tv_nsec: fs::UTIME_OMIT },
+            last_modification: Timespec { tv_sec: time.seconds, tv_nsec: time.nanos.into() },
+        };
+        walk(path)
+            .and_then(|place| {
+                let flags = AtFlags::SYMLINK_NOFOLLOW;
+                Ok(fs::utimensat(&place.folder, place.name, &times, flags)?)
+            })
+            .map_err(FileError::at(Action::SetTime, path))
+    }
+
+    fn set_attribute(&self, path: &Path, name: &OsString, value: &[u8]) -> Result<(), FileError> {
+        let flags = fs::XattrFlags::empty();
+        walk(path)
+            .and_then(|place| place.by_handle(|path| fs::setxattr(path, name, value, flags)))
+            .map_err(FileError::at(Action::SetAttribute, path))
+    }
+
+    fn remove_attribute(&self, path: &Path, name: &OsString) -> Result<(), FileError> {
+        walk(path)
+            .and_then(|place| place.by_handle(|path| fs::removexattr(path, name)))
+            .map_err(FileError::at(Action::SetAttribute, path))
+    }
+}
+
+fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return if path == Path::new("/") {
+            Ok(path.to_owned())
+        } else {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "the path does not end in a name"))
+        };
+    };
+    if !path.is_absolute() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is not absolute"));
+    }
+    match std::fs::canonicalize(folder) {
+        Ok(folder) => Ok(folder.join(name)),
+        // A link that leads nowhere is not a folder that is still to be made.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.is_symlink() => {
+            Ok(resolve(folder)?.join(name))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens a regular file, without waiting for a writer where somebody put a pipe in its place.
+fn open(path: &Path) -> io::Result<File> {
+    let file = walk(path)?.open(OFlags::RDONLY | OFlags::NONBLOCK, 0)?;
+    match FileType::from_raw_mode(fs::fstat(&file)?.st_mode) {
+        FileType::RegularFile => Ok(file.into()),
+        _ => Err(io::Error::other("it is not a regular file")),
+    }
+}
+
+fn create(path: &Path, mode: u32) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+    let file = walk(path)?.open(flags, mode)?;
+    // Whatever the umask of the agent: modes are part of what is installed and restored.
+    fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+    Ok(file.into())
+}
+
+fn list(path: &Path) -> io::Result<Vec<OsString>> {
+    let folder = walk(path)?.open(OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
+    let mut names = Vec::new();
+    for entry in fs::Dir::new(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(OsStr::from_bytes(name).to_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Linux's own limit of the list of names, and of one value (XATTR_LIST_MAX, XATTR_SIZE_MAX).
+const ATTRIBUTES_MAX: usize = 64 * 1024;
+
+fn attributes(path: &Path) -> io::Result<Attributes> {
+    let place = walk(path)?;
+    let mut names = vec![0; ATTRIBUTES_MAX];
+    let length = match place.by_handle(|path| fs::listxattr(path, names.as_mut_slice())) {
+        Ok(length) => length,
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => 0,
+        Err(error) => return Err(error),
+    };
+    let mut attributes = Attributes::new();
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let name = OsStr::from_bytes(name);
+        let mut value = vec![0; ATTRIBUTES_MAX];
+        let length = place.by_handle(|path| fs::getxattr(path, name, value.as_mut_slice()))?;
+        value.truncate(length);
+        attributes.insert(name.to_owned(), value);
+    }
+    Ok(attributes)
+}

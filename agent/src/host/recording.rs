@@ -1,0 +1,636 @@
+//! Files in memory that record every operation, and can fail or lose power at any of them. What a
+//! power cut keeps is simple: names and bytes that were synced, and of the rest, as the test says,
+//! nothing, the names without their bytes, or everything.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    io::{self, Read, Write},
+    path::{Component, Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use super::files::{Action, Attributes, FileError, Files, Kind, Space, Stat, Time, Writing};
+
+/// What happens to operations from the n-th on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// This one fails with this errno, the next are fine.
+    Fails(i32),
+    /// This one and all that follow are never done.
+    PowerCut,
+}
+
+/// What a power cut keeps of what was not synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// Nothing.
+    Synced,
+    /// The names, but files hold only what was synced.
+    Names,
+    /// All of it.
+    Everything,
+}
+
+impl Kept {
+    pub(crate) const ALL: [Kept; 3] = [Kept::Synced, Kept::Names, Kept::Everything];
+}
+
+#[derive(Debug, Clone)]
+enum Content {
+    File { bytes: Vec<u8>, synced: Vec<u8> },
+    Directory { names: Names, synced: Names },
+    Link(PathBuf),
+    Special(Kind),
+}
+
+type Names = BTreeMap<OsString, u64>;
+
+#[derive(Debug, Clone)]
+struct Node {
+    content: Content,
+    mode: u32,
+    owner: (u32, u32),
+    modified: Time,
+    attributes: Attributes,
+    /// Counts changes of any kind.
+    changed: i64,
+}
+
+#[derive(Debug)]
+struct Disk {
+    nodes: BTreeMap<u64, Node>,
+    next: u64,
+    operations: Vec<String>,
+    fault: Option<(usize, Fault)>,
+    free: Space,
+}
+
+/// The files. Clones are the same files.
+#[derive(Debug, Clone)]
+pub(crate) struct RecordingFiles(Arc<Mutex<Disk>>);
+
+const ROOT: u64 = 1;
+
+fn no(kind: io::ErrorKind) -> io::Error {
+    io::Error::from(kind)
+}
+
+impl Default for RecordingFiles {
+    fn default() -> Self {
+        let free = Space { device: 1, bytes: 1 << 40, inodes: Some(1 << 20) };
+        let mut disk =
+            Disk { nodes: BTreeMap::new(), next: ROOT, operations: vec![], fault: None, free };
+        disk.insert(Content::Directory { names: Names::new(), synced: Names::new() }, 0o755);
+        RecordingFiles(Arc::new(Mutex::new(disk)))
+    }
+}
+
+impl RecordingFiles {
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.0.lock().unwrap()
+    }
+
+    /// How many operations there were so far.
+    pub(crate) fn count(&self) -> usize {
+        self.disk().operations.len()
+    }
+
+    /// What they were, from this one on.
+    pub(crate) fn operations(&self, from: usize) -> Vec<String> {
+        self.disk().operations[from..].to_vec()
+    }
+
+    /// The fault happens at the n-th operation from now.
+    pub(crate) fn fault_after(&self, operations: usize, fault: Fault) {
+        let mut disk = self.disk();
+        disk.fault = Some((disk.operations.len() + operations, fault));
+    }
+
+    /// No fault any more.
+    pub(crate) fn mend(&self) {
+        self.disk().fault = None;
+    }
+
+    pub(crate) fn set_free(&self, bytes: u64, inodes: Option<u64>) {
+        self.disk().free = Space { device: 1, bytes, inodes };
+    }
+
+    /// The files after the power came back.
+    pub(crate) fn after_power_cut(&self, kept: Kept) -> RecordingFiles {
+        let disk = self.disk();
+        let mut nodes = disk.nodes.clone();
+        for node in nodes.values_mut() {
+            match &mut node.content {
+                Content::File { bytes, synced } if kept != Kept::Everything => {
+                    bytes.clone_from(synced);
+                }
+                Content::File { bytes, synced } => synced.clone_from(bytes),
+                Content::Directory { names, synced } if kept == Kept::Synced => {
+                    names.clone_from(synced);
+                }
+                Content::Directory { names, synced } => synced.clone_from(names),
+                Content::Link(_) | Content::Special(_) => {}
+            }
+        }
+        let (next, free) = (disk.next, disk.free);
+        let disk = Disk { nodes, next, operations: vec![], fault: None, free };
+        RecordingFiles(Arc::new(Mutex::new(disk)))
+    }
+
+    /// The same files again, with everything on stable storage and nothing recorded.
+    pub(crate) fn fork(&self) -> RecordingFiles {
+        self.after_power_cut(Kept::Everything)
+    }
+
+    /// Changes a file's bytes behind the agent's back.
+    pub(crate) fn tamper(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut disk = self.disk();
+        let (_, found) = disk.find(path).unwrap();
+        let node = disk.nodes.get_mut(&found.unwrap()).unwrap();
+        let Content::File { bytes, synced } = &mut node.content else { panic!("no file") };
+        change(bytes);
+        synced.clone_from(bytes);
+        node.changed += 1;
+    }
+
+    /// Puts a socket, pipe or device there.
+    pub(crate) fn special(&self, path: &Path, kind: Kind) {
+        self.disk().add(path, Content::Special(kind), 0o600).unwrap();
+    }
+}
+
+impl Disk {
+    fn insert(&mut self, content: Content, mode: u32) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        let (modified, attributes) = (Time::default(), Attributes::new());
+        let node = Node { content, mode, owner: (0, 0), modified, attributes, changed: 0 };
+        self.nodes.insert(id, node);
+        id
+    }
+
+    /// Records the operation, or is the fault.
+    fn begin(&mut self, what: String) -> io::Result<()> {
+        let index = self.operations.len();
+        self.operations.push(what);
+        match self.fault {
+            Some((at, Fault::PowerCut)) if index >= at => Err(io::Error::other("no power")),
+            Some((at, Fault::Fails(errno))) if index == at => {
+                Err(io::Error::from_raw_os_error(errno))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn names(&mut self, id: u64) -> io::Result<&mut Names> {
+        match self.nodes.get_mut(&id).map(|node| &mut node.content) {
+            Some(Content::Directory { names, .. }) => Ok(names),
+            Some(Content::Link(_)) => Err(io::Error::other("a symbolic link is on the way")),
+            Some(_) => Err(no(io::ErrorKind::NotADirectory)),
+            None => Err(no(io::ErrorKind::NotFound)),
+        }
+    }
+
+    /// The folder that holds the name, and what stands there.
+    fn find(&mut self, path: &Path) -> io::Result<(u64, Option<u64>)> {
+        assert!(path.is_absolute(), "{} is not absolute", path.display());
+        let (mut folder, mut found) = (ROOT, Some(ROOT));
+        for component in path.components() {
+            match component {
+                Component::RootDir => continue,
+                Component::Normal(name) => {
+                    folder = found.ok_or(no(io::ErrorKind::NotFound))?;
+                    found = self.names(folder)?.get(name).copied();
+                }
+                _ => panic!("{} has a . or ..", path.display()),
+            }
+        }
+        Ok((folder, found))
+    }
+
+    fn node(&mut self, path: &Path) -> io::Result<&mut Node> {
+        let found = self.find(path)?.1.ok_or(no(io::ErrorKind::NotFound))?;
+        self.nodes.get_mut(&found).ok_or(no(io::ErrorKind::NotFound))
+    }
+
+    fn add(&mut self, path: &Path, content: Content, mode: u32) -> io::Result<u64> {
+        let (folder, None) = self.find(path)? else {
+            return Err(no(io::ErrorKind::AlreadyExists));
+        };
+        let id = self.insert(content, mode);
+        self.names(folder)?.insert(name_of(path), id);
+        Ok(id)
+    }
+
+    fn set_name(&mut self, path: &Path, id: Option<u64>) -> io::Result<()> {
+        let (folder, _) = self.find(path)?;
+        let names = self.names(folder)?;
+        match id {
+            Some(id) => names.insert(name_of(path), id),
+            None => names.remove(&name_of(path)),
+        };
+        Ok(())
+    }
+
+    fn is_dir(&self, id: u64) -> bool {
+        matches!(self.nodes[&id].content, Content::Directory { .. })
+    }
+}
+
+fn name_of(path: &Path) -> OsString {
+    path.file_name().unwrap().to_owned()
+}
+
+struct MemoryWriting {
+    files: RecordingFiles,
+    path: PathBuf,
+    id: u64,
+}
+
+impl MemoryWriting {
+    fn act(&self, verb: &str, act: impl FnOnce(&mut Vec<u8>, &mut Vec<u8>)) -> io::Result<()> {
+        let mut disk = self.files.disk();
+        disk.begin(format!("{verb} {}", self.path.display()))?;
+        let node = disk.nodes.get_mut(&self.id).unwrap();
+        node.changed += 1;
+        if let Content::File { bytes, synced } = &mut node.content {
+            act(bytes, synced);
+        }
+        Ok(())
+    }
+}
+
+impl Write for MemoryWriting {
+    fn write(&mut self, new: &[u8]) -> io::Result<usize> {
+        self.act("write", |bytes, _| bytes.extend_from_slice(new))?;
+        Ok(new.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Writing for MemoryWriting {
+    fn sync(&mut self) -> io::Result<()> {
+        self.act("sync", |bytes, synced| synced.clone_from(bytes))
+    }
+}
+
+impl RecordingFiles {
+    fn act<T>(
+        &self,
+        action: Action,
+        path: &Path,
+        act: impl FnOnce(&mut Disk) -> io::Result<T>,
+    ) -> Result<T, FileError> {
+        let mut disk = self.disk();
+        disk.begin(format!("{action} {}", path.display()))
+            .and_then(|()| act(&mut disk))
+            .map_err(FileError::at(action, path))
+    }
+
+    fn change(
+        &self,
+        action: Action,
+        path: &Path,
+        change: impl FnOnce(&mut Node),
+    ) -> Result<(), FileError> {
+        self.act(action, path, |disk| {
+            let node = disk.node(path)?;
+            change(node);
+            node.changed += 1;
+            Ok(())
+        })
+    }
+}
+
+impl Files for RecordingFiles {
+    fn resolve(&self, path: &Path) -> Result<PathBuf, FileError> {
+        Ok(path.to_owned())
+    }
+
+    fn stat(&self, path: &Path) -> Result<Option<Stat>, FileError> {
+        self.act(Action::Inspect, path, |disk| {
+            let found = match disk.find(path) {
+                Ok((_, found)) => found,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            };
+            let Some(inode) = found else { return Ok(None) };
+            let names = |disk: &Disk| {
+                let folders = disk.nodes.values().filter_map(|node| match &node.content {
+                    Content::Directory { names, .. } => Some(names.values()),
+                    _ => None,
+                });
+                folders.flatten().filter(|id| **id == inode).count() as u64
+            };
+            let links = names(disk);
+            let node = &disk.nodes[&inode];
+            let (kind, length) = match &node.content {
+                Content::File { bytes, .. } => (Kind::File, bytes.len() as u64),
+                Content::Directory { .. } => (Kind::Directory, 0),
+                Content::Link(_) => (Kind::Link, 0),
+                Content::Special(kind) => (*kind, 0),
+            };
+            Ok(Some(Stat {
+                kind,
+                mode: node.mode,
+                uid: node.owner.0,
+                gid: node.owner.1,
+                length,
+                modified: node.modified,
+                changed: Time { seconds: node.changed, nanos: 0 },
+                device: 1,
+                inode,
+                links,
+            }))
+        })
+    }
+
+    fn list(&self, path: &Path) -> Result<Vec<OsString>, FileError> {
+        self.act(Action::List, path, |disk| {
+            let id = disk.find(path)?.1.ok_or(no(io::ErrorKind::NotFound))?;
+            Ok(disk.names(id)?.keys().cloned().collect())
+        })
+    }
+
+    fn open(&self, path: &Path) -> Result<Box<dyn Read + Send>, FileError> {
+        self.act(Action::Read, path, |disk| match &disk.node(path)?.content {
+            Content::File { bytes, .. } => {
+                Ok(Box::new(io::Cursor::new(bytes.clone())) as Box<dyn Read + Send>)
+            }
+            _ => Err(io::Error::other("it is not a regular file")),
+        })
+    }
+
+    fn read_link(&self, path: &Path) -> Result<PathBuf, FileError> {
+        self.act(Action::Read, path, |disk| match &disk.node(path)?.content {
+            Content::Link(target) => Ok(target.clone()),
+            _ => Err(no(io::ErrorKind::InvalidInput)),
+        })
+    }
+
+    fn attributes(&self, path: &Path) -> Result<Attributes, FileError> {
+        self.act(Action::ReadAttributes, path, |disk| Ok(disk.node(path)?.attributes.clone()))
+    }
+
+    fn space(&self, path: &Path) -> Result<Space, FileError> {
+        self.act(Action::MeasureSpace, path, |disk| {
+            disk.node(path)?;
+            Ok(disk.free)
+        })
+    }
+
+    fn create(&self, path: &Path, mode: u32) -> Result<Box<dyn Writing>, FileError> {
+        let id = self.act(Action::Create, path, |disk| {
+            disk.add(path, Content::File { bytes: vec![], synced: vec![] }, mode)
+        })?;
+        Ok(Box::new(MemoryWriting { files: self.clone(), path: path.to_owned(), id }))
+    }
+
+    fn append(&self, path: &Path) -> Result<Box<dyn Writing>, FileError> {
+        let id = self.act(Action::Write, path, |disk| {
+            disk.find(path)?.1.ok_or(no(io::ErrorKind::NotFound))
+        })?;
+        Ok(Box::new(MemoryWriting { files: self.clone(), path: path.to_owned(), id }))
+    }
+
+    fn reserve(&self, path: &Path, bytes: u64) -> Result<(), FileError> {
+        self.act(Action::ReserveSpace, path, |disk| {
+            if disk.free.bytes < bytes {
+                return Err(no(io::ErrorKind::StorageFull));
+            }
+            disk.add(path, Content::File { bytes: vec![], synced: vec![] }, 0o600)?;
+            disk.free.bytes -= bytes;
+            Ok(())
+        })
+    }
+
+    fn create_dir(&self, path: &Path, mode: u32) -> Result<(), FileError> {
+        self.act(Action::Create, path, |disk| {
+            let content = Content::Directory { names: Names::new(), synced: Names::new() };
+            disk.add(path, content, mode).map(|_| ())
+        })
+    }
+
+    fn symlink(&self, target: &Path, path: &Path) -> Result<(), FileError> {
+        self.act(Action::Link, path, |disk| {
+            disk.add(path, Content::Link(target.to_owned()), 0o777).map(|_| ())
+        })
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> Result<(), FileError> {
+        self.act(Action::Link, to, |disk| {
+            let id = disk.find(from)?.1.ok_or(no(io::ErrorKind::NotFound))?;
+            match disk.find(to)?.1 {
+                Some(_) => Err(no(io::ErrorKind::AlreadyExists)),
+                None => disk.set_name(to, Some(id)),
+            }
+        })
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), FileError> {
+        self.act(Action::Rename, to, |disk| {
+            let id = disk.find(from)?.1.ok_or(no(io::ErrorKind::NotFound))?;
+            if let Some(there) = disk.find(to)?.1 {
+                match (disk.is_dir(id), disk.is_dir(there)) {
+                    (false, false) => {}
+                    (true, true) if disk.names(there)?.is_empty() => {}
+                    (true, true) => return Err(no(io::ErrorKind::DirectoryNotEmpty)),
+                    (true, false) => return Err(no(io::ErrorKind::NotADirectory)),
+                    (false, true) => return Err(no(io::ErrorKind::IsADirectory)),
+                }
+            }
+            disk.set_name(from, None)?;
+            disk.set_name(to, Some(id))
+        })
+    }
+
+    fn remove_file(&self, path: &Path) -> Result<(), FileError> {
+        self.act(Action::Remove, path, |disk| {
+            let id = disk.find(path)?.1.ok_or(no(io::ErrorKind::NotFound))?;
+            if disk.is_dir(id) {
+                return Err(no(io::ErrorKind::IsADirectory));
+            }
+            disk.set_name(path, None)
+        })
+    }
+
+    fn remove_dir(&self, path: &Path) -> Result<(), FileError> {
+        self.act(Action::Remove, path, |disk| {
+            let id = disk.find(path)?.1.ok_or(no(io::ErrorKind::NotFound))?;
+            if !disk.names(id)?.is_empty() {
+                return Err(no(io::ErrorKind::DirectoryNotEmpty));
+            }
+            disk.set_name(path, None)
+        })
+    }
+
+    fn sync_file(&self, path: &Path) -> Result<(), FileError> {
+        self.change(Action::Sync, path, |node| {
+            if let Content::File { bytes, synced } = &mut node.content {
+                synced.clone_from(bytes);
+            }
+        })
+    }
+
+    fn sync_dir(&self, path: &Path) -> Result<(), FileError> {
+        self.change(Action::Sync, path, |node| {
+            if let Content::Directory { names, synced } = &mut node.content {
+                synced.clone_from(names);
+            }
+        })
+    }
+
+    fn set_mode(&self, path: &Path, mode: u32) -> Result<(), FileError> {
+        self.change(Action::SetMode, path, |node| node.mode = mode)
+    }
+
+    fn set_owner(&self, path: &Path, uid: u32, gid: u32) -> Result<(), FileError> {
+        self.change(Action::SetOwner, path, |node| node.owner = (uid, gid))
+    }
+
+    fn set_modified(&self, path: &Path, time: Time) -> Result<(), FileError> {
+        self.change(Action::SetTime, path, |node| node.modified = time)
+    }
+
+    fn set_attribute(&self, path: &Path, name: &OsString, value: &[u8]) -> Result<(), FileError> {
+        self.change(Action::SetAttribute, path, |node| {
+            node.attributes.insert(name.clone(), value.to_owned());
+        })
+    }
+
+    fn remove_attribute(&self, path: &Path, name: &OsString) -> Result<(), FileError> {
+        self.change(Action::SetAttribute, path, |node| {
+            node.attributes.remove(name);
+        })
+    }
+}
+
+/// Everything at and below a path, for comparing before and after: kind, mode, owner, time,
+/// attributes, and bytes or target.
+pub(crate) fn snapshot(files: &dyn Files, path: &Path) -> BTreeMap<PathBuf, String> {
+    let mut seen = BTreeMap::new();
+    look(files, path, &mut seen);
+    seen
+}
+
+fn look(files: &dyn Files, path: &Path, seen: &mut BTreeMap<PathBuf, String>) {
+    let Some(stat) = files.stat(path).unwrap() else { return };
+    let Stat { kind, mode, uid, gid, modified, .. } = stat;
+    let what = match kind {
+        Kind::File => {
+            let mut bytes = vec![];
+            files.open(path).unwrap().read_to_end(&mut bytes).unwrap();
+            format!("{modified:?} {:?} {bytes:?}", files.attributes(path).unwrap())
+        }
+        Kind::Link => format!("{:?}", files.read_link(path).unwrap()),
+        Kind::Directory => format!("{:?}", files.attributes(path).unwrap()),
+        Kind::Socket | Kind::Special => String::new(),
+    };
+    seen.insert(path.to_owned(), format!("{kind:?} {mode:o} {uid}:{gid} {what}"));
+    if kind == Kind::Directory {
+        for name in files.list(path).unwrap() {
+            look(files, &path.join(name), seen);
+        }
+    }
+}
+
+/// Puts a file on stable storage, with the folders that lead to it.
+pub(crate) fn put(files: &dyn Files, path: &Path, bytes: &[u8], mode: u32) {
+    super::files::create_dirs(files, path.parent().unwrap(), 0o755).unwrap();
+    super::files::write_file(files, path, bytes, mode).unwrap();
+}
+
+/// Carries `act` out again and again, each time with the fault one operation later, until it comes to
+/// its end. `check` looks at what each fault left.
+pub(crate) fn at_every_operation<T>(
+    start: &RecordingFiles,
+    fault: Fault,
+    act: impl Fn(&RecordingFiles) -> T,
+    mut check: impl FnMut(&RecordingFiles, T, &str),
+) {
+    for n in 0.. {
+        let files = start.fork();
+        files.fault_after(n, fault);
+        let result = act(&files);
+        let hit = files.operations(0).get(n).cloned();
+        files.mend();
+        let where_ = format!("{fault:?} at operation {n}: {}", hit.as_deref().unwrap_or("none"));
+        check(&files, result, &where_);
+        if hit.is_none() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::files, *};
+
+    fn path(text: &str) -> &Path {
+        Path::new(text)
+    }
+
+    #[test]
+    fn a_power_cut_keeps_what_was_synced_and_loses_the_rest() {
+        let files = RecordingFiles::default();
+        put(&files, path("/a/kept"), b"kept", 0o644);
+        files.create(path("/a/lost"), 0o644).unwrap().write_all(b"lost").unwrap();
+        let after = |kept| {
+            let files = files.after_power_cut(kept);
+            let read = |at| files::read_file(&files, path(at), 10).ok();
+            (read("/a/kept"), read("/a/lost"))
+        };
+        let kept = || Some(b"kept".to_vec());
+        assert_eq!(after(Kept::Synced), (kept(), None));
+        assert_eq!(after(Kept::Names), (kept(), Some(vec![])));
+        assert_eq!(after(Kept::Everything), (kept(), Some(b"lost".to_vec())));
+    }
+
+    #[test]
+    fn a_file_or_link_that_is_replaced_is_the_old_or_the_new_whenever_the_power_goes() {
+        let start = RecordingFiles::default();
+        put(&start, path("/a/file"), b"old", 0o644);
+        files::replace_link(&start, path("old"), path("/a/link")).unwrap();
+        let act = |files: &RecordingFiles| {
+            files::write_file(files, path("/a/file"), b"new", 0o600)?;
+            files::replace_link(files, path("new"), path("/a/link"))
+        };
+        at_every_operation(&start, Fault::PowerCut, act, |left, done, step| {
+            for kept in Kept::ALL {
+                let files = left.after_power_cut(kept);
+                let bytes = files::read_file(&files, path("/a/file"), 10).unwrap();
+                assert!(bytes == b"old" || bytes == b"new", "{step}, {kept:?}: {bytes:?}");
+                let target = files.read_link(path("/a/link")).unwrap();
+                assert!(target == path("old") || target == path("new"), "{step}, {kept:?}");
+                if done.is_ok() {
+                    assert!(bytes == b"new" && target == path("new"), "{step}, {kept:?}");
+                }
+                // And again, over whatever the cut has left beside them.
+                act(&files).unwrap();
+                assert_eq!(files.list(path("/a")).unwrap(), ["file", "link"], "{step}, {kept:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_removed_tree_is_gone_after_the_next_try_wherever_the_first_was_cut() {
+        let start = RecordingFiles::default();
+        put(&start, path("/a/b/c/file"), b"x", 0o644);
+        put(&start, path("/a/b/locked/file"), b"x", 0o644);
+        start.set_mode(path("/a/b/locked"), 0o500).unwrap();
+        let act = |files: &RecordingFiles| files::remove_tree(files, path("/a/b")).is_ok();
+        at_every_operation(&start, Fault::PowerCut, act, |left, _, step| {
+            for kept in Kept::ALL {
+                let files = left.after_power_cut(kept);
+                files::remove_tree(&files, path("/a/b")).unwrap();
+                let files = files.after_power_cut(Kept::Synced);
+                assert!(!files::exists(&files, path("/a/b")).unwrap(), "{step}, {kept:?}");
+                assert!(files::exists(&files, path("/a")).unwrap());
+            }
+        });
+    }
+}
