@@ -12,4 +12,5 @@ pub mod publication;
 pub mod reports;
 pub mod rollout;
 pub mod settings;
+pub mod status;
 pub mod tls;

@@ -18,6 +18,12 @@ pub mod plan;
 #[cfg(test)]
 mod tests;
 
+/// A fleet in text, for the tests of what is built on the core.
+#[cfg(test)]
+pub(crate) mod testing {
+    pub(crate) use super::tests::world::{World, release};
+}
+
 pub use act::{ActError, pause, resume, roll_back};
 pub use admit::{Admission, Ask, Grant, admit};
 pub use counts::Counts;

@@ -80,6 +80,8 @@ pub struct RingPlan {
     pub changes: Vec<Change>,
     /// How the hosts stand, after `late`.
     pub counts: Counts,
+    /// The cells that they stand in.
+    pub tally: Tally,
     /// What keeps the whole ring closed.
     pub gate: Option<Hold>,
     /// Why the ring does not move; `None`: it moves, or there is nothing left to do.
@@ -177,8 +179,8 @@ impl Draft {
         let changed = rollout.iter().filter(|rollout| Some(*rollout) != ring.rollout).cloned();
         let write = self.superseded.into_iter().chain(changed).collect();
         let (ring, policy) = (ring.ring.clone(), ring.policy.cloned());
-        let (late, changes) = (self.late, self.changes);
-        RingPlan { ring, policy, rollout, write, late, changes, counts, gate, hold }
+        let (late, changes, tally) = (self.late, self.changes, self.tally);
+        RingPlan { ring, policy, rollout, write, late, changes, counts, tally, gate, hold }
     }
 }
 
@@ -354,7 +356,7 @@ fn brakes(state: &RolloutState) -> bool {
 }
 
 /// How many waves there are: those that are named, and one for all that are left.
-pub(super) fn waves(policy: &RingPolicy) -> u32 {
+pub(crate) fn waves(policy: &RingPolicy) -> u32 {
     u32::try_from(policy.waves.len()).unwrap_or(u32::MAX).saturating_add(1)
 }
 

@@ -2,4 +2,4 @@
 
 mod properties;
 mod scripts;
-mod world;
+pub(crate) mod world;

@@ -1,0 +1,128 @@
+//! One host as the status model shows it: where each product stands there, and why it does not move.
+
+use jiff::Timestamp;
+use refit_proto::{names::Labels, wire};
+
+use super::fleet::NOTHING;
+use crate::{
+    fleet::{Host, HostState, Phase, Placement, placement::Stage},
+    rollout::{Decision, Hold, HoldReason, RingPlan, counts::after, decide},
+};
+
+/// What a host's status is built from.
+#[derive(Debug)]
+pub struct HostView<'a> {
+    /// Who it is.
+    pub host: &'a Host,
+    /// Its labels with those set from the centre.
+    pub labels: &'a Labels,
+    /// When it last called.
+    pub last_seen: Timestamp,
+    /// By product.
+    pub placements: Vec<PlacementView<'a>>,
+}
+
+/// What the status of a product on a host is built from.
+#[derive(Debug)]
+pub struct PlacementView<'a> {
+    /// Where it stands.
+    pub placement: &'a Placement,
+    /// The plan of the ring that it is in.
+    pub ring: Option<&'a RingPlan>,
+}
+
+/// One host.
+pub fn host(view: &HostView<'_>, now: Timestamp) -> wire::HostStatus {
+    let host = view.host;
+    let labels = view.labels.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+    wire::HostStatus {
+        host_id: host.id.to_string(),
+        name: host.name.to_string(),
+        state: host.state.word().to_owned(),
+        labels: labels.collect(),
+        platform: host.platform.to_string(),
+        agent_version: host.agent_version.clone(),
+        last_seen: view.last_seen.to_string(),
+        certificate_expires: host.certificate.not_after.to_string(),
+        products: view.placements.iter().map(|it| placement(host, it, now)).collect(),
+    }
+}
+
+fn placement(host: &Host, view: &PlacementView<'_>, now: Timestamp) -> wire::PlacementStatus {
+    let placement = view.placement;
+    let decision = decide(view.ring, placement);
+    let failure = placement.failure.as_ref().map(|failure| wire::Failure {
+        cause: failure.cause.clone(),
+        text: failure.text.clone(),
+        help: failure.help.clone(),
+    });
+    let installed = placement.have.as_ref().map(|have| have.version.to_string());
+    wire::PlacementStatus {
+        product: placement.product.to_string(),
+        ring: placement.ring.as_ref().map(ToString::to_string).unwrap_or_default(),
+        installed: installed.unwrap_or_else(|| NOTHING.to_owned()),
+        wanted: wanted(view.ring, &decision),
+        phase: placement.phase.map(Phase::word).unwrap_or_default().to_owned(),
+        health: placement.health.word().to_owned(),
+        attempt: placement.attempt,
+        failure,
+        hold: hold(host, view, decision, now).map(wire::Hold::from),
+        quarantine: placement.quarantine.iter().map(ToString::to_string).collect(),
+        changed: placement.changed_at.to_string(),
+        ahead: placement.ahead,
+    }
+}
+
+/// What the ring's signers want here, whether or not it may come now.
+fn wanted(ring: Option<&RingPlan>, decision: &Decision) -> String {
+    let release = match decision {
+        Decision::Offer(offer) => Some(&offer.release),
+        Decision::Hold(_) | Decision::BackOut(_) | Decision::UpToDate => {
+            ring.and_then(|ring| ring.ring.current.as_ref())
+        }
+    };
+    release.map(|release| release.version.to_string()).unwrap_or_default()
+}
+
+/// Why the product does not move on this host; `None`: it moves, or there is nothing to do.
+fn hold(host: &Host, view: &PlacementView<'_>, decision: Decision, now: Timestamp) -> Option<Hold> {
+    let placement = view.placement;
+    match host.state {
+        HostState::Active => {}
+        HostState::Revoked | HostState::Retired => {
+            return Some(Hold::new(HoldReason::Revoked, None));
+        }
+    }
+    if placement.phase.map(Phase::stage) == Some(Stage::Started) {
+        return None;
+    }
+    match decision {
+        Decision::UpToDate => None,
+        Decision::Hold(hold) | Decision::BackOut(hold) => Some(hold),
+        Decision::Offer(_) => away(view, now).or_else(|| own(placement)),
+    }
+}
+
+/// A host that has an offer waiting, and does not come for it.
+fn away(view: &PlacementView<'_>, now: Timestamp) -> Option<Hold> {
+    let (rollout, policy) = (view.ring?.rollout.as_ref()?, view.ring?.policy.as_ref()?);
+    let started = rollout.started_at?;
+    let met = view.placement.met.as_ref() == Some(&rollout.id);
+    let expected = now < after(started, policy.silence_seconds);
+    (!met && !expected && moves(rollout))
+        .then(|| Hold::new(HoldReason::Away, view.placement.last_report_at))
+}
+
+/// What the host itself says; or, where it says nothing and does nothing, that it is not ready.
+fn own(placement: &Placement) -> Option<Hold> {
+    if let Some(own) = &placement.hold {
+        let (since, until) = (own.since, own.until);
+        return Some(Hold { reason: HoldReason::Host(own.clone()), since, until });
+    }
+    match placement.phase {
+        // On its way, and working.
+        Some(Phase::Offered | Phase::Preflight | Phase::Fetching) => None,
+        _ if placement.flight.is_some() => None,
+        _ => Some(Hold::new(HoldReason::HostsNotReady(1), Some(placement.changed_at))),
+    }
+}
