@@ -96,14 +96,18 @@ pub(super) fn held(stored: &Stored) -> Result<Option<(Snapshot, TimestampFile)>,
 
 /// Whether half of either's time has passed.
 pub(super) fn is_due(snapshot: &Snapshot, timestamp: &TimestampFile, now: Timestamp) -> bool {
-    now + SNAPSHOT_LASTS / 2 >= snapshot.expires()
-        || now + TIMESTAMP_LASTS / 2 >= timestamp.expires()
+    later(now, SNAPSHOT_LASTS / 2) >= snapshot.expires()
+        || later(now, TIMESTAMP_LASTS / 2) >= timestamp.expires()
 }
 
 /// At least the seconds since 1970: a server restored from a backup, which has forgotten the versions
 /// that hosts have seen, must not freeze them.
 fn next_version(last: u64, now: Timestamp) -> u64 {
     u64::try_from(now.as_second()).unwrap_or(0).max(last + 1)
+}
+
+fn later(now: Timestamp, span: SignedDuration) -> Timestamp {
+    now.saturating_add(span).unwrap_or(Timestamp::MAX)
 }
 
 fn content(
@@ -117,7 +121,7 @@ fn content(
         "_type": kind,
         "spec_version": "1.0.34",
         "version": version,
-        "expires": (now + lasts).strftime(DATE).to_string(),
+        "expires": later(now, lasts).strftime(DATE).to_string(),
         "meta": meta,
     })
 }

@@ -120,7 +120,7 @@ pub enum Denied {
         /// The host's ring.
         ring: RingName,
         /// What is wrong with its file, or with the release role's.
-        cause: TrustError,
+        cause: Box<TrustError>,
     },
     /// The ring names no release.
     #[error("nothing is promoted to ring {ring} of {product}\nhelp: run `refit release promote`")]
@@ -186,7 +186,7 @@ pub fn permit(
     }
     let definition = policy.ring_of(labels).ok_or_else(|| Denied::NoRing(product.clone()))?;
     let ring = definition.ring.clone();
-    let unusable = |cause| Denied::Unusable { ring: ring.clone(), cause };
+    let unusable = |cause| Denied::Unusable { ring: ring.clone(), cause: Box::new(cause) };
     usable(set, &Role::Release(product.clone()), now).map_err(unusable)?;
     usable(set, &Role::Ring(product.clone(), ring.clone()), now).map_err(unusable)?;
     let nothing = || Denied::NothingPromoted { product: product.clone(), ring: ring.clone() };

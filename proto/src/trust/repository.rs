@@ -126,7 +126,7 @@ pub enum Refused {
         /// Whose file.
         role: Role,
         /// Why.
-        cause: TrustError,
+        cause: Box<TrustError>,
     },
     /// A version stands for one content for ever.
     #[error(
@@ -145,7 +145,7 @@ pub enum Refused {
         /// The ring.
         role: Role,
         /// What is wrong with its promotion.
-        closed: Closed,
+        closed: Box<Closed>,
     },
     /// The freshness key did not sign.
     #[error(transparent)]
@@ -369,7 +369,8 @@ impl Staged {
         }
         let set = TrustedSet::load(&self.files, &self.to_verify())?;
         if let Some((role, cause)) = set.all_refused().next() {
-            return Err(Refused::Orphaned { role: role.clone(), cause: cause.clone() });
+            let cause = Box::new(cause.clone());
+            return Err(Refused::Orphaned { role: role.clone(), cause });
         }
         let released = self.released(remembered)?;
         let rings = self.rings(&set)?;
@@ -432,6 +433,7 @@ impl Staged {
             let Some(file) = set.ring(product, ring) else { continue };
             for promotion in file.promotions() {
                 if let Some(closed) = permission::closed(set, product, promotion) {
+                    let closed = Box::new(closed);
                     return Err(Refused::Inconsistent { role: role.clone(), closed });
                 }
             }

@@ -121,6 +121,10 @@ impl Refresh {
     ///
     /// # Errors
     /// What stands in the way of going on.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "it fails, and repeats itself until answered"
+    )]
     pub fn next(&mut self) -> Result<Next, TrustError> {
         loop {
             let request = match &self.state {

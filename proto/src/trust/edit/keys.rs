@@ -7,6 +7,8 @@ use serde_json::{Map, Value, json};
 use super::EditError;
 use crate::trust::{key::PublicKey, role::Role};
 
+type Members = Map<String, Value>;
+
 /// Keys, and how many of them must sign.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyList {
@@ -54,10 +56,7 @@ impl KeyList {
     }
 
     /// The keys, and the delegation's members that name them.
-    pub(super) fn to_delegation(
-        &self,
-        role: &Role,
-    ) -> Result<(Map<String, Value>, Map<String, Value>), EditError> {
+    pub(super) fn to_delegation(&self, role: &Role) -> Result<(Members, Members), EditError> {
         self.check(role)?;
         let mut keys = Map::new();
         self.put_into(&mut keys);

@@ -232,7 +232,7 @@ impl Draft {
 
     /// Sets the expiry to so many days from now.
     pub fn expire_in_days(&mut self, days: i64) {
-        let span = SignedDuration::from_hours(days.saturating_mul(24));
+        let span = SignedDuration::from_secs(days.saturating_mul(24 * 60 * 60));
         self.expire_at(self.now.saturating_add(span).unwrap_or(Timestamp::MAX));
     }
 

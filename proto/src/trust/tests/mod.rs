@@ -1,4 +1,8 @@
 //! Attacks on the trust core, each named as the claim that must hold.
 
 mod client;
+mod edit;
+mod permission;
+mod repository;
 mod search;
+mod verify;
