@@ -109,8 +109,7 @@ fn away(view: &PlacementView<'_>, now: Timestamp) -> Option<Hold> {
     let started = rollout.started_at?;
     let met = view.placement.met.as_ref() == Some(&rollout.id);
     let expected = now < after(started, policy.silence_seconds);
-    (!met && !expected && moves(rollout))
-        .then(|| Hold::new(HoldReason::Away, view.placement.last_report_at))
+    (!met && !expected).then(|| Hold::new(HoldReason::Away, view.placement.last_report_at))
 }
 
 /// What the host itself says; or, where it says nothing and does nothing, that it is not ready.
