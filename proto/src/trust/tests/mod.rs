@@ -2,6 +2,7 @@
 
 mod client;
 mod edit;
+mod golden;
 mod permission;
 mod repository;
 mod search;
