@@ -2,8 +2,14 @@
 //! back. The life of an update is decided in [`update`], which touches nothing; [`drive`] saves, then
 //! acts; what touches the machine or the network is in adapters around them.
 
+pub mod clock;
 pub mod drive;
 pub mod host;
+pub mod identity;
 pub mod journal;
+pub mod link;
+pub mod settings;
+pub mod trusted;
+pub mod unit;
 pub mod update;
 pub mod way_back;

@@ -1,0 +1,77 @@
+//! `refit-agent enroll`: from a token to an enrolled host with its first root.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use refit_agent::{
+    clock::Clock,
+    identity::{Identity, Keys},
+    link::{self, Server},
+    settings::Settings,
+    trusted::TrustFolder,
+};
+use refit_proto::{names::HostName, token::Token};
+
+use super::Common;
+
+/// Make this machine a host of the fleet
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The token of `refit token create`
+    #[arg(long, env = "REFIT_TOKEN", hide_env_values = true)]
+    token: String,
+    /// What people call this host; its host name if left out
+    #[arg(long)]
+    name: Option<HostName>,
+}
+
+pub(super) fn run(common: &Common, args: Args) -> Result<ExitCode> {
+    let settings = Settings::load(&common.data, common.config.as_deref())?;
+    let folder = settings.identity();
+    let clock = Clock::system()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let known = Identity::load_if_enrolled(&folder)?;
+    if let Some(identity) = &known
+        && TrustFolder::at(settings.trust()).has_root()?
+    {
+        println!(
+            "this host is enrolled already, as {} ({}) at {}; nothing was changed",
+            identity.name, identity.host, identity.server
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    let identity = match known {
+        // Enrolled, but the first root was lost on its way.
+        Some(identity) => identity,
+        None => {
+            let token = Token::parse(&args.token)?;
+            let name = match args.name {
+                Some(name) => name,
+                None => own_name()?,
+            };
+            let enrolling = link::enroll(&token, name, &settings.platform, &folder, clock.clone());
+            runtime.block_on(enrolling)?
+        }
+    };
+    let keys = Keys::load(&folder)?;
+    let root = runtime.block_on(async {
+        let server = Server::new(&identity, &keys, clock)?;
+        anyhow::Ok(link::fetch_first_root(&server, &identity).await?)
+    });
+    let root = root.context(
+        "this host is enrolled, but its first root is not here; run the same command again",
+    )?;
+    TrustFolder::at(settings.trust()).put_first_root(&root)?;
+    println!(
+        "this host is enrolled as {} ({}) at {}",
+        identity.name, identity.host, identity.server
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn own_name() -> Result<HostName> {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    HostName::parse(&name).with_context(|| {
+        format!("this machine's name {name:?} can't be used\nhelp: give one with `--name`")
+    })
+}

@@ -1,0 +1,59 @@
+//! The commands of `refit-agent`, one file each.
+
+mod enroll;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use refit_agent::{settings, unit};
+use tracing_subscriber::EnvFilter;
+
+/// Keeps this host on the release that its ring permits: verifies, backs up, installs, watches health,
+/// and goes back by itself.
+#[derive(Parser)]
+#[command(name = "refit-agent", version)]
+struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(clap::Args)]
+struct Common {
+    /// The agent's data folder
+    #[arg(long, global = true, default_value = settings::DEFAULT_DATA, env = "REFIT_AGENT_DATA")]
+    data: PathBuf,
+    /// Settings, instead of agent.toml in the data folder
+    #[arg(long, global = true)]
+    config: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make this machine a host of the fleet, with a token of `refit token create`
+    Enroll(enroll::Args),
+    /// Print the systemd unit of the agent
+    PrintUnit,
+}
+
+/// Does what the command line says.
+pub(crate) fn run() -> Result<ExitCode> {
+    let Arguments { common, command } = Arguments::parse();
+    log_to_stderr();
+    match command {
+        Command::Enroll(args) => enroll::run(&common, args),
+        Command::PrintUnit => {
+            print!("{}", unit::UNIT);
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Everything worth a line goes to stderr, which the journal collects; REFIT_LOG chooses what.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("REFIT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

@@ -1,0 +1,121 @@
+//! What a failed call means: weather, which passes, or a refusal, which somebody has to look at. Either
+//! way the agent calls again; only what it says and where it looks for help differ.
+
+use std::{error::Error, future::Future, time::Duration};
+
+use tonic::{Code, Response, Status};
+
+/// A call that did not succeed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{text}")]
+pub struct CallError {
+    /// What it means.
+    pub trouble: Trouble,
+    text: String,
+}
+
+/// What a failed call means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// The network, a server that starts, is full or fails: it passes.
+    Weather,
+    /// The server does not let this certificate in: expired, revoked, unknown.
+    Barred,
+    /// There is no such thing.
+    Absent,
+    /// The server understood, and refuses this call.
+    Refused,
+}
+
+/// How long a small call may take in all. A dead link is noticed by keep-alive long before; this is for
+/// a server that holds the connection and never answers.
+pub(super) const SMALL: Duration = Duration::from_secs(120);
+
+/// The same for a metadata file: 5 MB over a slow link.
+pub(super) const LARGE: Duration = Duration::from_secs(30 * 60);
+
+impl CallError {
+    pub(super) fn weather(text: impl Into<String>) -> CallError {
+        CallError { trouble: Trouble::Weather, text: text.into() }
+    }
+
+    pub(super) fn refused(text: impl Into<String>) -> CallError {
+        CallError { trouble: Trouble::Refused, text: text.into() }
+    }
+}
+
+impl From<Status> for CallError {
+    fn from(status: Status) -> CallError {
+        let trouble = match status.code() {
+            Code::Unauthenticated | Code::PermissionDenied => Trouble::Barred,
+            Code::NotFound => Trouble::Absent,
+            Code::InvalidArgument
+            | Code::FailedPrecondition
+            | Code::AlreadyExists
+            | Code::OutOfRange
+            | Code::Unimplemented => Trouble::Refused,
+            Code::Ok
+            | Code::Cancelled
+            | Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::ResourceExhausted
+            | Code::Aborted
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss => Trouble::Weather,
+        };
+        CallError { trouble, text: told(&status) }
+    }
+}
+
+/// A call that is given up after a while.
+pub(super) async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, CallError> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => Ok(answer?.into_inner()),
+        Err(_) => Err(CallError::weather(format!(
+            "the server did not answer within {} s",
+            limit.as_secs()
+        ))),
+    }
+}
+
+/// Longest text of a server that is repeated.
+const LONGEST: usize = 1000;
+
+/// The server's words; where it was not reached, the innermost cause, since the outer ones say
+/// "transport error".
+fn told(status: &Status) -> String {
+    let mut said = status.message().to_owned();
+    let mut cause: Option<&dyn Error> = status.source();
+    while let Some(error) = cause {
+        said = error.to_string();
+        cause = error.source();
+    }
+    if said.is_empty() {
+        said = format!("the server answered {}", status.code());
+    }
+    said.chars().take(LONGEST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_full_or_away_is_weather() {
+        for code in [Code::ResourceExhausted, Code::Unavailable, Code::DeadlineExceeded] {
+            assert_eq!(CallError::from(Status::new(code, "x")).trouble, Trouble::Weather);
+        }
+        assert_eq!(CallError::from(Status::unauthenticated("x")).trouble, Trouble::Barred);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_without_an_answer_is_given_up() {
+        let never = std::future::pending::<Result<Response<()>, Status>>();
+        let error = within(SMALL, never).await.unwrap_err();
+        assert_eq!(error.trouble, Trouble::Weather);
+    }
+}

@@ -1,0 +1,22 @@
+//! Everything that talks to the server: enrolling, renewing the certificate, handing over reports and
+//! taking orders, metadata, content, leases. Decides what a failed call means (weather, or a refusal) and
+//! when the next one comes; what an order leads to is decided in [`crate::trusted`] and
+//! [`crate::update`]. Nothing that comes from here is trusted because it came from here.
+
+mod call;
+mod content;
+mod enroll;
+mod renew;
+mod server;
+pub mod tls;
+
+pub use call::{CallError, Trouble};
+pub use content::Download;
+pub use enroll::{EnrollError, enroll, fetch_first_root};
+pub use renew::{RenewError, is_due, renew};
+pub use server::Server;
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

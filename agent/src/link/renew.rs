@@ -1,0 +1,69 @@
+//! Renewing the host's certificate, with the same key. Due after two thirds of its life; an expired one
+//! may still do it, and a host that the server does not let in any more tries it as well, since its own
+//! clock may not know that the certificate has expired.
+
+use jiff::Timestamp;
+use refit_durable::FileError;
+use refit_proto::{transport::TransportError, wire::RenewRequest};
+
+use super::{
+    CallError, Server,
+    call::{self, within},
+    enroll::accept_chain,
+};
+use crate::{
+    clock::Clock,
+    identity::{Identity, IdentityError, IdentityFolder, Keys, KeysError},
+};
+
+/// Why there is no new certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum RenewError {
+    /// The server could not be asked, or did not want.
+    #[error("the certificate was not renewed: {0}")]
+    Call(#[from] CallError),
+    /// What came is not usable.
+    #[error(
+        "the renewed certificate is refused: {0}\n\
+         help: have an administrator look at the server's log; the agent tries again"
+    )]
+    Refused(String),
+    /// The key can't be used.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The certificate can't be stored.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// It can't be used for a connection.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+}
+
+/// Whether the certificate is due for renewal.
+///
+/// # Errors
+/// If the host's certificate can't be read.
+pub fn is_due(identity: &Identity, now: Timestamp) -> Result<bool, IdentityError> {
+    Ok(now >= identity.certificate()?.renew_from())
+}
+
+/// Gets, stores and uses a new certificate for the same key.
+///
+/// # Errors
+/// If it did not come to that; the old one stays.
+pub async fn renew(
+    server: &Server,
+    identity: &Identity,
+    keys: &Keys,
+    folder: &IdentityFolder,
+    clock: &Clock,
+) -> Result<Identity, RenewError> {
+    let request = RenewRequest { certificate_request: keys.certificate_request()? };
+    let reply = within(call::SMALL, server.enrollment().renew(request)).await?;
+    let certificates = accept_chain(keys, &identity.authority, reply.certificates, clock)
+        .map_err(RenewError::Refused)?;
+    let renewed = Identity { certificates, ..identity.clone() };
+    renewed.save(folder)?;
+    server.change_identity(&renewed, keys)?;
+    Ok(renewed)
+}

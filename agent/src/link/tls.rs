@@ -1,0 +1,174 @@
+//! TLS to the server: 1.3 only, one authority, ring. Decides what a host with a wrong clock makes of the
+//! server's certificate; the settings themselves are `refit_proto::transport`'s.
+//!
+//! A host knows of the time only what its clock and its floor say ([`crate::clock`]). A server
+//! certificate that begins later proves that time has passed: the fleet's authority signed it. So "not
+//! valid yet" is judged at the moment when the certificate begins, and a host whose clock stands in 1970
+//! gets in touch again by itself. "Expired" is refused at every time that it may be.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use refit_proto::transport::{self, Identity, TransportError};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    server::WebPkiClientVerifier,
+    time_provider::TimeProvider,
+};
+
+use crate::clock::Clock;
+
+/// The agent's TLS provider, always passed explicitly.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// Settings for a connection to a server that this authority certifies.
+///
+/// # Errors
+/// Certificates or a key that cannot be used.
+pub fn client_config(
+    authority: CertificateDer<'static>,
+    identity: Option<Identity>,
+    clock: Clock,
+) -> Result<ClientConfig, TransportError> {
+    let mut config = transport::client_config(provider(), authority.clone(), identity)?;
+    let verifier = ServerVerifier::new(authority, clock.clone())?;
+    config.dangerous().set_certificate_verifier(Arc::new(verifier));
+    config.time_provider = Arc::new(clock);
+    Ok(config)
+}
+
+/// Whether this authority has issued a certificate to a client, valid at one of the times.
+///
+/// # Errors
+/// If not.
+pub fn verify_issued(
+    authority: &CertificateDer<'static>,
+    chain: &[CertificateDer<'static>],
+    clock: &Clock,
+) -> Result<(), Error> {
+    let [leaf, intermediates @ ..] = chain else {
+        return Err(Error::NoCertificatesPresented);
+    };
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots(authority)?, provider())
+        .build()
+        .map_err(|error| Error::General(error.to_string()))?;
+    at_a_possible_time(clock, |now| verifier.verify_client_cert(leaf, intermediates, now))?;
+    Ok(())
+}
+
+fn roots(authority: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.clone())?;
+    Ok(Arc::new(roots))
+}
+
+struct ServerVerifier {
+    inner: Arc<WebPkiServerVerifier>,
+    clock: Clock,
+}
+
+impl ServerVerifier {
+    fn new(authority: CertificateDer<'static>, clock: Clock) -> Result<ServerVerifier, Error> {
+        let inner = WebPkiServerVerifier::builder_with_provider(roots(&authority)?, provider())
+            .build()
+            .map_err(|error| Error::General(error.to_string()))?;
+        Ok(ServerVerifier { inner, clock })
+    }
+}
+
+impl fmt::Debug for ServerVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerVerifier").field("clock", &self.clock).finish_non_exhaustive()
+    }
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        at_a_possible_time(&self.clock, |now| {
+            self.inner.verify_server_cert(
+                end_entity,
+                intermediates,
+                server_name,
+                ocsp_response,
+                now,
+            )
+        })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+
+    fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
+        self.inner.root_hint_subjects()
+    }
+}
+
+/// The verdict at the times that it may be; at the begin of a certificate that is "not valid yet".
+fn at_a_possible_time<T>(
+    clock: &Clock,
+    mut verify: impl FnMut(UnixTime) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut verdict = Err(Error::FailedToGetCurrentTime);
+    for now in clock.readings() {
+        verdict = verify(unix(now));
+        if let Err(Error::InvalidCertificate(CertificateError::NotValidYetContext {
+            not_before,
+            ..
+        })) = &verdict
+        {
+            verdict = verify(*not_before);
+        }
+        match &verdict {
+            Err(Error::InvalidCertificate(CertificateError::ExpiredContext { .. })) => {}
+            Ok(_) | Err(_) => return verdict,
+        }
+    }
+    verdict
+}
+
+fn unix(time: Timestamp) -> UnixTime {
+    // Never before 1970: the floor is later.
+    let seconds = u64::try_from(time.as_second()).unwrap_or(0);
+    UnixTime::since_unix_epoch(Duration::from_secs(seconds))
+}
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(unix(self.now()))
+    }
+}

@@ -1,0 +1,225 @@
+//! The agent's settings: defaults, then `agent.toml`, then the command line. A wrong setting is named
+//! with its file and key before anything is done. What a host is (labels, server, trust) is no setting:
+//! it comes from enrollment and signed files.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use refit_durable::{FileError, file};
+use refit_proto::names::Platform;
+use serde::Deserialize;
+
+use crate::identity::IdentityFolder;
+
+/// Where the agent keeps everything of its own, unless told otherwise.
+pub const DEFAULT_DATA: &str = "/var/lib/refit-agent";
+const DEFAULT_INSTALL_ROOT: &str = "/opt/refit";
+/// The settings' name in the data folder.
+const FILE: &str = "agent.toml";
+/// Longest file of settings that is read.
+const LONGEST: u64 = 256 * 1024;
+/// The shortest and longest time between two calls that may be set: a fleet must not drown its server,
+/// and an emergency brake must be heard within the hour.
+const POLL: std::ops::RangeInclusive<u64> = 1..=3600;
+
+/// The agent's settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where the agent keeps everything of its own.
+    pub data: PathBuf,
+    /// Where releases are installed.
+    pub install_root: PathBuf,
+    /// Who runs the services of releases.
+    pub services: Services,
+    /// What `${NAME}` in manifests stands for on this host.
+    pub variables: BTreeMap<String, String>,
+    /// How often to call the server, instead of what it asks for.
+    pub poll: Option<Duration>,
+    /// What this host runs.
+    pub platform: Platform,
+}
+
+/// Who runs the services of releases.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Services {
+    /// systemd where it runs this machine and the agent is root, else the agent.
+    #[default]
+    Auto,
+    /// systemd.
+    Systemd,
+    /// The agent itself.
+    Own,
+}
+
+impl Services {
+    /// Whether systemd runs the services on this machine.
+    pub fn systemd(self) -> bool {
+        match self {
+            Services::Auto => {
+                sd_notify::booted().unwrap_or(false) && rustix::process::geteuid().is_root()
+            }
+            Services::Systemd => true,
+            Services::Own => false,
+        }
+    }
+}
+
+/// Why the settings can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file can't be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// What is in it can't be used.
+    #[error("{}: {why}\nhelp: correct the file; docs/ARCHITECTURE.md lists the agent's settings", path.display())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with its key.
+        why: String,
+    },
+    /// A file was named that is not there.
+    #[error("there is no {}\nhelp: name the settings file that is meant, or leave `--config` out", .0.display())]
+    Missing(PathBuf),
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    install_root: Option<PathBuf>,
+    #[serde(default)]
+    services: Services,
+    poll_seconds: Option<u64>,
+    #[serde(default)]
+    variables: BTreeMap<String, String>,
+}
+
+impl Settings {
+    /// The settings of the agent with this data folder. Without `config`, the folder's own `agent.toml`,
+    /// which may be missing.
+    ///
+    /// # Errors
+    /// A file that can't be read, or a setting that can't be used.
+    pub fn load(data: &Path, config: Option<&Path>) -> Result<Settings, SettingsError> {
+        let path = config.map_or_else(|| data.join(FILE), Path::to_owned);
+        let written = match file::read_if_there(&path, LONGEST)? {
+            Some(bytes) => {
+                parse(&bytes).map_err(|why| SettingsError::Wrong { path: path.clone(), why })?
+            }
+            None if config.is_some() => return Err(SettingsError::Missing(path)),
+            None => Written::default(),
+        };
+        let absolute = |folder: &Path| {
+            std::path::absolute(folder).map_err(|error| SettingsError::Wrong {
+                path: path.clone(),
+                why: format!("{}: {error}", folder.display()),
+            })
+        };
+        let install_root = written.install_root.unwrap_or_else(|| DEFAULT_INSTALL_ROOT.into());
+        Ok(Settings {
+            data: absolute(data)?,
+            install_root: absolute(&install_root)?,
+            services: written.services,
+            variables: written.variables,
+            poll: written.poll_seconds.map(Duration::from_secs),
+            platform: own_platform(),
+        })
+    }
+
+    /// Where the host keeps who it is.
+    pub fn identity(&self) -> IdentityFolder {
+        IdentityFolder::at(self.data.join("identity"))
+    }
+
+    /// Where signed metadata is kept, as received.
+    pub fn trust(&self) -> PathBuf {
+        self.data.join("trust")
+    }
+
+    /// The store of journal and outbox.
+    pub fn state(&self) -> PathBuf {
+        self.data.join("state")
+    }
+
+    /// Where the running agent answers `refit-agent status`.
+    pub fn socket(&self) -> PathBuf {
+        self.data.join("agent.sock")
+    }
+
+    /// Held by the one agent that works on this folder.
+    pub fn lock(&self) -> PathBuf {
+        self.data.join("lock")
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Written, String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    // The parser's words name the line and the key.
+    let written: Written = toml::from_str(text).map_err(|error| error.to_string())?;
+    if written.poll_seconds.is_some_and(|seconds| !POLL.contains(&seconds)) {
+        let (least, most) = (POLL.start(), POLL.end());
+        return Err(format!("poll_seconds: must be from {least} to {most}"));
+    }
+    if written.install_root.as_ref().is_some_and(|path| !path.is_absolute()) {
+        return Err("install_root: must be an absolute path".to_owned());
+    }
+    Ok(written)
+}
+
+/// What this program was built for, as packages name it: `linux-x86_64`.
+fn own_platform() -> Platform {
+    let text = format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH);
+    #[expect(clippy::unwrap_used, reason = "both are words of letters, digits and underscores")]
+    Platform::parse(&text).unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Settings, SettingsError> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE), text).unwrap();
+        Settings::load(dir.path(), None)
+    }
+
+    #[test]
+    fn without_a_file_everything_has_a_default() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings::load(dir.path(), None).unwrap();
+        assert_eq!(settings.install_root, Path::new("/opt/refit"));
+        assert_eq!(settings.poll, None);
+        let missing = Settings::load(dir.path(), Some(&dir.path().join("other.toml")));
+        assert!(
+            matches!(missing, Err(SettingsError::Missing(_))),
+            "a file that was named must be there"
+        );
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named_with_its_file_and_key() {
+        for (text, key) in [
+            ("instal_root = \"/x\"", "instal_root"),
+            ("install_root = \"x\"", "install_root"),
+            ("poll_seconds = 0", "poll_seconds"),
+            ("services = \"upstart\"", "services"),
+            ("[variables]\nPORT = 1", "PORT"),
+        ] {
+            let said = load(text).unwrap_err().to_string();
+            assert!(said.contains("agent.toml") && said.contains(key), "{said}");
+        }
+    }
+
+    #[test]
+    fn settings_are_read() {
+        let settings = load("services = \"own\"\npoll_seconds = 5\n[variables]\nPORT = \"80\"\n");
+        let settings = settings.unwrap();
+        assert!(!settings.services.systemd());
+        assert_eq!(settings.poll, Some(Duration::from_secs(5)));
+        assert_eq!(settings.variables["PORT"], "80");
+    }
+}

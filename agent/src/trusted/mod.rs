@@ -1,0 +1,87 @@
+//! What this host trusts: the signed metadata it holds, its ring for each product, and whether a release
+//! is permitted here. Decides by `refit_proto::trust` alone; where the bytes come from is `link`'s, what
+//! is done with a permission is decided in [`crate::update`].
+
+mod folder;
+mod refresh;
+mod view;
+
+pub use folder::{TrustError, TrustFolder};
+pub use refresh::{RefreshError, Source};
+pub use view::{Denial, View};
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use refit_proto::names::{Digest, HostId, Labels, Product};
+
+use crate::clock::Clock;
+
+/// Who asks, as far as trust depends on it. From the enrollment.
+#[derive(Debug, Clone)]
+pub struct Holder {
+    /// The host's id, by which the centre names it.
+    pub host: HostId,
+    /// The labels of its token.
+    pub labels: Labels,
+    /// SHA-256 of the first root.
+    pub root: Digest,
+}
+
+/// What this host trusts, and how it learns of news. Shared; one refresh runs at a time.
+pub struct Trust {
+    folder: TrustFolder,
+    holder: Holder,
+    clock: Clock,
+    view: RwLock<Option<Arc<View>>>,
+    refreshing: tokio::sync::Mutex<()>,
+}
+
+impl Trust {
+    /// What the folder holds, verified anew; nothing is asked of anyone.
+    pub fn load(folder: TrustFolder, holder: Holder, clock: Clock) -> Trust {
+        let trust = Trust {
+            folder,
+            holder,
+            clock,
+            view: RwLock::new(None),
+            refreshing: tokio::sync::Mutex::new(()),
+        };
+        match trust.load_view(&BTreeSet::new()) {
+            Ok(view) => trust.set_view(view),
+            // A host that was just enrolled has only a root; whatever else is missing is fetched again.
+            Err(error) => tracing::info!("no usable metadata is stored: {error}"),
+        }
+        trust
+    }
+
+    /// What is trusted now; `None` before the first refresh.
+    pub fn view(&self) -> Option<Arc<View>> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Brings the metadata up to date, with the release and ring files of these products. What was
+    /// accepted before a failure stays.
+    ///
+    /// # Errors
+    /// If the source could not be asked, or what it gave is refused.
+    pub async fn refresh(
+        &self,
+        source: &impl Source,
+        products: &BTreeSet<Product>,
+    ) -> Result<Arc<View>, RefreshError> {
+        let _one_at_a_time = self.refreshing.lock().await;
+        refresh::run(self, source, products).await
+    }
+
+    fn load_view(&self, products: &BTreeSet<Product>) -> Result<View, TrustError> {
+        View::load(&self.folder, &self.holder, products)
+    }
+
+    fn set_view(&self, view: View) {
+        self.clock.raise_floor(view.signed_at());
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(view));
+    }
+}

@@ -1,0 +1,192 @@
+//! Bringing the metadata up to date, with IO: asks for what the refresh wants, makes durable what it
+//! hands out before going on, and brings along the policy files that are pinned now.
+
+use std::{collections::BTreeSet, future::Future, sync::Arc};
+
+use jiff::Timestamp;
+use refit_durable::FileError;
+use refit_proto::{
+    names::{Digest, Product},
+    policy::{LabelPolicy, ProductPolicy},
+    trust::{self, Next, Refresh, Role, TargetFile, TrustedSet, metadata::limits},
+};
+
+use super::{
+    Trust, TrustError, View,
+    view::{LABELS, products_with_policy},
+};
+use crate::link::CallError;
+
+/// Where metadata comes from.
+pub trait Source {
+    /// A role's file; `None` where there is none.
+    fn metadata(
+        &self,
+        role: &Role,
+        version: Option<u64>,
+        max_length: u64,
+    ) -> impl Future<Output = Result<Option<Vec<u8>>, CallError>> + Send;
+
+    /// A small file by its digest, plain. Whoever asks checks it.
+    fn content(
+        &self,
+        digest: &Digest,
+        length: u64,
+    ) -> impl Future<Output = Result<Vec<u8>, CallError>> + Send;
+}
+
+/// Why the metadata is not up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum RefreshError {
+    /// The source could not be asked.
+    #[error("metadata could not be fetched: {0}")]
+    Call(#[from] CallError),
+    /// What it gave is refused.
+    #[error("metadata is refused ({attack}): {_0}", attack = _0.attack())]
+    Trust(#[from] trust::TrustError),
+    /// The policy that it gave is refused.
+    #[error("policy is refused: {0}")]
+    Denied(#[from] trust::Denied),
+    /// It can't be stored.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The first root is not the one of the enrollment token.
+    #[error(
+        "the server's first root has digest {found}, the enrollment token's is {expected}\n\
+         help: do not trust this server; have an administrator compare the roots"
+    )]
+    OtherRoot {
+        /// The token's.
+        expected: Digest,
+        /// The server's.
+        found: Digest,
+    },
+}
+
+impl From<TrustError> for RefreshError {
+    fn from(error: TrustError) -> RefreshError {
+        match error {
+            TrustError::File(error) => RefreshError::File(error),
+            TrustError::Trust(error) => RefreshError::Trust(error),
+            TrustError::Denied(error) => RefreshError::Denied(error),
+        }
+    }
+}
+
+pub(super) async fn run(
+    trust: &Trust,
+    source: &impl Source,
+    products: &BTreeSet<Product>,
+) -> Result<Arc<View>, RefreshError> {
+    first_root(trust, source).await?;
+    let wanted = match trust.view() {
+        Some(view) => view.wanted(products),
+        None => vec![Role::Policy],
+    };
+    let set = refreshed(trust, source, &wanted).await?;
+    let mut view = with_policies(trust, source, set).await?;
+    // Rings that the host has just come into.
+    let wanted_now = view.wanted(products);
+    if wanted_now.iter().any(|role| !wanted.contains(role)) {
+        let set = refreshed(trust, source, &wanted_now).await?;
+        view = with_policies(trust, source, set).await?;
+    }
+    trust.set_view(view);
+    trust.view().ok_or(RefreshError::Trust(trust::TrustError::Unfinished))
+}
+
+/// A host whose root is lost or damaged begins again with the first, which the token's hash proves.
+async fn first_root(trust: &Trust, source: &impl Source) -> Result<(), RefreshError> {
+    let stored = trust.folder.stored()?;
+    if Refresh::start(stored, &[], trust.clock.now()).is_ok() {
+        return Ok(());
+    }
+    let missing = || trust::TrustError::Missing { role: Role::Root };
+    let root = source.metadata(&Role::Root, Some(1), limits::ROOT).await?.ok_or_else(missing)?;
+    let (expected, found) = (trust.holder.root, Digest::of(&root));
+    if found != expected {
+        return Err(RefreshError::OtherRoot { expected, found });
+    }
+    tracing::info!("beginning with the first root, as the enrollment token names it");
+    Ok(trust.folder.reset_root(&root)?)
+}
+
+/// One refresh, judged by the clock's floor and, where it is the floor that may be wrong, by the clock.
+async fn refreshed(
+    trust: &Trust,
+    source: &impl Source,
+    wanted: &[Role],
+) -> Result<TrustedSet, RefreshError> {
+    let mut result = Err(trust::TrustError::Unfinished.into());
+    for now in trust.clock.readings() {
+        result = refreshed_at(trust, source, wanted, now).await;
+        match &result {
+            Err(RefreshError::Trust(trust::TrustError::Expired { .. })) => {}
+            Ok(_) | Err(_) => break,
+        }
+    }
+    result
+}
+
+async fn refreshed_at(
+    trust: &Trust,
+    source: &impl Source,
+    wanted: &[Role],
+    now: Timestamp,
+) -> Result<TrustedSet, RefreshError> {
+    let mut refresh = Refresh::start(trust.folder.stored()?, wanted, now)?;
+    while let Next::Fetch(request) = refresh.next()? {
+        let file = source.metadata(&request.role, request.version, request.max_length).await?;
+        match file {
+            // Durable before going on: what is accepted is never accepted twice.
+            Some(bytes) => trust.folder.apply(refresh.supply(&bytes)?)?,
+            None => refresh.absent()?,
+        }
+    }
+    Ok(refresh.into_set()?)
+}
+
+/// Fetches the policy files that are pinned and not here yet. One product's policy that can't be had
+/// closes that product alone.
+async fn with_policies(
+    trust: &Trust,
+    source: &impl Source,
+    set: TrustedSet,
+) -> Result<View, RefreshError> {
+    let products = products_with_policy(&set);
+    let mut names: Vec<_> = products
+        .iter()
+        .map(|product| (format!("{product}.json"), ProductPolicy::MAX_LENGTH))
+        .collect();
+    names.push((LABELS.to_owned(), LabelPolicy::MAX_LENGTH));
+    for (name, limit) in names {
+        let Some(pinned) = set.policy_target(&name) else { continue };
+        if trust.folder.policy(&name, limit)?.is_some_and(|bytes| pinned.fits(&bytes)) {
+            continue;
+        }
+        if let Some(bytes) = pinned_file(source, &name, pinned, limit).await? {
+            trust.folder.put_policy(&name, &bytes)?;
+        }
+    }
+    Ok(View::of(set, &trust.folder, &trust.holder)?)
+}
+
+/// A pinned file; `None`, with a line in the log, if the source gives other bytes.
+async fn pinned_file(
+    source: &impl Source,
+    name: &str,
+    pinned: &TargetFile,
+    limit: u64,
+) -> Result<Option<Vec<u8>>, RefreshError> {
+    let Some(digest) = pinned.digest() else { return Ok(None) };
+    if pinned.length > limit {
+        tracing::warn!(name, length = pinned.length, "this policy file is too large and not used");
+        return Ok(None);
+    }
+    let bytes = source.content(&digest, pinned.length).await?;
+    if !pinned.fits(&bytes) {
+        tracing::warn!(name, "the server gave another policy file than the one that is signed");
+        return Ok(None);
+    }
+    Ok(Some(bytes))
+}

@@ -1,0 +1,257 @@
+//! What the stored files say, verified: this host's labels, its ring for each product, what that ring
+//! permits. Answers questions; changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use refit_proto::{
+    names::{Digest, Labels, Product, RingName},
+    package::DocumentError,
+    policy::{LabelPolicy, ProductPolicy},
+    trust::{
+        Closed, Content as _, Denied, Permission, Promotion, Role, TrustedSet, permit,
+        trusted_labels, trusted_policy,
+    },
+};
+
+use super::{Holder, TrustError, TrustFolder};
+
+/// The name of the file with labels set from the centre.
+pub(super) const LABELS: &str = "labels.json";
+
+/// What a host trusts at one time.
+#[derive(Debug)]
+pub struct View {
+    set: TrustedSet,
+    labels: Labels,
+    policies: BTreeMap<Product, Result<ProductPolicy, Denied>>,
+}
+
+/// Why a release is not permitted here.
+#[derive(Debug, thiserror::Error)]
+pub enum Denial {
+    /// The product as a whole.
+    #[error(transparent)]
+    Product(#[from] Denied),
+    /// The policy of the product is unknown here, or was refused.
+    #[error("{0}")]
+    Policy(String),
+    /// The ring names it, but it is closed.
+    #[error(transparent)]
+    Closed(Closed),
+    /// The ring does not name it.
+    #[error(
+        "ring {ring} of {product} does not permit release {digest}\n\
+         help: promote it to the ring with `refit release promote`"
+    )]
+    NotNamed {
+        /// Of what.
+        product: Product,
+        /// This host's ring.
+        ring: RingName,
+        /// The release document.
+        digest: Digest,
+    },
+    /// The server says that the host is in another ring than signed definitions do.
+    #[error(
+        "the offer is for ring {offered} of {product}, this host is in ring {own}\nhelp: nothing is installed; the server's rings lag behind what is signed, or it is not to be trusted"
+    )]
+    OtherRing {
+        /// Of what.
+        product: Product,
+        /// As signed.
+        own: RingName,
+        /// As the server says.
+        offered: String,
+    },
+}
+
+impl Denial {
+    /// Whether it is the age of the metadata alone that stands in the way.
+    pub fn is_expired(&self) -> bool {
+        use refit_proto::trust::TrustError::Expired;
+        matches!(
+            self,
+            Denial::Product(
+                Denied::Expired(_)
+                    | Denied::NoPolicyRole(Expired { .. })
+                    | Denied::Unusable { cause: Expired { .. }, .. }
+            )
+        )
+    }
+}
+
+impl View {
+    /// Verifies what is stored, with the release and ring files of these products.
+    pub(super) fn load(
+        folder: &TrustFolder,
+        holder: &Holder,
+        products: &BTreeSet<Product>,
+    ) -> Result<View, TrustError> {
+        let stored = folder.stored()?;
+        // First who is in which ring; then what those rings permit.
+        let set = TrustedSet::load(&stored, &[Role::Policy])?;
+        let mut view = View::of(set, folder, holder)?;
+        view.set = TrustedSet::load(&stored, &view.wanted(products))?;
+        Ok(view)
+    }
+
+    /// Who is in which ring by this set and the stored policy files.
+    pub(super) fn of(
+        set: TrustedSet,
+        folder: &TrustFolder,
+        holder: &Holder,
+    ) -> Result<View, TrustError> {
+        let labels = labels(&set, folder, holder)?;
+        let mut policies = BTreeMap::new();
+        for product in products_with_policy(&set) {
+            let name = format!("{product}.json");
+            let bytes = folder.policy(&name, ProductPolicy::MAX_LENGTH)?.unwrap_or_default();
+            let policy = trusted_policy(&set, &product, &bytes);
+            policies.insert(product, policy);
+        }
+        Ok(View { set, labels, policies })
+    }
+
+    /// The roles whose files are needed for these products.
+    pub(super) fn wanted(&self, products: &BTreeSet<Product>) -> Vec<Role> {
+        let mut wanted = vec![Role::Policy];
+        for product in products {
+            wanted.push(Role::Release(product.clone()));
+            if let Some(ring) = self.ring(product) {
+                wanted.push(Role::Ring(product.clone(), ring));
+            }
+        }
+        wanted
+    }
+
+    /// The ring that this host is in, by signed definitions and its own labels. `None`: no ring selects
+    /// it, or that can't be told.
+    pub fn ring(&self, product: &Product) -> Option<RingName> {
+        let policy = self.policies.get(product)?.as_ref().ok()?;
+        policy.ring_of(&self.labels).map(|ring| ring.ring.clone())
+    }
+
+    /// The ring of each product that has signed rings.
+    pub fn rings(&self) -> impl Iterator<Item = (&Product, Option<RingName>)> {
+        self.policies.keys().map(|product| (product, self.ring(product)))
+    }
+
+    /// What this host may install of a product.
+    ///
+    /// # Errors
+    /// Why it may install nothing.
+    pub fn permission(&self, product: &Product, now: Timestamp) -> Result<Permission, Denial> {
+        let policy = match self.policies.get(product) {
+            Some(Ok(policy)) => policy,
+            Some(Err(denied)) => return Err(Denial::Policy(denied.to_string())),
+            None => return Err(Denied::NoPolicy(product.clone()).into()),
+        };
+        Ok(permit(&self.set, policy, &self.labels, product, now)?)
+    }
+
+    /// The promotion that permits this release here and now.
+    ///
+    /// # Errors
+    /// Why it is not permitted.
+    pub fn permit(
+        &self,
+        product: &Product,
+        digest: &Digest,
+        now: Timestamp,
+    ) -> Result<(RingName, Promotion), Denial> {
+        let permission = self.permission(product, now)?;
+        if let Some(promotion) = permission.allows(digest) {
+            return Ok((permission.ring.clone(), promotion.clone()));
+        }
+        // A ring that names the release but keeps it closed says more than one that does not name it.
+        let named = self.set.ring(product, &permission.ring);
+        let version = named.and_then(|file| file.promotion_of(digest)).map(|p| p.version.clone());
+        let closed = permission.closed.into_iter().find(|closed| match closed {
+            Closed::NotReleased { version: of, .. }
+            | Closed::OtherBytes { version: of, .. }
+            | Closed::UnknownFeature { version: of, .. } => Some(of) == version.as_ref(),
+        });
+        Err(match closed {
+            Some(closed) => Denial::Closed(closed),
+            None => Denial::NotNamed {
+                product: product.clone(),
+                ring: permission.ring,
+                digest: *digest,
+            },
+        })
+    }
+
+    /// The signed counter-free order of releases is not here: whether an installed release is newer than
+    /// the ring's current one is told by both release documents, whose digests these are.
+    pub fn current(&self, product: &Product) -> Option<&Promotion> {
+        let ring = self.ring(product)?;
+        self.set.ring(product, &ring)?.current.as_ref()
+    }
+
+    /// Whether the metadata has expired: then nothing new begins.
+    pub fn expired(&self, now: Timestamp) -> bool {
+        self.set.expired(now).is_err()
+    }
+
+    /// When the first of the files that hold for every product expires.
+    pub fn expires(&self) -> Option<Timestamp> {
+        [Role::Root, Role::Timestamp, Role::Snapshot, Role::Targets]
+            .iter()
+            .filter_map(|role| self.set.expires(role))
+            .min()
+    }
+
+    /// Version of the timestamp.
+    pub fn timestamp_version(&self) -> u64 {
+        self.set.timestamp().version()
+    }
+
+    /// The moment at which the newest file was signed, as far as it says so: a timestamp's version is
+    /// the seconds since 1970, and never more than its expiry.
+    pub fn signed_at(&self) -> Timestamp {
+        let version = i64::try_from(self.timestamp_version()).unwrap_or(0);
+        let expires = self.set.expires(&Role::Timestamp).map_or(0, Timestamp::as_second);
+        Timestamp::from_second(version.min(expires)).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    /// The signed files.
+    pub fn set(&self) -> &TrustedSet {
+        &self.set
+    }
+
+    /// This host's labels: its token's, overridden by those set from the centre.
+    pub fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    /// Roles whose files were refused, and why.
+    pub fn refused(&self) -> impl Iterator<Item = String> {
+        self.set.all_refused().map(|(role, error)| format!("{role}: {error}"))
+    }
+}
+
+/// The host's labels. Where the policy role pins central labels that are not here or can't be read, which
+/// ring the host is in can't be told either.
+fn labels(set: &TrustedSet, folder: &TrustFolder, holder: &Holder) -> Result<Labels, TrustError> {
+    let Some(_pinned) = set.policy_target(LABELS) else { return Ok(holder.labels.clone()) };
+    let bytes = folder.policy(LABELS, LabelPolicy::MAX_LENGTH)?.unwrap_or_default();
+    Ok(trusted_labels(set, &bytes)?.labels_of(&holder.host, &holder.labels))
+}
+
+/// Products whose rings the policy role signs.
+pub(super) fn products_with_policy(set: &TrustedSet) -> BTreeSet<Product> {
+    let Some(policy) = set.delegated(&Role::Policy) else { return BTreeSet::new() };
+    let names = policy.targets.keys().filter_map(|path| path.strip_prefix("policy/"));
+    names
+        .filter(|name| *name != LABELS)
+        .filter_map(|name| Product::parse(name.strip_suffix(".json")?).ok())
+        .collect()
+}
+
+/// What can't be followed to the letter is refused.
+impl From<DocumentError> for TrustError {
+    fn from(error: DocumentError) -> TrustError {
+        TrustError::Denied(Denied::UnreadablePolicy(error))
+    }
+}
