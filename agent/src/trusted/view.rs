@@ -69,15 +69,18 @@ pub enum Denial {
 impl Denial {
     /// Whether it is the age of the metadata alone that stands in the way.
     pub fn is_expired(&self) -> bool {
-        use refit_proto::trust::TrustError::Expired;
-        matches!(
-            self,
-            Denial::Product(
-                Denied::Expired(_)
-                    | Denied::NoPolicyRole(Expired { .. })
-                    | Denied::Unusable { cause: Expired { .. }, .. }
-            )
-        )
+        use refit_proto::trust::TrustError;
+        let expired = |cause: &TrustError| matches!(cause, TrustError::Expired { .. });
+        match self {
+            Denial::Product(Denied::Expired(_)) => true,
+            Denial::Product(Denied::NoPolicyRole(cause)) => expired(cause),
+            Denial::Product(Denied::Unusable { cause, .. }) => expired(cause),
+            Denial::Product(_)
+            | Denial::Policy(_)
+            | Denial::Closed(_)
+            | Denial::NotNamed { .. }
+            | Denial::OtherRing { .. } => false,
+        }
     }
 }
 
