@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("refit.v1.binpb"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         // The status model is also shown as JSON, so that gRPC, the page and `--output json` agree.
-        .type_attribute("refit.v1", "#[derive(serde::Serialize)]")
+        .type_attribute(".refit.v1", "#[derive(serde::Serialize)]")
         .btree_map(".")
         .compile_fds(descriptors)?;
     Ok(())

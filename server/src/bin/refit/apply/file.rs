@@ -1,0 +1,317 @@
+//! `fleet.toml`: products, their rings in order, and labels set from the centre, as people write them.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{bail, ensure};
+use refit_proto::{
+    names::{HostId, LabelName, LabelValue, Labels, Product, RingName},
+    policy::{LabelPolicy, ProductPolicy, RingDefinition, Selector},
+    wire,
+};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+
+use crate::{duration, toml_text};
+
+/// What the fleet should be.
+#[derive(Debug)]
+pub(super) struct Fleet {
+    pub(super) products: Vec<WantedProduct>,
+    /// `None` where the file says nothing of labels: then they stay as they are.
+    pub(super) labels: Option<LabelPolicy>,
+}
+
+/// One product: the part that is signed and the part that only narrows.
+#[derive(Debug)]
+pub(super) struct WantedProduct {
+    pub(super) policy: ProductPolicy,
+    pub(super) rollout: wire::RolloutPolicy,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct FleetFile {
+    #[serde(default)]
+    product: Vec<ProductFile>,
+    labels: Option<BTreeMap<HostId, Labels>>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct ProductFile {
+    name: Product,
+    #[serde(default)]
+    ring: Vec<RingFile>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct RingFile {
+    name: RingName,
+    #[serde(default)]
+    select: BTreeMap<LabelName, Values>,
+    #[serde(default)]
+    every_host: bool,
+    #[serde(default)]
+    gate: bool,
+    #[serde(default)]
+    waves: Vec<u32>,
+    #[serde(default = "one")]
+    max_in_flight: u32,
+    #[serde(default = "hour")]
+    soak: Seconds,
+    #[serde(default)]
+    halt: Halt,
+    #[serde(default = "quarter")]
+    silence: Seconds,
+    #[serde(default = "hour")]
+    update_limit: Seconds,
+    #[serde(default = "ten_minutes")]
+    lease: Seconds,
+    #[serde(default = "half_minute")]
+    poll: Seconds,
+}
+
+/// One value or several.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(untagged)]
+enum Values {
+    One(LabelValue),
+    Any(Vec<LabelValue>),
+}
+
+/// The failures that halt; 0 switches a limit off.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Halt {
+    #[serde(default)]
+    failures: u32,
+    #[serde(default)]
+    percent: u32,
+}
+
+/// Who says nothing gets the careful brake: the first failure halts.
+impl Default for Halt {
+    fn default() -> Halt {
+        Halt { failures: 1, percent: 0 }
+    }
+}
+
+/// A span of time, written "10m".
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Seconds(u64);
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Seconds, D::Error> {
+        let text = String::deserialize(reader)?;
+        duration::seconds(&text).map(Seconds).map_err(D::Error::custom)
+    }
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn hour() -> Seconds {
+    Seconds(3600)
+}
+
+fn quarter() -> Seconds {
+    Seconds(900)
+}
+
+/// The design's own: after a pause no host begins later than this.
+fn ten_minutes() -> Seconds {
+    Seconds(600)
+}
+
+fn half_minute() -> Seconds {
+    Seconds(30)
+}
+
+/// Reads the file.
+pub(super) fn read(path: &Path) -> anyhow::Result<Fleet> {
+    toml_text::load::<FleetFile>(path)?.fleet(&path.display().to_string())
+}
+
+impl FleetFile {
+    fn fleet(self, name: &str) -> anyhow::Result<Fleet> {
+        let mut products: Vec<WantedProduct> = Vec::new();
+        for product in self.product {
+            let wanted = product.wanted()?;
+            ensure!(
+                products.iter().all(|before| before.policy.product != wanted.policy.product),
+                "{name}: product {} stands twice",
+                wanted.policy.product
+            );
+            products.push(wanted);
+        }
+        Ok(Fleet { products, labels: self.labels.map(LabelPolicy::new) })
+    }
+}
+
+impl ProductFile {
+    fn wanted(self) -> anyhow::Result<WantedProduct> {
+        let ProductFile { name, ring } = self;
+        let mut definitions = Vec::new();
+        let mut rings = Vec::new();
+        for ring in ring {
+            ring.check(&name)?;
+            rings.push(ring.narrows()?);
+            definitions.push(ring.definition(&name)?);
+        }
+        let rollout = wire::RolloutPolicy { product: name.to_string(), rings, revision: 0 };
+        Ok(WantedProduct { policy: ProductPolicy::new(name, definitions)?, rollout })
+    }
+}
+
+impl RingFile {
+    fn check(&self, product: &Product) -> anyhow::Result<()> {
+        let ring = &self.name;
+        let refuse = |problem: &str| bail!("{product}/{ring}: {problem}");
+        match () {
+            () if self.max_in_flight == 0 => refuse("max_in_flight is 0: no host could ever begin"),
+            () if self.waves.contains(&0) => refuse("a wave of 0 hosts can't be finished"),
+            () if self.halt.failures == 0 && self.halt.percent == 0 => {
+                refuse("halt has no limit\nhelp: give failures, percent, or both")
+            }
+            () if self.halt.percent > 100 => refuse("halt.percent is more than 100"),
+            () if [self.silence.0, self.update_limit.0, self.lease.0, self.poll.0].contains(&0) => {
+                refuse("silence, update_limit, lease and poll must be longer than nothing")
+            }
+            () => Ok(()),
+        }
+    }
+
+    /// What only narrows.
+    fn narrows(&self) -> anyhow::Result<wire::RingPolicy> {
+        Ok(wire::RingPolicy {
+            ring: self.name.to_string(),
+            waves: self.waves.clone(),
+            max_in_flight: self.max_in_flight,
+            soak_seconds: self.soak.0,
+            failures_count: self.halt.failures,
+            failures_percent: self.halt.percent,
+            silence_seconds: self.silence.0,
+            update_limit_seconds: self.update_limit.0,
+            lease_seconds: self.lease.0,
+            poll_seconds: u32::try_from(self.poll.0)?,
+        })
+    }
+
+    /// What widens or assigns.
+    fn definition(self, product: &Product) -> anyhow::Result<RingDefinition> {
+        let ring = self.name;
+        let select = match (self.select.is_empty(), self.every_host) {
+            (false, false) => Selector::Labels(
+                self.select.into_iter().map(|(name, any)| (name, any.into())).collect(),
+            ),
+            (true, true) => Selector::EveryHost,
+            (true, false) => bail!(
+                "{product}/{ring} selects no host\n\
+                 help: write select = {{ LABEL = \"VALUE\" }}, or every_host = true"
+            ),
+            (false, true) => bail!("{product}/{ring} has both select and every_host"),
+        };
+        Ok(RingDefinition { ring, select, gate: self.gate })
+    }
+}
+
+impl From<Values> for Vec<LabelValue> {
+    fn from(values: Values) -> Vec<LabelValue> {
+        match values {
+            Values::One(value) => vec![value],
+            Values::Any(values) => values,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in super::super) const EXAMPLE: &str = r#"
+[[product]]
+name = "payments"
+
+[[product.ring]]
+name = "pilot"
+select = { pilot = "yes" }
+gate = true
+max_in_flight = 2
+soak = "36h"
+halt = { failures = 1 }
+
+[[product.ring]]
+name = "early"
+select = { region = ["eu", "us"], role = "db" }
+waves = [1, 10]
+halt = { failures = 5, percent = 10 }
+lease = "5m"
+poll = "1m"
+
+[[product.ring]]
+name = "broad"
+every_host = true
+
+[labels.00112233445566778899aabbccddeeff]
+role = "db"
+"#;
+
+    pub(in super::super) fn parse(text: &str) -> anyhow::Result<Fleet> {
+        toml_text::parse::<FleetFile>("fleet.toml", text)?.fleet("fleet.toml")
+    }
+
+    #[test]
+    fn a_fleet_file_gives_a_signed_part_and_a_part_that_only_narrows() {
+        let fleet = parse(EXAMPLE).unwrap();
+        let WantedProduct { policy, rollout } = &fleet.products[0];
+        let names: Vec<_> = policy.rings.iter().map(|ring| ring.ring.to_string()).collect();
+        assert_eq!(names, ["pilot", "early", "broad"]);
+        assert!(policy.rings[0].gate && !policy.rings[1].gate);
+        assert_eq!(policy.rings[2].select, Selector::EveryHost);
+        let Selector::Labels(labels) = &policy.rings[1].select else { panic!() };
+        assert_eq!(labels["region"].len(), 2);
+        let early = &rollout.rings[1];
+        assert_eq!(
+            (early.waves.as_slice(), early.lease_seconds, early.poll_seconds),
+            (&[1, 10][..], 300, 60)
+        );
+        assert_eq!((early.failures_count, early.failures_percent), (5, 10));
+        assert_eq!(rollout.rings[0].soak_seconds, 129_600);
+        assert_eq!(fleet.labels.unwrap().hosts.len(), 1);
+    }
+
+    #[test]
+    fn unknown_keys_and_values_are_refused_by_file_line_and_key() {
+        for (change, to, part) in [
+            ("max_in_flight", "max_inflight", "fleet.toml:9: unknown field `max_inflight`"),
+            ("failures = 1", "failure = 1", "fleet.toml:11: unknown field `failure`"),
+            ("\"36h\"", "\"soon\"", "fleet.toml:10: \"soon\" is not a span of time"),
+            ("\"pilot\"", "\"Pilot\"", "fleet.toml:6: ring \"Pilot\" is not valid"),
+            ("[labels.", "[lables.", "unknown field `lables`"),
+            ("max_in_flight = 2", "max_in_flight = 0", "payments/pilot: max_in_flight is 0"),
+            ("{ failures = 1 }", "{}", "payments/pilot: halt has no limit"),
+            ("percent = 10", "percent = 101", "more than 100"),
+            ("[1, 10]", "[0]", "payments/early: a wave of 0"),
+            ("every_host = true", "", "payments/broad selects no host"),
+            ("lease = \"5m\"", "lease = \"0s\"", "longer than nothing"),
+            ("name = \"early\"", "name = \"pilot\"", "ring pilot stands twice"),
+            ("labels.0", "labels.x", "host id"),
+            ("soak = \"36h\"", "soak = 36", "fleet.toml:10"),
+        ] {
+            let text = EXAMPLE.replacen(change, to, 1);
+            assert_ne!(text, EXAMPLE, "{change}");
+            let error = format!("{:#}", parse(&text).unwrap_err());
+            assert!(error.contains(part), "{change}: {error}");
+        }
+    }
+
+    #[test]
+    fn who_says_nothing_of_failures_is_halted_by_the_first() {
+        let fleet =
+            parse("[[product]]\nname = \"a\"\n[[product.ring]]\nname = \"r\"\nevery_host = true\n");
+        let ring = &fleet.unwrap().products[0].rollout.rings[0];
+        assert_eq!((ring.failures_count, ring.failures_percent, ring.max_in_flight), (1, 0, 1));
+        assert_eq!((ring.lease_seconds, ring.soak_seconds), (600, 3600));
+    }
+}

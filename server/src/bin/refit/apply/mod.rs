@@ -1,0 +1,256 @@
+//! `refit apply`: makes products and rings what a TOML file says. What widens or assigns is signed with
+//! the policy key and evaluated by the hosts; what only narrows goes to the server.
+
+mod change;
+mod file;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use refit_proto::{
+    package::FileRef,
+    policy::{LabelPolicy, ProductPolicy},
+    trust::{Role, Targets, Trusted, TrustedSet, edit::Draft, trusted_labels, trusted_policy},
+    wire::{GetRolloutPolicyRequest, MetadataFile, RolloutPolicy, SetRolloutPolicyRequest},
+};
+use tonic::Code;
+
+use crate::{
+    Context, confirm,
+    connect::Connection,
+    content,
+    failure::refused,
+    output,
+    publish::{After, Pushed, Situation, after_conflict, push},
+    signing,
+    trust::{self, authority},
+};
+
+/// Options of `refit apply`.
+#[derive(clap::Args)]
+#[command(after_help = "Example of a file:
+
+  [[product]]
+  name = \"payments\"
+
+  [[product.ring]]
+  name = \"pilot\"
+  select = { ring = \"pilot\" }        # labels; several values: [\"a\", \"b\"]; or every_host = true
+  waves = [1, 5]                     # one host, then five, then the rest
+  max_in_flight = 2
+  soak = \"36h\"
+  halt = { failures = 1, percent = 20 }
+  silence = \"15m\"
+  update_limit = \"1h\"
+  lease = \"10m\"
+  poll = \"30s\"
+
+  [labels.0123456789abcdef0123456789abcdef]   # a host's id
+  ring = \"pilot\"
+
+Example:
+  refit apply fleet.toml --dry-run")]
+pub(crate) struct Args {
+    /// The file.
+    file: PathBuf,
+    /// Only show what would change.
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+    /// A policy key; else those kept here.
+    #[arg(long = "key", value_name = "KEY")]
+    keys: Vec<String>,
+}
+
+pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
+    let fleet = file::read(&args.file)?;
+    let connection = Connection::open(context).await?;
+    let set = trust::newest(context, &connection, &[Role::Policy]).await?;
+    let plan = Plan::make(&connection, &set, &fleet).await?;
+    if plan.lines.is_empty() {
+        return output::line("nothing to change");
+    }
+    output::line(&plan.lines.join("\n"))?;
+    if args.dry_run {
+        return Ok(());
+    }
+    confirm::ask("apply this?", args.yes)?;
+    if !plan.documents.is_empty() {
+        sign_and_send(context, &connection, set, &plan.documents, &args.keys).await?;
+    }
+    for rollout in plan.rollouts {
+        set_rollout(&connection, rollout).await?;
+    }
+    output::line("applied")
+}
+
+/// What would change.
+#[derive(Default)]
+struct Plan {
+    /// In words.
+    lines: Vec<String>,
+    /// Documents of the policy role that change.
+    documents: Vec<Document>,
+    /// Rollout policies that change, each with the revision that it replaces.
+    rollouts: Vec<RolloutPolicy>,
+}
+
+/// A document of the policy role.
+struct Document {
+    /// `payments.json`.
+    name: String,
+    bytes: Vec<u8>,
+}
+
+impl Document {
+    fn own(&self) -> (String, FileRef) {
+        (format!("policy/{}", self.name), FileRef::to(&self.bytes))
+    }
+}
+
+impl Plan {
+    async fn make(
+        connection: &Connection,
+        set: &TrustedSet,
+        fleet: &file::Fleet,
+    ) -> anyhow::Result<Plan> {
+        authority(set, &Role::Policy)?;
+        let mut plan = Plan::default();
+        for wanted in &fleet.products {
+            let name = format!("{}.json", wanted.policy.product);
+            let before = match signed(connection, set, &name, ProductPolicy::MAX_LENGTH).await? {
+                Some(bytes) => Some(trusted_policy(set, &wanted.policy.product, &bytes)?),
+                None => None,
+            };
+            plan.add_document(
+                change::of_policy(before.as_ref(), &wanted.policy),
+                name,
+                wanted.policy.to_bytes(),
+            );
+            let before = rollout(connection, &wanted.rollout.product).await?;
+            plan.add_rollout(before.as_ref(), &wanted.rollout);
+        }
+        if let Some(labels) = &fleet.labels {
+            let name = "labels.json";
+            let before = match signed(connection, set, name, LabelPolicy::MAX_LENGTH).await? {
+                Some(bytes) => Some(trusted_labels(set, &bytes)?),
+                None => None,
+            };
+            let lines = change::of_labels(before.as_ref(), labels);
+            plan.add_document(lines, name.to_owned(), labels.to_bytes());
+        }
+        Ok(plan)
+    }
+
+    fn add_document(&mut self, lines: Vec<String>, name: String, bytes: Vec<u8>) {
+        if !lines.is_empty() {
+            self.lines.extend(lines);
+            self.documents.push(Document { name, bytes });
+        }
+    }
+
+    fn add_rollout(&mut self, before: Option<&RolloutPolicy>, after: &RolloutPolicy) {
+        let lines = change::of_rollout(before, after);
+        if !lines.is_empty() {
+            self.lines.extend(lines);
+            let revision = before.map_or(0, |before| before.revision);
+            self.rollouts.push(RolloutPolicy { revision, ..after.clone() });
+        }
+    }
+}
+
+/// The bytes of a document that the policy role signs, if it signs one of that name.
+async fn signed(
+    connection: &Connection,
+    set: &TrustedSet,
+    name: &str,
+    limit: u64,
+) -> anyhow::Result<Option<Vec<u8>>> {
+    let Some(file) = set.policy_target(name) else { return Ok(None) };
+    let digest = file.digest().context("the policy is signed without a SHA-256")?;
+    Ok(Some(content::fetch(connection, digest, file.length, limit).await?))
+}
+
+async fn rollout(connection: &Connection, product: &str) -> anyhow::Result<Option<RolloutPolicy>> {
+    let request = GetRolloutPolicyRequest { product: product.to_owned() };
+    match connection.admin().get_rollout_policy(request).await {
+        Ok(reply) => Ok(reply.into_inner().policy),
+        Err(status) if status.code() == Code::NotFound => Ok(None),
+        Err(status) => Err(refused(format!("read the limits of {product}"))(status)),
+    }
+}
+
+async fn set_rollout(connection: &Connection, policy: RolloutPolicy) -> anyhow::Result<()> {
+    let product = policy.product.clone();
+    let request =
+        SetRolloutPolicyRequest { replaces_revision: policy.revision, policy: Some(policy) };
+    match connection.admin().set_rollout_policy(request).await {
+        Ok(_) => Ok(()),
+        Err(status) if status.code() == Code::Aborted => bail!(
+            "somebody changed the limits of {product} meanwhile: {}\n\
+             help: give the command again; it shows what would change now",
+            status.message()
+        ),
+        Err(status) => Err(refused(format!("set the limits of {product}"))(status)),
+    }
+}
+
+/// The policy role's next file with these documents, content before the file that names it.
+async fn sign_and_send(
+    context: &Context,
+    connection: &Connection,
+    mut set: TrustedSet,
+    documents: &[Document],
+    keys: &[String],
+) -> anyhow::Result<()> {
+    for document in documents {
+        content::upload_bytes(connection, document.bytes.clone()).await?;
+    }
+    let own: Vec<_> = documents.iter().map(Document::own).collect();
+    for round in 0.. {
+        let file = next_file(context, &set, documents, keys)?;
+        let files = vec![MetadataFile { role: Role::Policy.to_string(), file }];
+        let Pushed::Conflict(told) = push(connection, "send the policy", files).await? else {
+            break;
+        };
+        let newest = trust::newest(context, connection, &[Role::Policy]).await?;
+        let threshold = authority(&newest, &Role::Policy)?.0.threshold;
+        let (before, now) = (targets(&set), targets(&newest));
+        match after_conflict(Situation::of_targets(before, now, &own, threshold, round)) {
+            After::Nothing => break,
+            After::SignAgain => output::line(&format!("{}; signing again on it", told.in_words()))?,
+            After::Stop(why) => bail!("{}: {}", told.in_words(), why.in_words()),
+        }
+        set = newest;
+    }
+    let set = trust::newest(context, connection, &[Role::Policy]).await?;
+    if !Situation::of_targets(None, targets(&set), &own, 1, 0).there {
+        bail!("the server took the policy and does not show it\nhelp: give the command again");
+    }
+    Ok(())
+}
+
+fn targets(set: &TrustedSet) -> Option<&Targets> {
+    set.delegated(&Role::Policy).map(|file: &Trusted<Targets>| &**file)
+}
+
+fn next_file(
+    context: &Context,
+    set: &TrustedSet,
+    documents: &[Document],
+    keys: &[String],
+) -> anyhow::Result<Vec<u8>> {
+    let (authority, held) = authority(set, &Role::Policy)?;
+    let mut draft = match held {
+        Some(held) => Draft::next(Role::Policy, held.bytes(), context.now)?,
+        None => Draft::first(Role::Policy, context.now)?,
+    };
+    for Document { name, bytes } in documents {
+        draft.set_policy(name, bytes)?;
+    }
+    signing::show(&draft)?;
+    let keys = signing::keys(context, &Role::Policy, authority, keys)?;
+    signing::sign(&draft, &keys)
+}

@@ -1,0 +1,101 @@
+//! The way to the server, as the caller. A certificate past half its life is renewed on the way.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use refit_proto::{
+    transport,
+    wire::{
+        RenewRequest, admin_client::AdminClient, enrollment_client::EnrollmentClient,
+        repository_client::RepositoryClient, status_client::StatusClient,
+    },
+};
+use rustls::{crypto::CryptoProvider, pki_types::CertificateDer};
+use tonic::transport::Channel;
+
+use crate::{
+    Context,
+    failure::refused,
+    home,
+    identity::{Age, Identity},
+};
+
+/// Larger than any metadata file or page of hosts.
+const LARGEST_MESSAGE: usize = 32 << 20;
+
+/// A connection to the server, opened at the first call.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    channel: Channel,
+}
+
+impl Connection {
+    /// Connects to the server of the last login, as the person who logged in.
+    pub(crate) async fn open(context: &Context) -> anyhow::Result<Connection> {
+        let address = context.home.server()?.address;
+        let authority = home::read(&context.home.authority())?
+            .context("the server's certificate authority is missing\nhelp: log in again: `refit login TOKEN`")?;
+        let identity = Identity::load(context)?;
+        let age = identity.age(context.now)?;
+        if age == Age::Young {
+            return Connection::with(&address, &authority, Some(&identity));
+        }
+        let old = Connection::with(&address, &authority, Some(&identity))?;
+        match old.renew(context, identity).await {
+            Ok(renewed) => Connection::with(&address, &authority, Some(&renewed)),
+            Err(error) if age == Age::Aging => {
+                eprintln!("warning: the own certificate could not be renewed: {error}");
+                Ok(old)
+            }
+            Err(error) => Err(error.context("the own certificate has expired")),
+        }
+    }
+
+    /// Connects with or without a certificate.
+    pub(crate) fn with(
+        address: &str,
+        authority: &[u8],
+        identity: Option<&Identity>,
+    ) -> anyhow::Result<Connection> {
+        let authority = CertificateDer::from(authority.to_vec());
+        let identity = identity.map(Identity::for_transport);
+        let config = transport::client_config(provider(), authority, identity)?;
+        Ok(Connection { channel: transport::channel(address, config)? })
+    }
+
+    async fn renew(&self, context: &Context, identity: Identity) -> anyhow::Result<Identity> {
+        let name = context.home.server()?.name;
+        let certificate_request = Identity::request(identity.key(), &name)?;
+        let reply = self
+            .enrollment()
+            .renew(RenewRequest { certificate_request })
+            .await
+            .map_err(refused("renew the own certificate"))?
+            .into_inner();
+        let renewed = identity.renewed(reply.certificates)?;
+        renewed.save(context)?;
+        Ok(renewed)
+    }
+
+    pub(crate) fn enrollment(&self) -> EnrollmentClient<Channel> {
+        EnrollmentClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn admin(&self) -> AdminClient<Channel> {
+        AdminClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub(crate) fn repository(&self) -> RepositoryClient<Channel> {
+        RepositoryClient::new(self.channel.clone())
+            .max_decoding_message_size(LARGEST_MESSAGE)
+            .max_encoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub(crate) fn status(&self) -> StatusClient<Channel> {
+        StatusClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}

@@ -1,0 +1,227 @@
+//! `refit host`: what hosts there are, how one does, and how one leaves the fleet.
+
+use anyhow::bail;
+use refit_proto::wire::{HostRequest, HostStatus, ListHostsRequest};
+
+use crate::{
+    Context, confirm, connect::Connection, failure::refused, output, output::Output, status,
+};
+
+/// Options of `refit host`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(clap::Subcommand)]
+enum Verb {
+    /// All hosts, or those of a product or ring.
+    #[command(after_help = "Example:\n  refit host list --product payments --ring pilot")]
+    List(List),
+    /// Everything about one host.
+    #[command(after_help = "Example:\n  refit host show web-1")]
+    Show {
+        /// Its name or id.
+        host: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Refuse a host at once and for good: its key may be in other hands.
+    #[command(after_help = "Example:\n  refit host revoke web-1 --reason 'stolen'")]
+    Revoke(Leave),
+    /// Take a host that is gone out of every count.
+    #[command(after_help = "Example:\n  refit host retire web-1 --reason 'scrapped'")]
+    Retire(Leave),
+}
+
+#[derive(clap::Args)]
+struct List {
+    /// Only hosts that run this product.
+    #[arg(long, default_value = "")]
+    product: String,
+    /// Only hosts of this ring.
+    #[arg(long, default_value = "", requires = "product")]
+    ring: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(clap::Args)]
+struct Leave {
+    /// Its name or id.
+    host: String,
+    /// Why; it goes into the audit log.
+    #[arg(long, default_value = "")]
+    reason: String,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+}
+
+pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
+    let connection = Connection::open(context).await?;
+    match args.verb {
+        Verb::List(List { product, ring, output }) => {
+            let request = ListHostsRequest { product, ring, ..ListHostsRequest::default() };
+            output.print(&hosts(&connection, request).await?, |hosts| list(hosts))
+        }
+        Verb::Show { host, output } => output.print(&one(&connection, &host).await?, show),
+        Verb::Revoke(leave) => revoke(&connection, leave).await,
+        Verb::Retire(leave) => retire(&connection, leave).await,
+    }
+}
+
+/// All hosts that a request asks for, page by page.
+async fn hosts(
+    connection: &Connection,
+    mut request: ListHostsRequest,
+) -> anyhow::Result<Vec<HostStatus>> {
+    let mut hosts = Vec::new();
+    loop {
+        let reply = connection.status().list_hosts(request.clone()).await;
+        let reply = reply.map_err(refused("list the hosts"))?.into_inner();
+        hosts.extend(reply.hosts);
+        if reply.next_page_token.is_empty() || reply.next_page_token == request.page_token {
+            return Ok(hosts);
+        }
+        request.page_token = reply.next_page_token;
+    }
+}
+
+async fn one(connection: &Connection, host: &str) -> anyhow::Result<HostStatus> {
+    let request = ListHostsRequest { host: host.to_owned(), ..ListHostsRequest::default() };
+    match hosts(connection, request).await?.into_iter().next() {
+        Some(found) => Ok(found),
+        None => bail!("there is no host {host:?}\nhelp: `refit host list` shows all"),
+    }
+}
+
+fn list(hosts: &[HostStatus]) -> String {
+    let rows = hosts.iter().flat_map(|host| {
+        let placements = match host.products.as_slice() {
+            [] => vec![None],
+            products => products.iter().map(Some).collect(),
+        };
+        placements.into_iter().map(move |placed| {
+            let of = |get: fn(&refit_proto::wire::PlacementStatus) -> String| {
+                placed.map(get).unwrap_or_default()
+            };
+            [
+                host.name.clone(),
+                host.state.clone(),
+                of(|placed| placed.product.clone()),
+                of(|placed| placed.ring.clone()),
+                of(|placed| placed.installed.clone()),
+                of(|placed| placed.wanted.clone()),
+                of(|placed| placed.phase.clone()),
+                of(|placed| placed.health.clone()),
+                of(|placed| placed.hold.as_ref().map(|hold| hold.text.clone()).unwrap_or_default()),
+                host.last_seen.clone(),
+            ]
+        })
+    });
+    output::table(
+        [
+            "host",
+            "state",
+            "product",
+            "ring",
+            "installed",
+            "wanted",
+            "phase",
+            "health",
+            "hold",
+            "last seen",
+        ],
+        rows,
+    )
+}
+
+fn show(host: &HostStatus) -> String {
+    let labels: Vec<_> =
+        host.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut lines = vec![
+        format!("{} ({})", host.name, host.host_id),
+        format!("state         {}", host.state),
+        format!("labels        {}", labels.join(" ")),
+        format!("platform      {}, agent {}", host.platform, host.agent_version),
+        format!("last seen     {}", host.last_seen),
+        format!("certificate   expires {}", host.certificate_expires),
+    ];
+    for placed in &host.products {
+        let ring = if placed.ring.is_empty() { "in no ring" } else { &placed.ring };
+        lines.push(format!("\n{}: {ring}", placed.product));
+        lines.push(format!(
+            "  installed   {}{}",
+            placed.installed,
+            if placed.ahead { " (ahead of its ring)" } else { "" }
+        ));
+        for (what, text) in [
+            ("wanted     ", placed.wanted.clone()),
+            ("phase      ", placed.phase.clone()),
+            ("health     ", placed.health.clone()),
+            ("hold       ", status::hold(placed.hold.as_ref())),
+            ("quarantine ", placed.quarantine.join(" ")),
+        ] {
+            if !text.is_empty() {
+                lines.push(format!("  {what} {text}"));
+            }
+        }
+        if let Some(failure) = &placed.failure {
+            lines.push(format!("  failure     {}: {}", failure.cause, failure.text));
+            if !failure.help.is_empty() {
+                lines.push(format!("  help        {}", failure.help));
+            }
+        }
+    }
+    lines.join("\n")
+}
+
+async fn revoke(connection: &Connection, leave: Leave) -> anyhow::Result<()> {
+    let host = one(connection, &leave.host).await?;
+    confirm::ask_if_somebody_is_there(
+        &format!("revoke {} ({})? It is refused from then on.", host.name, host.host_id),
+        leave.yes,
+    )?;
+    let reply = connection.admin().revoke_host(request(&host, leave.reason)).await;
+    let reply = reply.map_err(refused(format!("revoke {}", host.name)))?.into_inner();
+    output::line(&format!("revoked {} ({})", reply.name, reply.host_id))
+}
+
+async fn retire(connection: &Connection, leave: Leave) -> anyhow::Result<()> {
+    let host = one(connection, &leave.host).await?;
+    confirm::ask_if_somebody_is_there(
+        &format!("retire {} ({})? It leaves every count.", host.name, host.host_id),
+        leave.yes,
+    )?;
+    let reply = connection.admin().retire_host(request(&host, leave.reason)).await;
+    let reply = reply.map_err(refused(format!("retire {}", host.name)))?.into_inner();
+    output::line(&format!("retired {} ({})", reply.name, reply.host_id))
+}
+
+/// By id, so that what was shown and confirmed is what is meant.
+fn request(host: &HostStatus, reason: String) -> HostRequest {
+    HostRequest { host: host.host_id.clone(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use refit_proto::wire::PlacementStatus;
+
+    use super::*;
+
+    #[test]
+    fn a_host_in_no_ring_is_shown_as_such() {
+        let host = HostStatus {
+            name: "web-1".into(),
+            products: vec![PlacementStatus {
+                product: "payments".into(),
+                ..PlacementStatus::default()
+            }],
+            ..HostStatus::default()
+        };
+        assert!(show(&host).contains("payments: in no ring"));
+        assert_eq!(list(&[host, HostStatus::default()]).lines().count(), 3);
+    }
+}

@@ -1,0 +1,151 @@
+//! `refit release list` and `show`: what the release keys signed, verified from the own root. Who
+//! published it, and when, is the server's word and shown as such.
+
+use anyhow::{Context as _, ensure};
+use refit_proto::{
+    names::{Digest, Product, Version},
+    package::Release,
+    trust::{Role, TrustedSet},
+    wire::ReleaseStatus,
+};
+use serde::Serialize;
+
+use crate::{
+    Context, connect::Connection, content, output, output::Output, status, trust, trust::authority,
+};
+
+/// Options of `refit release list`.
+#[derive(clap::Args)]
+pub(super) struct List {
+    /// Of which product.
+    product: Product,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Options of `refit release show`.
+#[derive(clap::Args)]
+pub(super) struct Show {
+    /// Of which product.
+    product: Product,
+    /// Which one.
+    #[arg(value_name = "VERSION")]
+    label: Version,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    version: Version,
+    digest: Digest,
+    counter: Option<u64>,
+    published_by: String,
+    published_at: String,
+}
+
+pub(super) async fn list(context: &Context, args: List) -> anyhow::Result<()> {
+    let connection = Connection::open(context).await?;
+    let role = Role::Release(args.product.clone());
+    let set = trust::newest(context, &connection, std::slice::from_ref(&role)).await?;
+    authority(&set, &role)?;
+    let fleet = status::fleet(&connection, args.product.as_str()).await?;
+    let told: Vec<ReleaseStatus> = fleet
+        .products
+        .into_iter()
+        .filter(|found| found.product == args.product.as_str())
+        .flat_map(|found| found.releases)
+        .collect();
+    let mut rows: Vec<Row> = set
+        .releases(&args.product)
+        .filter_map(|(version, file)| Some(row(version, file.digest()?, &told)))
+        .collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row.counter));
+    args.output.print(&rows, |rows| {
+        output::table(
+            ["version", "counter", "digest", "published by", "at"],
+            rows.iter().map(|row| {
+                [
+                    row.version.to_string(),
+                    row.counter.map(|counter| counter.to_string()).unwrap_or_default(),
+                    row.digest.short(),
+                    row.published_by.clone(),
+                    row.published_at.clone(),
+                ]
+            }),
+        )
+    })
+}
+
+fn row(version: Version, digest: Digest, told: &[ReleaseStatus]) -> Row {
+    let told = told.iter().find(|one| one.digest == digest.to_string());
+    Row {
+        version,
+        digest,
+        counter: told.map(|one| one.counter),
+        published_by: told.map(|one| one.published_by.clone()).unwrap_or_default(),
+        published_at: told.map(|one| one.published_at.clone()).unwrap_or_default(),
+    }
+}
+
+pub(super) async fn show(context: &Context, args: Show) -> anyhow::Result<()> {
+    let connection = Connection::open(context).await?;
+    let role = Role::Release(args.product.clone());
+    let set = trust::newest(context, &connection, &[role]).await?;
+    let (release, digest) = document(&connection, &set, &args.product, &args.label).await?;
+    args.output.print(&release, |release| in_words(release, &digest))
+}
+
+/// The release document, if it is the one that the release keys signed.
+pub(super) async fn document(
+    connection: &Connection,
+    set: &TrustedSet,
+    product: &Product,
+    version: &Version,
+) -> anyhow::Result<(Release, Digest)> {
+    authority(set, &Role::Release(product.clone()))?;
+    let file = set.release(product, version).with_context(|| {
+        format!(
+            "{product} {version} is not published\n\
+             help: `refit release list {product}` shows what is"
+        )
+    })?;
+    let digest = file.digest().context("the release is signed without a SHA-256")?;
+    let bytes = content::fetch(connection, digest, file.length, Release::MAX_LENGTH).await?;
+    ensure!(file.fits(&bytes), "the server sent other bytes than were signed");
+    let release = Release::parse(&bytes)?;
+    ensure!(
+        release.product == *product && release.version == *version,
+        "the document of {product} {version} says that it is {} {}",
+        release.product,
+        release.version
+    );
+    Ok((release, digest))
+}
+
+fn in_words(release: &Release, digest: &Digest) -> String {
+    let plan = &release.plan;
+    let mut lines = vec![
+        format!("{} {} (counter {})", release.product, release.version, release.counter),
+        format!("digest    {digest}"),
+    ];
+    for (what, text) in [("goal    ", &plan.goal), ("owner   ", &plan.owner)] {
+        if !text.is_empty() {
+            lines.push(format!("{what}  {text}"));
+        }
+    }
+    lines.extend(release.links.iter().map(|link| format!("link      {link}")));
+    for (platform, packages) in &release.platforms {
+        for package in packages {
+            lines.push(format!(
+                "package   {} on {platform}, manifest {}",
+                package.name,
+                package.manifest.sha256.short()
+            ));
+        }
+    }
+    if !release.notes.is_empty() {
+        lines.push(format!("\n{}", release.notes.trim_end()));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,51 @@
+//! `refit release`: from a folder to a signed release, to the server, and from ring to ring.
+
+mod build;
+mod description;
+mod folder;
+mod list;
+mod promote;
+mod publish;
+mod sign;
+
+use crate::Context;
+
+/// Options of `refit release`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(clap::Subcommand)]
+enum Verb {
+    /// Make a release of a folder with a refit.toml.
+    #[command(after_help = "Example:\n  refit release build . --product payments --version 2.4.1")]
+    Build(build::Args),
+    /// Sign a built release with a release key of its product.
+    #[command(after_help = "Example:\n  refit release sign payments-2.4.1 --key build")]
+    Sign(sign::Args),
+    /// Upload a signed release.
+    #[command(after_help = "Example:\n  refit release publish payments-2.4.1")]
+    Publish(publish::Args),
+    /// The releases of a product, as its release keys signed them.
+    #[command(after_help = "Example:\n  refit release list payments")]
+    List(list::List),
+    /// One release: notes, plan, packages.
+    #[command(after_help = "Example:\n  refit release show payments 2.4.1")]
+    Show(list::Show),
+    /// Permit a release on a ring. The one that ran there becomes the one to go back to.
+    #[command(after_help = "Example:\n  refit release promote payments 2.4.1 --to pilot")]
+    Promote(promote::Args),
+}
+
+pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
+    match args.verb {
+        Verb::Build(args) => build::run(context, args),
+        Verb::Sign(args) => sign::run(context, args).await,
+        Verb::Publish(args) => publish::run(context, args).await,
+        Verb::List(args) => list::list(context, args).await,
+        Verb::Show(args) => list::show(context, args).await,
+        Verb::Promote(args) => promote::run(context, args).await,
+    }
+}

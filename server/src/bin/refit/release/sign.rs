@@ -1,0 +1,102 @@
+//! `refit release sign`: puts a release into the next file of its product's release role.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use refit_durable::file::{self, Access};
+use refit_proto::{
+    package::Release,
+    trust::{Authority, Role, Targets, Trusted, TrustedSet, edit::Draft, promotion},
+};
+
+use super::folder::{Checked, ReleaseFolder};
+use crate::{
+    Context,
+    connect::Connection,
+    output, signing,
+    trust::{self, authority},
+};
+
+/// Options of `refit release sign`.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// What `refit release build` made.
+    #[arg(value_name = "RELEASE_DIR")]
+    folder: PathBuf,
+    /// A release key of the product; else those kept here.
+    #[arg(long = "key", value_name = "KEY")]
+    keys: Vec<String>,
+    /// Build on the own copy of the metadata, and ask no server.
+    #[arg(long)]
+    offline: bool,
+}
+
+pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
+    let folder = ReleaseFolder::at(&args.folder);
+    let checked = folder.check()?;
+    let role = Role::Release(checked.release.product.clone());
+    let wanted = [role.clone()];
+    let set = if args.offline {
+        trust::load(context, &wanted)?
+    } else {
+        trust::newest(context, &Connection::open(context).await?, &wanted).await?
+    };
+    sign_on(context, &folder, &checked, &set, &args.keys)?;
+    output::line(&format!(
+        "signed {} {}\nnext: refit release publish {}",
+        checked.release.product,
+        checked.release.version,
+        args.folder.display()
+    ))
+}
+
+/// Signs a release into the version after the newest one, and stores that file beside it.
+pub(super) fn sign_on(
+    context: &Context,
+    folder: &ReleaseFolder,
+    checked: &Checked,
+    set: &TrustedSet,
+    keys: &[String],
+) -> anyhow::Result<()> {
+    let release = &checked.release;
+    let role = Role::Release(release.product.clone());
+    let (authority, held) = authority(set, &role)?;
+    let mut draft = draft(context, &role, held)?;
+    refuse_older(release, held)?;
+    draft.add_release(&release.version, &checked.document)?;
+    signing::show(&draft)?;
+    let bytes = signed(context, &draft, authority, keys)?;
+    Ok(file::write(&folder.signed(&release.product), &bytes, Access::Shared)?)
+}
+
+fn draft(context: &Context, role: &Role, held: Option<&Trusted<Targets>>) -> anyhow::Result<Draft> {
+    Ok(match held {
+        Some(held) => Draft::next(role.clone(), held.bytes(), context.now)?,
+        None => Draft::first(role.clone(), context.now)?,
+    })
+}
+
+fn signed(
+    context: &Context,
+    draft: &Draft,
+    authority: &Authority,
+    keys: &[String],
+) -> anyhow::Result<Vec<u8>> {
+    signing::sign(draft, &signing::keys(context, draft.role(), authority, keys)?)
+}
+
+/// A version that is published already is done; signing it again would publish nothing.
+fn refuse_older(release: &Release, held: Option<&Trusted<Targets>>) -> anyhow::Result<()> {
+    let path = promotion::release_path(&release.product, &release.version);
+    match held.and_then(|held| held.targets.get(&path)) {
+        Some(file) if file.fits(&release.to_bytes()) => bail!(
+            "{} {} is published already, with the same bytes\n\
+             help: promote it: `refit release promote {} {} --to RING`",
+            release.product,
+            release.version,
+            release.product,
+            release.version
+        ),
+        Some(_) | None => Ok(()),
+    }
+}

@@ -1,0 +1,77 @@
+//! Signs drafts: shows in words what changes, picks the keys, and refuses to sign with too few of them.
+
+use anyhow::{bail, ensure};
+use refit_proto::trust::{Authority, LocalKey, PublicKey, Role, Signer, edit::Draft};
+
+use crate::{Context, key, output};
+
+/// Prints in words what signing would change.
+pub(crate) fn show(draft: &Draft) -> anyhow::Result<()> {
+    output::line(&draft.describe()?.join("\n"))
+}
+
+/// The keys for a role: those that were named, or those of its keys that are kept here; as many as the
+/// threshold needs.
+pub(crate) fn keys(
+    context: &Context,
+    role: &Role,
+    authority: &Authority,
+    named: &[String],
+) -> anyhow::Result<Vec<LocalKey>> {
+    let may_sign = |key: &PublicKey| authority.ids.contains(&key.id());
+    if named.is_empty() {
+        return enough(role, key::at_hand(context, may_sign)?, authority.threshold);
+    }
+    let mut keys = Vec::new();
+    for word in named {
+        let key = key::private(context, role, word)?;
+        ensure!(
+            may_sign(key.public()),
+            "key {word} ({}) does not sign for {role}\n\
+             help: `refit trust status` shows whose keys do",
+            key.public().id().short()
+        );
+        keys.push(key);
+    }
+    enough(role, keys, authority.threshold)
+}
+
+/// As many keys as the threshold needs.
+pub(crate) fn enough(
+    role: &Role,
+    mut keys: Vec<LocalKey>,
+    threshold: u64,
+) -> anyhow::Result<Vec<LocalKey>> {
+    keys.sort_by_key(|key| key.public().id());
+    keys.dedup_by_key(|key| key.public().id());
+    if (keys.len() as u64) < threshold {
+        bail!(
+            "{role} needs {threshold} signatures, and {} of its keys are at hand\n\
+             help: name keys with --key; where a ring is signed by the server's gate key alone, \
+             the server signs",
+            keys.len()
+        );
+    }
+    keys.truncate(usize::try_from(threshold).unwrap_or(usize::MAX));
+    Ok(keys)
+}
+
+/// Signs with each key.
+pub(crate) fn sign(draft: &Draft, keys: &[LocalKey]) -> anyhow::Result<Vec<u8>> {
+    let signers: Vec<&dyn Signer> = keys.iter().map(|key| key as &dyn Signer).collect();
+    Ok(draft.sign(&signers)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_counts_once_however_often_it_is_named() {
+        let key = |seed| LocalKey::from_seed(&[seed; 32]);
+        assert!(enough(&Role::Policy, vec![key(1), key(1)], 2).is_err());
+        assert!(enough(&Role::Policy, vec![], 1).is_err());
+        assert_eq!(enough(&Role::Policy, vec![key(1), key(2), key(1)], 2).unwrap().len(), 2);
+        assert_eq!(enough(&Role::Policy, vec![key(1), key(2)], 1).unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,109 @@
+//! `refit trust`: the offline roles (root and targets), who may sign what, and the own copy of the
+//! metadata by which everything that comes from a server is judged.
+
+mod adopt;
+mod delegate;
+mod init;
+mod own;
+mod push;
+mod refresh;
+mod renew;
+mod status;
+
+use std::collections::BTreeMap;
+
+use anyhow::ensure;
+use refit_proto::trust::Role;
+
+pub(crate) use self::{
+    own::{OwnCopy, own_root_digest},
+    refresh::{authority, load, newest, refresh},
+};
+use crate::Context;
+
+/// Options of `refit trust`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(clap::Subcommand)]
+enum Verb {
+    /// Make the first root and the first targets, from keys made here.
+    #[command(after_help = "Examples:
+  refit trust init --root-key alice --targets-key alice --from-server
+  refit trust init --root-key alice --root-key bob.pub.json --threshold root=2 \\
+      --targets-key alice --server-keys server-keys.json")]
+    Init(init::Args),
+    /// Take the first root that somebody handed over, instead of making one.
+    #[command(after_help = "Examples:
+  refit trust adopt 1.root.json
+  refit trust adopt 3f0a...   (the SHA-256 that `refit trust status` shows to whoever has it)")]
+    Adopt(adopt::Args),
+    /// Say whose keys sign the releases, rings and policy of a product.
+    #[command(after_help = "Example:
+  refit trust delegate --product payments --release-key build.pub.json \\
+      --ring pilot=gate --ring early=alice --ring broad=alice,gate \\
+      --threshold ring.payments.broad=2 --policy-key alice")]
+    Delegate(delegate::Args),
+    /// Sign a role's file again, as it is, before it expires.
+    #[command(after_help = "Example:\n  refit trust renew targets")]
+    Renew(renew::Args),
+    /// Send what was made here and the server lacks.
+    #[command(after_help = "Example:\n  refit trust push")]
+    Push(push::Args),
+    /// Every role: version, expiry, keys, and what to do next.
+    #[command(after_help = "Example:\n  refit trust status --output json")]
+    Status(status::Args),
+}
+
+pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
+    match args.verb {
+        Verb::Init(args) => init::run(context, args).await,
+        Verb::Adopt(args) => adopt::run(context, args).await,
+        Verb::Delegate(args) => delegate::run(context, args).await,
+        Verb::Renew(args) => renew::run(context, args).await,
+        Verb::Push(args) => push::run(context, args).await,
+        Verb::Status(args) => status::run(context, args).await,
+    }
+}
+
+/// Thresholds that were given; a role without one has threshold 1.
+#[derive(Debug, Default)]
+struct Thresholds(BTreeMap<Role, u64>);
+
+impl Thresholds {
+    /// Collects what stood on the command line.
+    fn new(given: &[(Role, u64)]) -> anyhow::Result<Thresholds> {
+        let mut thresholds = BTreeMap::new();
+        for (role, threshold) in given {
+            let before = thresholds.insert(role.clone(), *threshold);
+            ensure!(before.is_none(), "the threshold of {role} is given twice");
+        }
+        Ok(Thresholds(thresholds))
+    }
+
+    fn take(&mut self, role: &Role) -> u64 {
+        self.0.remove(role).unwrap_or(1)
+    }
+
+    /// Refuses thresholds that were not for any role of this command.
+    fn finish(self) -> anyhow::Result<()> {
+        let left: Vec<_> = self.0.keys().map(ToString::to_string).collect();
+        ensure!(
+            left.is_empty(),
+            "a threshold is given for {}, which this command does not touch",
+            left.join(", ")
+        );
+        Ok(())
+    }
+}
+
+/// `ROLE=N`.
+fn threshold(text: &str) -> Result<(Role, u64), String> {
+    let (role, number) = text.split_once('=').ok_or("write it as ROLE=N, for example root=2")?;
+    let role = Role::parse(role).map_err(|e| e.to_string())?;
+    let number = number.parse().map_err(|_| format!("{number:?} is not a number"))?;
+    Ok((role, number))
+}

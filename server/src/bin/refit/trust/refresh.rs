@@ -1,0 +1,99 @@
+//! Brings the own copy up to date, file by file, each verified from the own root before it is kept. The
+//! server carries the bytes; it vouches for nothing.
+
+use anyhow::{Context as _, bail};
+use refit_proto::{
+    trust::{Authority, Next, Refresh, Request, Role, Targets, Trusted, TrustedSet},
+    wire::GetMetadataRequest,
+};
+use tonic::Code;
+
+use super::OwnCopy;
+use crate::{Context, connect::Connection, failure::refused};
+
+/// The newest metadata with these delegated roles; `None` where the server holds none at all.
+pub(crate) async fn refresh(
+    context: &Context,
+    connection: &Connection,
+    wanted: &[Role],
+) -> anyhow::Result<Option<TrustedSet>> {
+    let own = OwnCopy::of(context);
+    let stored = own.stored()?;
+    let never_seen = !stored.contains_key(&Role::Timestamp);
+    let mut refresh = Refresh::start(stored, wanted, context.now)?;
+    while let Next::Fetch(request) = refresh.next()? {
+        match fetch(connection, &request).await? {
+            Some(bytes) => {
+                for write in refresh.supply(&bytes)? {
+                    own.apply(&write)?;
+                }
+            }
+            None if request.role == Role::Timestamp && never_seen => return Ok(None),
+            None => refresh.absent()?,
+        }
+    }
+    Ok(Some(refresh.into_set()?))
+}
+
+/// The newest metadata, which has to be there.
+pub(crate) async fn newest(
+    context: &Context,
+    connection: &Connection,
+    wanted: &[Role],
+) -> anyhow::Result<TrustedSet> {
+    refresh(context, connection, wanted)
+        .await?
+        .context("the server holds no metadata yet\nhelp: send the first: `refit trust push`")
+}
+
+/// The newest metadata with every role that targets delegates to.
+pub(super) async fn everything(
+    context: &Context,
+    connection: &Connection,
+) -> anyhow::Result<Option<TrustedSet>> {
+    let Some(set) = refresh(context, connection, &[]).await? else { return Ok(None) };
+    let all: Vec<Role> = set.targets().delegations.iter().map(|one| one.role.clone()).collect();
+    refresh(context, connection, &all).await
+}
+
+/// The newest file that is kept here, without asking anyone.
+pub(crate) fn load(context: &Context, wanted: &[Role]) -> anyhow::Result<TrustedSet> {
+    TrustedSet::load(&OwnCopy::of(context).stored()?, wanted).context(
+        "the own copy of the metadata is not whole\nhelp: run it once with the server in reach",
+    )
+}
+
+async fn fetch(connection: &Connection, request: &Request) -> anyhow::Result<Option<Vec<u8>>> {
+    let wire = GetMetadataRequest {
+        role: request.role.to_string(),
+        version: request.version.unwrap_or(0),
+    };
+    match connection.repository().get_metadata(wire).await {
+        Ok(reply) => Ok(Some(reply.into_inner().file)),
+        Err(status) if status.code() == Code::NotFound => Ok(None),
+        Err(status) => Err(refused(format!("fetch the metadata of {}", request.role))(status)),
+    }
+}
+
+/// Who may sign for a delegated role, and its newest file, if one was published.
+///
+/// # Errors
+/// If nobody may, or the file that the snapshot lists can't be trusted.
+pub(crate) fn authority<'a>(
+    set: &'a TrustedSet,
+    role: &Role,
+) -> anyhow::Result<(&'a Authority, Option<&'a Trusted<Targets>>)> {
+    if let Some(error) = set.refused(role) {
+        bail!("the newest {role} can't be trusted: {error}");
+    }
+    let delegation = set.targets().delegation(role).with_context(|| {
+        format!("nobody may sign for {role}\nhelp: name its keys: `refit trust delegate`")
+    })?;
+    Ok((&delegation.authority, set.delegated(role)))
+}
+
+/// Fetches the server's first root, of which nothing is known yet.
+pub(super) async fn first_root(connection: &Connection) -> anyhow::Result<Vec<u8>> {
+    let request = Request { role: Role::Root, version: Some(1), max_length: u64::MAX, pin: None };
+    fetch(connection, &request).await?.context("the server holds no root yet")
+}
