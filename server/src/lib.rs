@@ -1,6 +1,7 @@
 //! Refit's server as a library, so that its parts can be tested without a process.
 
 pub mod access;
+pub mod audit;
 pub mod ca;
 pub mod clock;
 pub mod content;
@@ -13,4 +14,5 @@ pub mod reports;
 pub mod rollout;
 pub mod settings;
 pub mod status;
+pub mod store;
 pub mod tls;
