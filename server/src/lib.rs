@@ -16,3 +16,4 @@ pub mod settings;
 pub mod status;
 pub mod store;
 pub mod tls;
+pub mod web;

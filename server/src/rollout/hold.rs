@@ -207,10 +207,10 @@ fn are(hosts: u64) -> String {
 fn halt_text(reason: HaltReason) -> String {
     match reason {
         HaltReason::Count { failed, allowed } => {
-            format!("halted: {failed} failed, and {allowed} halt the rollout")
+            format!("{failed} failed; the limit is {allowed}")
         }
         HaltReason::Share { failed, total, percent } => {
-            format!("halted: {failed} of {total} failed, and {percent} % halt the rollout")
+            format!("{failed} of {total} failed; the limit is {percent} %")
         }
     }
 }
