@@ -1,6 +1,10 @@
-//! What touches the machine: files, content, space, backups, installing. Each module decides how one
-//! thing is done safely; when it is done is decided in [`crate::update`].
+//! What touches the machine: files, content, space, backups, installing, services, health, hooks. Each
+//! module decides how one thing is done safely; when it is done is decided in [`crate::update`].
 
 pub mod files;
+pub mod health;
+pub mod hook;
+pub mod process;
 #[cfg(test)]
 pub(crate) mod recording;
+pub mod service;

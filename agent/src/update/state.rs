@@ -478,21 +478,21 @@ impl Update {
                 }
             }
             (Quiescing { change }, Event::Resumed { .. }) => match one_more_start(change) {
-                Ok(change) => Quiescing { change },
-                Err((change, failure)) => start_again(change, failure),
+                (change, None) => Quiescing { change },
+                (change, Some(failure)) => start_again(change, failure),
             },
             (Sealing { change }, Event::Resumed { .. }) => match one_more_start(change) {
-                Ok(change) => Sealing { change },
-                Err((change, failure)) => start_again(change, failure),
+                (change, None) => Sealing { change },
+                (change, Some(failure)) => start_again(change, failure),
             },
             (Switching { change, sealed }, Event::Resumed { .. }) => match one_more_start(change) {
-                Ok(change) => Switching { change, sealed },
-                Err((change, failure)) => go_back(change, sealed, failure),
+                (change, None) => Switching { change, sealed },
+                (change, Some(failure)) => go_back(change, sealed, failure),
             },
             (Probation { change, sealed, probation }, Event::Resumed { .. }) => {
                 match one_more_start(change) {
-                    Ok(change) => Probation { change, sealed, probation },
-                    Err((change, failure)) => go_back(change, sealed, failure),
+                    (change, None) => Probation { change, sealed, probation },
+                    (change, Some(failure)) => go_back(change, sealed, failure),
                 }
             }
             (
@@ -580,15 +580,15 @@ fn stuck(change: Change, failure: Failure, rollback: Option<Failure>) -> Update 
     finished(attempt, Some(lease), Outcome::Stuck { failure, rollback, backup })
 }
 
-/// Counts a start of the agent in the middle of a change; a failure if there were too many.
-fn one_more_start(change: Change) -> Result<Change, (Change, Failure)> {
+/// Counts a start of the agent in the middle of a change, and says whether there were too many.
+fn one_more_start(change: Change) -> (Change, Option<Failure>) {
     let starts = change.starts.saturating_add(1);
     let change = Change { starts, ..change };
     if starts <= MOST_STARTS {
-        return Ok(change);
+        return (change, None);
     }
     let text = format!("the agent was started {starts} times during this update");
-    Err((change, Failure::new(Cause::Interrupted, text)))
+    (change, Some(Failure::new(Cause::Interrupted, text)))
 }
 
 fn ask_again(change: Change, sealed: SealedBackup, from: BootId, asked: u32) -> Update {
