@@ -208,3 +208,32 @@ fn a_missing_or_refused_role_closes_and_says_which() {
         assert!(denied.to_string().contains(missing), "{missing}: {denied}");
     }
 }
+
+/// Targets of the offline keys that delegate less to a role than it could sign.
+fn narrow(repository: &mut TestRepository, name: &str, pattern: &str) {
+    let mut version = 0;
+    let file = amend(&repository.held[&Role::Targets], &Role::Targets, &["targets"], |file| {
+        version = file["version"].as_u64().unwrap() + 1;
+        file["version"] = json!(version);
+        let roles = file["delegations"]["roles"].as_array_mut().unwrap();
+        let role = roles.iter_mut().find(|role| role["name"] == name).unwrap();
+        role["paths"] = json!([pattern]);
+    });
+    repository.plant(&Role::Targets, version, file);
+}
+
+#[test]
+fn a_role_is_followed_no_further_than_it_was_delegated() {
+    let mut repository = TestRepository::with_payments();
+    narrow(&mut repository, "release.payments", "releases/payments/2.*");
+    let permission = permitted(&repository).unwrap();
+    assert!(matches!(permission.closed[..], [Closed::NotReleased { .. }]));
+
+    let mut repository = TestRepository::with_payments();
+    narrow(&mut repository, "ring.payments.pilot", "rings/payments/pilot/2.*");
+    assert!(matches!(permitted(&repository), Err(Denied::Unusable { .. })));
+
+    let mut repository = TestRepository::with_payments();
+    narrow(&mut repository, "policy", "policy/labels.json");
+    assert!(matches!(permitted(&repository), Err(Denied::NoPolicy(_))));
+}

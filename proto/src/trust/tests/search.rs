@@ -129,6 +129,18 @@ fn a_terminating_delegation_ends_the_search() {
 }
 
 #[test]
+fn a_terminating_delegation_ends_the_search_also_for_those_still_waiting() {
+    let inner = delegations(&[delegation("a-a", &["x"], true)], &["a-a"]);
+    let graph =
+        Graph::new(&[delegation("a", &["*"], false), delegation("b", &["*"], false)], &["a", "b"])
+            .role("a", &[], Some(inner))
+            .role("a-a", &[], None)
+            .role("b", &[("x", "from b"), ("y", "y")], None);
+    assert_eq!(graph.find("x"), (None, vec!["a".into(), "a-a".into()]));
+    assert_eq!(graph.find("y").0, digest("y"));
+}
+
+#[test]
 fn a_cycle_of_delegations_ends() {
     let to_b = delegations(&[delegation("b", &["*"], false)], &["b"]);
     let to_a = delegations(&[delegation("a", &["*"], false)], &["a"]);

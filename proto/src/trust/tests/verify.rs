@@ -326,6 +326,30 @@ fn a_release_role_lists_at_most_100_releases() {
 }
 
 #[test]
+fn a_role_that_signs_foreign_or_unsafe_paths_is_refused_whole() {
+    let repository = TestRepository::with_payments();
+    let releases = role("release.payments");
+    for path in [
+        "policy/payments.json",
+        "releases/search/1.0.json",
+        "rings/payments/pilot/1.0.json",
+        "releases/payments/a/1.0.json",
+        "releases/payments/..",
+        "releases/payments/a b",
+        "/releases/payments/1.0.json",
+    ] {
+        let file = amend(&repository.held[&releases], &releases, &["release.payments"], |file| {
+            let target = file["targets"]["releases/payments/1.0.json"].clone();
+            file["targets"][path] = target;
+        });
+        let signers = authority(&["release.payments"], 1);
+        let expected = Expected { role: &releases, authority: &signers, pin: None };
+        let read = verify::<Targets>(&file, expected);
+        assert!(matches!(read, Err(TrustError::Malformed { .. })), "{path}");
+    }
+}
+
+#[test]
 fn a_role_has_at_most_64_keys() {
     let fill = |count: usize| {
         let ids: Vec<String> =
