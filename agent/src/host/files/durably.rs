@@ -144,7 +144,7 @@ pub fn read_file(files: &dyn Files, path: &Path, limit: u64) -> Result<Vec<u8>, 
 pub fn copy(
     files: &dyn Files,
     from: &Path,
-    to: Option<(&Path, &mut dyn Writing)>,
+    to: Option<(&Path, &mut (dyn Writing + 'static))>,
     limit: u64,
 ) -> Result<(Digest, u64), FileError> {
     let mut source = files.open(from)?.take(limit);
