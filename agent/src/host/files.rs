@@ -21,8 +21,8 @@ mod real;
 mod real_tests;
 
 pub use durably::{
-    copy, create_dirs, exists, file_system, nearest, read_file, remove_tree, replace_link,
-    sync_parent, write_file,
+    copy, create_dirs, exists, file_system, nearest, read_file, remove_if_empty, remove_tree,
+    remove_unfinished, replace_link, sync_parent, write_file,
 };
 pub use real::RealFiles;
 

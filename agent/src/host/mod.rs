@@ -2,10 +2,13 @@
 //! module decides how one thing is done safely; when it is done is decided in [`crate::update`].
 
 pub mod content;
+pub mod documents;
 pub mod files;
 pub mod health;
 pub mod hook;
+pub mod preflight;
 pub mod process;
 #[cfg(test)]
 pub(crate) mod recording;
 pub mod service;
+pub mod tree;

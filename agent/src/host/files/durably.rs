@@ -87,6 +87,14 @@ fn beside(place: &Path) -> PathBuf {
     place.with_file_name(name)
 }
 
+/// Removes what a crash may have left beside `place` when something was about to be put there.
+///
+/// # Errors
+/// If the system refuses.
+pub fn remove_unfinished(files: &dyn Files, place: &Path) -> Result<(), FileError> {
+    remove_tree(files, &beside(place)).map(drop)
+}
+
 /// Puts these bytes at `place`, over whatever file or link was there.
 ///
 /// # Errors
@@ -179,6 +187,18 @@ pub fn remove_tree(files: &dyn Files, path: &Path) -> Result<bool, FileError> {
     }
     sync_parent(files, path)?;
     Ok(true)
+}
+
+/// Removes a folder if it is there and empty.
+///
+/// # Errors
+/// If the system refuses.
+pub fn remove_if_empty(files: &dyn Files, path: &Path) -> Result<(), FileError> {
+    if exists(files, path)? && files.list(path)?.is_empty() {
+        files.remove_dir(path)?;
+        sync_parent(files, path)?;
+    }
+    Ok(())
 }
 
 fn remove_below(files: &dyn Files, path: &Path) -> Result<bool, FileError> {
