@@ -8,6 +8,7 @@ pub mod host;
 pub mod identity;
 pub mod journal;
 pub mod link;
+pub mod outbox;
 pub mod settings;
 pub mod trusted;
 pub mod unit;
