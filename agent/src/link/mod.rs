@@ -6,15 +6,23 @@
 mod call;
 mod content;
 mod enroll;
+mod leave;
+mod orders;
+mod pace;
 mod renew;
 mod server;
+mod sync;
 pub mod tls;
 
 pub use call::{CallError, Trouble};
 pub use content::Download;
 pub use enroll::{EnrollError, enroll, fetch_first_root};
+pub use leave::ask_leave;
+pub use orders::{Offer, Order, Orders, Wanted};
+pub use pace::Pace;
 pub use renew::{RenewError, is_due, renew};
 pub use server::Server;
+pub use sync::{Calls, Sync};
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,0 +1,55 @@
+//! The leave to begin: asked for at the end of Waiting, and counted from the moment of asking. Without it
+//! no host begins, so after a pause none begins later than one lease.
+
+use std::time::Duration;
+
+use refit_proto::wire::{LeaseRequest, lease_reply::Answer};
+
+use super::{
+    CallError, Server,
+    call::{self, within},
+};
+use crate::{
+    clock::Clock,
+    update::{Attempt, Cause, Failure, Lease, LeaseId},
+};
+
+/// The longest lease that a host takes, whatever the server says: a pause must be felt within the hour.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// Asks for the leave to begin.
+///
+/// # Errors
+/// Why the host must not begin now.
+pub async fn ask_leave(
+    server: &Server,
+    attempt: &Attempt,
+    clock: &Clock,
+) -> Result<Lease, Failure> {
+    // Before the request is sent, so that a slow answer never lengthens the lease.
+    let asked = clock.moment();
+    let request = LeaseRequest {
+        product: attempt.product.to_string(),
+        rollout_id: attempt.rollout.clone(),
+        attempt: attempt.number,
+        digest: attempt.release.digest.as_bytes().to_vec(),
+    };
+    let reply = within(call::SMALL, server.agent().request_lease(request)).await;
+    match reply.map_err(|error| away(&error))?.answer {
+        Some(Answer::Lease(lease)) => {
+            let id = LeaseId::parse(&lease.id)
+                .map_err(|error| Failure::new(Cause::ServerAway, error.to_string()))?;
+            let lasts = Duration::from_secs(lease.seconds.into()).min(LONGEST);
+            Ok(Lease { id, asked, lasts })
+        }
+        Some(Answer::Hold(hold)) => {
+            let text = format!("the server gives no lease: {} ({})", hold.text, hold.reason);
+            Err(Failure::new(Cause::LeaseDenied, text))
+        }
+        None => Err(Failure::new(Cause::LeaseDenied, "the server's answer is of a later protocol")),
+    }
+}
+
+fn away(error: &CallError) -> Failure {
+    Failure::new(Cause::ServerAway, format!("the server gives no lease: {error}"))
+}
