@@ -56,6 +56,9 @@ pub struct Opened {
     /// The store that was there was damaged and is now here, whole as it was found; `store` is empty.
     /// To be reported, and the content rebuilt from the truth.
     pub set_aside: Option<PathBuf>,
+    /// Commits were acknowledged here, and the store is gone: removed by somebody, or lost by the file
+    /// system. `store` is empty. To be reported, and the content rebuilt from the truth.
+    pub lost: bool,
     /// The shortcut that sled keeps for a quick start was damaged and has been rebuilt from the log.
     /// Everything acknowledged is there; to be reported, since a disk that damages one file damages more.
     pub repaired: bool,

@@ -210,6 +210,23 @@ fn damage_is_reported_also_if_the_start_that_found_it_was_cut_short() {
 }
 
 #[test]
+fn a_store_that_is_gone_is_not_taken_for_a_first_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path());
+    assert!(first.created && !first.lost);
+    drop(first);
+    assert!(!open(dir.path()).lost);
+    fs::remove_dir_all(sled(dir.path())).unwrap();
+    assert!(!open(dir.path()).lost, "nothing was acknowledged");
+    put(&open(dir.path()).store, b"key", b"value");
+    fs::remove_dir_all(sled(dir.path())).unwrap();
+    let opened = open(dir.path());
+    assert!(opened.created && opened.lost && opened.set_aside.is_none());
+    drop(opened);
+    assert!(!open(dir.path()).lost, "told once");
+}
+
+#[test]
 fn a_first_start_that_was_cut_short_leaves_no_damage() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("sled.creating")).unwrap();

@@ -58,6 +58,7 @@ pub(super) fn open(options: Options) -> Result<Opened, StoreError> {
             .filter(|path| found.set_aside.as_ref() != Some(path))
             .collect(),
         set_aside: found.set_aside,
+        lost: found.lost,
         repaired: found.repaired,
     })
 }
@@ -66,6 +67,7 @@ struct Found {
     running: Running,
     created: bool,
     set_aside: Option<PathBuf>,
+    lost: bool,
     repaired: bool,
 }
 
@@ -73,20 +75,27 @@ fn find(options: &Options, earlier_damage: &[PathBuf]) -> Result<Found, Trouble>
     let dir = &options.dir;
     let place = engine_dir(dir);
     if !place.exists() {
+        let acknowledged = engine::acknowledged_commits(&acknowledged(dir))?;
         put_new(dir)?;
         let (running, repaired) = open_existing(options)?;
         // Without a store but with a damaged one, an earlier start was cut short between the two
         // renames of `set_aside`, and nobody has been told yet.
         let set_aside = earlier_damage.last().cloned();
-        return Ok(Found { running, created: true, set_aside, repaired });
+        let lost = acknowledged > 0 && set_aside.is_none();
+        if lost {
+            tracing::error!(path = %place.display(), acknowledged, "the store is gone");
+        }
+        return Ok(Found { running, created: true, set_aside, lost, repaired });
     }
     match open_existing(options) {
-        Ok((running, repaired)) => Ok(Found { running, created: false, set_aside: None, repaired }),
+        Ok((running, repaired)) => {
+            Ok(Found { running, created: false, set_aside: None, lost: false, repaired })
+        }
         Err(Trouble::Damaged(what)) => {
             let set_aside = set_aside(options)?;
             tracing::error!(path = %set_aside.display(), what, "a damaged store has been set aside");
             let (running, repaired) = open_existing(options)?;
-            Ok(Found { running, created: true, set_aside: Some(set_aside), repaired })
+            Ok(Found { running, created: true, set_aside: Some(set_aside), lost: false, repaired })
         }
         Err(trouble) => Err(trouble),
     }
