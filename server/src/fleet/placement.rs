@@ -33,8 +33,11 @@ pub struct Placement {
     pub phase: Option<Phase>,
     /// The rollout that `attempt` counts for.
     pub attempted: Option<RolloutId>,
-    /// How often the host was admitted by `attempted`.
+    /// The host's newest attempt at that rollout, from 1. A host that was lost, or whose lease ran out, goes
+    /// on with the same one.
     pub attempt: u32,
+    /// The host has said how that attempt ended.
+    pub attempt_ended: bool,
     /// Counter of the newest report that is folded in. An older one changes nothing.
     pub seq: u64,
     /// How the product is, as the host says.
@@ -77,6 +80,7 @@ impl Placement {
             phase: None,
             attempted: None,
             attempt: 0,
+            attempt_ended: false,
             seq: 0,
             health: Health::Unknown,
             failure: None,
@@ -87,6 +91,15 @@ impl Placement {
             ahead: false,
             changed_at: now,
             last_report_at: None,
+        }
+    }
+
+    /// Which attempt at this rollout comes next, or goes on.
+    pub fn next_attempt(&self, rollout: &RolloutId) -> u32 {
+        match (&self.attempted, self.attempt_ended) {
+            (Some(attempted), true) if attempted == rollout => self.attempt.saturating_add(1),
+            (Some(attempted), false) if attempted == rollout => self.attempt,
+            (Some(_) | None, _) => 1,
         }
     }
 

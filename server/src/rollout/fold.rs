@@ -221,34 +221,41 @@ fn end_attempt(
 ) {
     let Some(attempt) = &report.attempt else { return };
     let Some(failure) = ending(report, attempt) else { return };
+    let number = after.attempt;
     let flying = after
         .flight
-        .take_if(|flight| flight.rollout == attempt.rollout && after.attempt == attempt.number);
+        .take_if(|flight| flight.rollout == attempt.rollout && number == attempt.number);
     let (id, count) = match (&flying, rollout) {
         (Some(flight), _) => (flight.rollout.clone(), flight.count),
         // It ended without leave: refused before it asked for one, or its leave had been taken back.
-        (None, Some(rollout)) if rollout.id == attempt.rollout && is_next(after, attempt) => {
+        (None, Some(rollout))
+            if rollout.id == attempt.rollout
+                && after.next_attempt(&rollout.id) == attempt.number =>
+        {
             (rollout.id.clone(), rollout.count)
         }
+        // Told before, or of a rollout that nobody counts any more.
         (None, _) => return,
     };
+    let known = flying.is_none() && given_up(after, &id);
     after.attempted = Some(id.clone());
     after.attempt = attempt.number;
+    after.attempt_ended = true;
     if let Some(kind) = failure
+        && !known
         && brake::counts(kind, report.failure.as_ref())
     {
         count_failure(after, id, count, kind, now);
     }
 }
 
-/// An attempt that was not told about yet: the one after those that were admitted. The last admitted one
-/// has been told about, or was given up as silent or late and is counted as that.
-fn is_next(placement: &Placement, attempt: &Attempt) -> bool {
-    let admitted = match &placement.attempted {
-        Some(rollout) if *rollout == attempt.rollout => placement.attempt,
-        Some(_) | None => 0,
-    };
-    attempt.number == admitted.saturating_add(1)
+/// The attempt was counted as late or lost when its leave was taken back, in this count or the one
+/// before a resume: how it ended is no second failure.
+fn given_up(placement: &Placement, rollout: &RolloutId) -> bool {
+    placement.failed.as_ref().is_some_and(|failed| {
+        failed.rollout == *rollout
+            && matches!(failed.kind, FailureKind::TimedOut | FailureKind::LostAfterStart)
+    })
 }
 
 /// One failure for each host and count, and it stays: a limit that was once reached is never unreached.

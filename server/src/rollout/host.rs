@@ -169,24 +169,11 @@ fn wave_is_full(plan: &RingPlan, rollout: &Rollout, placement: &Placement) -> Op
 fn offer(rollout: &Rollout, release: ReleaseId, placement: &Placement) -> Offer {
     Offer {
         rollout: rollout.id.clone(),
-        attempt: next_attempt(rollout, placement),
+        attempt: placement.next_attempt(&rollout.id),
         ring: rollout.id.ring().clone(),
         release,
         rollback: rollout.direction == Direction::Rollback,
     }
-}
-
-/// Which try comes next, or goes on.
-fn next_attempt(rollout: &Rollout, placement: &Placement) -> u32 {
-    let admitted = match &placement.attempted {
-        Some(id) if *id == rollout.id => placement.attempt,
-        Some(_) | None => 0,
-    };
-    let goes_on = match &placement.flight {
-        Some(flight) => flight.rollout == rollout.id,
-        None => under_way(placement) && admitted > 0,
-    };
-    if goes_on { admitted } else { admitted.saturating_add(1) }
 }
 
 impl From<Offer> for wire::Offer {

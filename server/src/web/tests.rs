@@ -323,3 +323,24 @@ async fn the_page_listens_on_loopback_only() {
     }
     assert!(bind("127.0.0.1:0".parse().unwrap()).await.is_ok());
 }
+
+#[tokio::test]
+async fn it_answers_over_a_socket_and_ends_when_told() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let ended = async {
+        stopped.await.ok();
+    };
+    let server = tokio::spawn(serve(listener, Arc::new(Fleet::default()), ended));
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("ready\n"), "{answer}");
+    stop.send(()).unwrap();
+    server.await.unwrap().unwrap();
+}

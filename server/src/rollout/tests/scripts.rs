@@ -250,7 +250,40 @@ fn a_lease_that_ran_out_unused_is_given_back() {
          b asks -> at-capacity
          a waits
          b asks -> lease 600s
-         a asks -> at-capacity",
+         a -> offer 1.1 #1
+         a asks -> at-capacity
+         b commits
+         a asks -> lease 600s
+         a commits
+         a -> up to date",
+    );
+}
+
+#[test]
+fn a_host_goes_on_with_its_attempt_until_that_has_ended() {
+    check(
+        "ring pilot hosts=a,b failures=3 limit=1200
+         promote 1.1 to pilot
+         a asks -> lease 600s
+         a begins
+         +20m
+         counts pilot -> 1 waiting, 1 failed
+         a -> offer 1.1 #1
+         a rolls back
+         counts pilot -> 1 waiting, 1 failed
+         a -> quarantined",
+    );
+    check(
+        "ring pilot hosts=a,b limit=1200
+         promote 1.1 to pilot
+         a asks -> lease 600s
+         a begins
+         +20m
+         pilot -> halted
+         resume pilot
+         a rolls back
+         pilot -> running: hosts-not-ready
+         counts pilot -> 1 waiting, 1 quarantined",
     );
 }
 
