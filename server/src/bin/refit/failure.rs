@@ -3,27 +3,24 @@
 use tonic::{Code, Status};
 
 /// The failure and its causes, one a line, then what to do about it. A cause that its error has already
-/// told is not told twice.
+/// told is not told twice, and of several remedies the outermost knows best.
 pub(crate) fn in_words(error: &anyhow::Error) -> String {
     let mut told: Vec<String> = Vec::new();
-    let mut remedies: Vec<String> = Vec::new();
+    let mut remedy: Option<String> = None;
     for cause in error.chain() {
         let text = cause.to_string();
-        let (help, body): (Vec<&str>, Vec<&str>) =
-            text.lines().partition(|line| line.starts_with("help: "));
-        let body = body.join("\n");
+        let (body, help) = match text.split_once("\nhelp: ") {
+            Some((body, help)) => (body.to_owned(), Some(help.trim_end().to_owned())),
+            None => (text, None),
+        };
         if !body.is_empty() && !told.iter().any(|before| before.contains(&body)) {
             told.push(body);
         }
-        for remedy in help {
-            if !remedies.iter().any(|before| before == remedy) {
-                remedies.push(remedy.to_owned());
-            }
-        }
+        remedy = remedy.or(help);
     }
     let mut lines = vec![format!("error: {}", told.first().map_or("", String::as_str))];
     lines.extend(told.iter().skip(1).map(|cause| format!("  because {cause}")));
-    lines.extend(remedies);
+    lines.extend(remedy.map(|help| format!("help: {help}")));
     lines.join("\n")
 }
 

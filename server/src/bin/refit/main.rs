@@ -5,6 +5,7 @@
 mod apply;
 mod audit;
 mod confirm;
+mod conflict;
 mod connect;
 mod content;
 mod duration;

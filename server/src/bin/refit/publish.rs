@@ -1,15 +1,21 @@
-//! Hands signed files to the server, which takes all or none, and decides what to do where somebody else
-//! was faster. The decision is pure: it can be read in one place and tested without a server.
+//! Hands signed files to the server, which takes all or none, and makes a change again on what somebody
+//! else published meanwhile, where `conflict` says so.
 
+use anyhow::bail;
 use prost::Message as _;
 use refit_proto::{
-    package::FileRef,
-    trust::Targets,
+    trust::{Role, TrustedSet},
     wire::{Conflict, MetadataFile, PushMetadataReply, PushMetadataRequest},
 };
 use tonic::{Code, Status};
 
-use crate::{connect::Connection, failure::refused};
+use crate::{
+    Context,
+    conflict::{After, Situation, after_conflict},
+    connect::Connection,
+    failure::refused,
+    output, trust,
+};
 
 /// What became of a push.
 pub(crate) enum Pushed {
@@ -62,162 +68,74 @@ impl Told {
     }
 }
 
-/// What to do after a conflict.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum After {
-    /// The change is there already.
-    Nothing,
-    /// Make the same change on the newest version and sign it.
-    SignAgain,
-    /// Leave it to people.
-    Stop(Why),
+/// A change to one role's file.
+pub(crate) trait Change {
+    /// Whose file.
+    fn role(&self) -> Role;
+
+    /// Other roles that have to be looked at to make it.
+    fn also(&self) -> Vec<Role> {
+        Vec::new()
+    }
+
+    /// What is being done, for errors: "promote payments 2.4.1 to pilot".
+    fn act(&self) -> String;
+
+    /// The signed file after the one in this set. `round` counts from 0.
+    fn file(&self, context: &Context, set: &TrustedSet, round: u32) -> anyhow::Result<Vec<u8>>;
+
+    /// Whether the change is in the newest set, and whether others touched what it changes since `base`.
+    fn situation(&self, base: &TrustedSet, newest: &TrustedSet) -> Situation;
 }
 
-/// Why it is left to people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Why {
-    /// They changed the very thing that we change.
-    SameTarget,
-    /// Others have to sign the new version too.
-    NeedsOthers,
-    /// It went on and on.
-    TooOften,
+/// The newest metadata that a change is made on.
+pub(crate) async fn base(
+    context: &Context,
+    connection: &Connection,
+    change: &impl Change,
+) -> anyhow::Result<TrustedSet> {
+    let mut roles = change.also();
+    roles.push(change.role());
+    let set = trust::newest(context, connection, &roles).await?;
+    trust::authority(&set, &change.role())?;
+    Ok(set)
 }
 
-impl Why {
-    /// What is said besides who published what.
-    pub(crate) fn in_words(self) -> &'static str {
-        match self {
-            Why::SameTarget => {
-                "that changed what you were about to change\n\
-                 help: look at it, and give the command again if it is still wanted"
-            }
-            Why::NeedsOthers => {
-                "the change has to be made again on that version, and more than one person has to sign it\n\
-                 help: give the command again, with every key"
-            }
-            Why::TooOften => {
-                "somebody else was faster again and again\nhelp: give the command again later"
-            }
+/// Makes a change, on what others published meanwhile if need be. Done is what a host would see: it is
+/// verified from the own root, not what the server says.
+pub(crate) async fn carry_out(
+    context: &Context,
+    connection: &Connection,
+    change: &impl Change,
+    mut set: TrustedSet,
+) -> anyhow::Result<()> {
+    for round in 0.. {
+        let file = change.file(context, &set, round)?;
+        let files = vec![MetadataFile { role: change.role().to_string(), file }];
+        let Pushed::Conflict(told) = push(connection, &change.act(), files).await? else { break };
+        let newest = base(context, connection, change).await?;
+        let threshold = trust::authority(&newest, &change.role())?.0.threshold;
+        match after_conflict(change.situation(&set, &newest), threshold, round) {
+            After::Nothing => break,
+            After::SignAgain => output::line(&format!("{}; signing again on it", told.in_words()))?,
+            After::Stop(why) => bail!("{}: {}", told.in_words(), why.in_words()),
         }
+        set = newest;
     }
-}
-
-/// How often one change is made again on what others published. Each round costs them one publication,
-/// so that more of them means a loop somewhere.
-const ROUNDS: u32 = 5;
-
-/// What is known after a conflict.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Situation {
-    /// What we want is there already.
-    pub(crate) there: bool,
-    /// They changed what we change.
-    pub(crate) touched: bool,
-    /// Signatures that the role needs.
-    pub(crate) threshold: u64,
-    /// How many times the change was made again already.
-    pub(crate) round: u32,
-}
-
-impl Situation {
-    /// For a change that sets target paths: each of `own` with the digest and length that it gives.
-    pub(crate) fn of_targets(
-        base: Option<&Targets>,
-        newest: Option<&Targets>,
-        own: &[(String, FileRef)],
-        threshold: u64,
-        round: u32,
-    ) -> Situation {
-        let held = |of: Option<&Targets>, path: &str| {
-            let file = of?.targets.get(path)?;
-            Some(FileRef { sha256: file.digest()?, length: file.length })
-        };
-        Situation {
-            there: own.iter().all(|(path, wanted)| held(newest, path) == Some(*wanted)),
-            touched: own.iter().any(|(path, _)| held(newest, path) != held(base, path)),
-            threshold,
-            round,
-        }
+    let newest = base(context, connection, change).await?;
+    if change.situation(&set, &newest).there {
+        return Ok(());
     }
-}
-
-/// Decides. What somebody else touched as well is never signed over: they knew nothing of us.
-pub(crate) fn after_conflict(situation: Situation) -> After {
-    let Situation { there, touched, threshold, round } = situation;
-    match () {
-        () if there => After::Nothing,
-        () if touched => After::Stop(Why::SameTarget),
-        () if threshold > 1 => After::Stop(Why::NeedsOthers),
-        () if round >= ROUNDS => After::Stop(Why::TooOften),
-        () => After::SignAgain,
-    }
+    bail!(
+        "the server took the change and does not show it: {}\n\
+         help: give the command again; if it stays, the server is not what it should be",
+        change.act()
+    )
 }
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-    use refit_proto::trust::{
-        Authority, LocalKey, Role, Signer as _, Trusted,
-        edit::Draft,
-        verify::{Expected, verify},
-    };
-
     use super::*;
-
-    fn releases(files: &[(&str, &[u8])]) -> Trusted<Targets> {
-        let role = Role::parse("release.payments").unwrap();
-        let key = LocalKey::from_seed(&[1; 32]);
-        let mut draft = Draft::first(role.clone(), Timestamp::UNIX_EPOCH).unwrap();
-        for (version, document) in files {
-            draft.add_release(&version.parse().unwrap(), document).unwrap();
-        }
-        let public = key.public().clone();
-        let authority = Authority {
-            ids: [public.id()].into(),
-            keys: [(public.id(), public)].into(),
-            threshold: 1,
-        };
-        let bytes = draft.sign(&[&key]).unwrap();
-        verify(&bytes, Expected { role: &role, authority: &authority, pin: None }).unwrap()
-    }
-
-    fn own(document: &[u8]) -> Vec<(String, FileRef)> {
-        vec![("releases/payments/2.0.json".to_owned(), FileRef::to(document))]
-    }
-
-    fn decide(base: &Targets, newest: &Targets, threshold: u64, round: u32) -> After {
-        let own = own(b"ours");
-        after_conflict(Situation::of_targets(Some(base), Some(newest), &own, threshold, round))
-    }
-
-    #[test]
-    fn another_release_beside_ours_is_built_on() {
-        let (base, newest) =
-            (releases(&[("1.0", b"1")]), releases(&[("1.0", b"1"), ("1.5", b"5")]));
-        assert_eq!(decide(&base, &newest, 1, 0), After::SignAgain);
-        assert_eq!(decide(&base, &newest, 2, 0), After::Stop(Why::NeedsOthers));
-        assert_eq!(decide(&base, &newest, 1, ROUNDS), After::Stop(Why::TooOften));
-    }
-
-    #[test]
-    fn our_own_target_is_never_signed_over() {
-        let base = releases(&[("1.0", b"1")]);
-        let theirs = releases(&[("1.0", b"1"), ("2.0", b"theirs")]);
-        assert_eq!(decide(&base, &theirs, 1, 0), After::Stop(Why::SameTarget));
-        // Nor where they took away what we were about to change.
-        assert_eq!(decide(&theirs, &base, 1, 0), After::Stop(Why::SameTarget));
-        let gone = Situation::of_targets(Some(&theirs), None, &own(b"ours"), 1, 0);
-        assert_eq!(after_conflict(gone), After::Stop(Why::SameTarget));
-    }
-
-    #[test]
-    fn what_is_there_already_is_not_signed_again() {
-        let base = releases(&[]);
-        let newest = releases(&[("2.0", b"ours")]);
-        // Also where others would have to sign, and however late it is.
-        assert_eq!(decide(&base, &newest, 2, ROUNDS), After::Nothing);
-    }
 
     #[test]
     fn a_conflict_says_who_published_what() {

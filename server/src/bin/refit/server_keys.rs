@@ -4,8 +4,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, ensure};
-use refit_proto::{canonical, trust::PublicKey, wire::GetServerKeysRequest};
-use serde_json::Value;
+use refit_proto::{
+    canonical,
+    trust::{PublicKey, key::KeyError},
+    wire::GetServerKeysRequest,
+};
 
 use crate::{Context, connect::Connection, failure::refused, home};
 
@@ -51,19 +54,26 @@ pub(crate) async fn ask(connection: &Connection) -> anyhow::Result<ServerKeys> {
         .collect()
 }
 
-/// Reads keys by name, each an object or its text.
+/// Reads keys by name: our own file, or what `refit-server init` printed, saved as it was.
 pub(crate) fn read(bytes: &[u8]) -> anyhow::Result<ServerKeys> {
-    let value = canonical::parse(bytes)?;
-    let members = value.as_object().context("the file does not hold keys by name")?;
-    let mut keys = ServerKeys::new();
-    for (name, value) in members {
-        let key = match value {
-            Value::String(text) => PublicKey::from_json(text.as_bytes()),
-            other => PublicKey::from_json(&canonical::to_canonical(other)),
-        };
-        keys.insert(name.clone(), key.with_context(|| format!("the server's {name} key"))?);
-    }
-    Ok(keys)
+    let keys = match canonical::parse(bytes) {
+        Ok(value) => {
+            let members = value.as_object().context("the file does not hold keys by name")?;
+            let key = |value| PublicKey::from_json(&canonical::to_canonical(value));
+            members.iter().map(|(name, value)| (name.clone(), key(value))).collect()
+        }
+        Err(_) => printed(std::str::from_utf8(bytes).context("the file is not text")?),
+    };
+    keys.into_iter()
+        .map(|(name, key)| Ok((name.clone(), key.with_context(|| format!("the {name} key"))?)))
+        .collect()
+}
+
+/// Lines of a name and a key, among others.
+fn printed(text: &str) -> BTreeMap<String, Result<PublicKey, KeyError>> {
+    let lines = text.lines().filter_map(|line| line.trim().split_once(' '));
+    let keys = lines.filter(|(_, rest)| rest.trim_start().starts_with('{'));
+    keys.map(|(name, key)| (name.to_owned(), PublicKey::from_json(key.trim().as_bytes()))).collect()
 }
 
 /// The key of that name.
@@ -93,5 +103,22 @@ mod tests {
         take(&context, &keys(1)).unwrap();
         assert!(take(&context, &keys(2)).is_err());
         assert_eq!(known(&context).unwrap().unwrap(), keys(1));
+    }
+
+    #[test]
+    fn what_the_server_printed_at_init_can_be_used_as_it_is() {
+        let key = |seed| LocalKey::from_seed(&[seed; 32]).public().clone();
+        let line = |name: &str, seed| {
+            format!("  {name:<10} {}\n", String::from_utf8(key(seed).to_json()).unwrap())
+        };
+        let text = format!("made the folder\n\nkeys:\n{}{}", line("gate", 1), line("audit", 2));
+        let expected =
+            ServerKeys::from([("audit".to_owned(), key(2)), ("gate".to_owned(), key(1))]);
+        assert_eq!(read(text.as_bytes()).unwrap(), expected);
+        let file = serde_json::json!({ "audit": key(2).to_value(), "gate": key(1).to_value() });
+        assert_eq!(read(file.to_string().as_bytes()).unwrap(), expected);
+        let damaged = text.replace("ed25519", "ed25518");
+        assert!(read(damaged.as_bytes()).is_err());
+        assert!(read(b"\xff").is_err());
     }
 }

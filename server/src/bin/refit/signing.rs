@@ -1,9 +1,9 @@
 //! Signs drafts: shows in words what changes, picks the keys, and refuses to sign with too few of them.
 
 use anyhow::{bail, ensure};
-use refit_proto::trust::{Authority, LocalKey, PublicKey, Role, Signer, edit::Draft};
+use refit_proto::trust::{Authority, LocalKey, PublicKey, Role, Signer, TrustedSet, edit::Draft};
 
-use crate::{Context, key, output};
+use crate::{Context, key, output, trust};
 
 /// Prints in words what signing would change.
 pub(crate) fn show(draft: &Draft) -> anyhow::Result<()> {
@@ -54,6 +54,27 @@ pub(crate) fn enough(
     }
     keys.truncate(usize::try_from(threshold).unwrap_or(usize::MAX));
     Ok(keys)
+}
+
+/// The next version of a delegated role's file, or its first.
+pub(crate) fn draft(context: &Context, set: &TrustedSet, role: Role) -> anyhow::Result<Draft> {
+    let (_, held) = trust::authority(set, &role)?;
+    Ok(match held {
+        Some(held) => Draft::next(role, held.bytes(), context.now)?,
+        None => Draft::first(role, context.now)?,
+    })
+}
+
+/// Shows a delegated role's draft in words, and signs it.
+pub(crate) fn signed(
+    context: &Context,
+    set: &TrustedSet,
+    draft: &Draft,
+    named: &[String],
+) -> anyhow::Result<Vec<u8>> {
+    show(draft)?;
+    let (authority, _) = trust::authority(set, draft.role())?;
+    sign(draft, &keys(context, draft.role(), authority, named)?)
 }
 
 /// Signs with each key.

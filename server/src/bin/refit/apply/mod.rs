@@ -10,18 +10,19 @@ use anyhow::{Context as _, bail};
 use refit_proto::{
     package::FileRef,
     policy::{LabelPolicy, ProductPolicy},
-    trust::{Role, Targets, Trusted, TrustedSet, edit::Draft, trusted_labels, trusted_policy},
-    wire::{GetRolloutPolicyRequest, MetadataFile, RolloutPolicy, SetRolloutPolicyRequest},
+    trust::{Role, TrustedSet, trusted_labels, trusted_policy},
+    wire::{GetRolloutPolicyRequest, RolloutPolicy, SetRolloutPolicyRequest},
 };
 use tonic::Code;
 
 use crate::{
     Context, confirm,
+    conflict::Situation,
     connect::Connection,
     content,
     failure::refused,
     output,
-    publish::{After, Pushed, Situation, after_conflict, push},
+    publish::{Change, carry_out},
     signing,
     trust::{self, authority},
 };
@@ -78,7 +79,9 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     }
     confirm::ask("apply this?", args.yes)?;
     if !plan.documents.is_empty() {
-        sign_and_send(context, &connection, set, &plan.documents, &args.keys).await?;
+        let change = PolicyChange { documents: &plan.documents, keys: &args.keys };
+        change.upload(&connection).await?;
+        carry_out(context, &connection, &change, set).await?;
     }
     for rollout in plan.rollouts {
         set_rollout(&connection, rollout).await?;
@@ -197,60 +200,41 @@ async fn set_rollout(connection: &Connection, policy: RolloutPolicy) -> anyhow::
     }
 }
 
-/// The policy role's next file with these documents, content before the file that names it.
-async fn sign_and_send(
-    context: &Context,
-    connection: &Connection,
-    mut set: TrustedSet,
-    documents: &[Document],
-    keys: &[String],
-) -> anyhow::Result<()> {
-    for document in documents {
-        content::upload_bytes(connection, document.bytes.clone()).await?;
-    }
-    let own: Vec<_> = documents.iter().map(Document::own).collect();
-    for round in 0.. {
-        let file = next_file(context, &set, documents, keys)?;
-        let files = vec![MetadataFile { role: Role::Policy.to_string(), file }];
-        let Pushed::Conflict(told) = push(connection, "send the policy", files).await? else {
-            break;
-        };
-        let newest = trust::newest(context, connection, &[Role::Policy]).await?;
-        let threshold = authority(&newest, &Role::Policy)?.0.threshold;
-        let (before, now) = (targets(&set), targets(&newest));
-        match after_conflict(Situation::of_targets(before, now, &own, threshold, round)) {
-            After::Nothing => break,
-            After::SignAgain => output::line(&format!("{}; signing again on it", told.in_words()))?,
-            After::Stop(why) => bail!("{}: {}", told.in_words(), why.in_words()),
+/// Documents in the policy role, content before the file that names it.
+struct PolicyChange<'a> {
+    documents: &'a [Document],
+    keys: &'a [String],
+}
+
+impl PolicyChange<'_> {
+    async fn upload(&self, connection: &Connection) -> anyhow::Result<()> {
+        for document in self.documents {
+            content::upload_bytes(connection, document.bytes.clone()).await?;
         }
-        set = newest;
+        Ok(())
     }
-    let set = trust::newest(context, connection, &[Role::Policy]).await?;
-    if !Situation::of_targets(None, targets(&set), &own, 1, 0).there {
-        bail!("the server took the policy and does not show it\nhelp: give the command again");
-    }
-    Ok(())
 }
 
-fn targets(set: &TrustedSet) -> Option<&Targets> {
-    set.delegated(&Role::Policy).map(|file: &Trusted<Targets>| &**file)
-}
-
-fn next_file(
-    context: &Context,
-    set: &TrustedSet,
-    documents: &[Document],
-    keys: &[String],
-) -> anyhow::Result<Vec<u8>> {
-    let (authority, held) = authority(set, &Role::Policy)?;
-    let mut draft = match held {
-        Some(held) => Draft::next(Role::Policy, held.bytes(), context.now)?,
-        None => Draft::first(Role::Policy, context.now)?,
-    };
-    for Document { name, bytes } in documents {
-        draft.set_policy(name, bytes)?;
+impl Change for PolicyChange<'_> {
+    fn role(&self) -> Role {
+        Role::Policy
     }
-    signing::show(&draft)?;
-    let keys = signing::keys(context, &Role::Policy, authority, keys)?;
-    signing::sign(&draft, &keys)
+
+    fn act(&self) -> String {
+        "send the policy".to_owned()
+    }
+
+    fn file(&self, context: &Context, set: &TrustedSet, _: u32) -> anyhow::Result<Vec<u8>> {
+        let mut draft = signing::draft(context, set, Role::Policy)?;
+        for Document { name, bytes } in self.documents {
+            draft.set_policy(name, bytes)?;
+        }
+        signing::signed(context, set, &draft, self.keys)
+    }
+
+    fn situation(&self, base: &TrustedSet, newest: &TrustedSet) -> Situation {
+        let own: Vec<_> = self.documents.iter().map(Document::own).collect();
+        let of = |set: &TrustedSet| set.delegated(&Role::Policy).cloned();
+        Situation::of_targets(of(base).as_deref(), of(newest).as_deref(), &own)
+    }
 }

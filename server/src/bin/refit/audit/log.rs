@@ -71,8 +71,10 @@ impl Log {
                 .with_context(|| format!("audit entry {sequence} is not text"))?;
             self.entries.push(Entry { sequence, body, hash: Digest::from_bytes(&entry.hash)? });
         }
-        if let Some(envelope) = page.checkpoint {
-            self.checkpoint = Some(Checkpoint::of(envelope));
+        // The first one: what is written while the pages come makes the log longer than it, never
+        // shorter.
+        if self.checkpoint.is_none() {
+            self.checkpoint = page.checkpoint.map(Checkpoint::of);
         }
         Ok(())
     }

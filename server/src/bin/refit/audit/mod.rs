@@ -96,7 +96,7 @@ fn audit_key(context: &Context, named: Option<&str>) -> anyhow::Result<PublicKey
 /// Entries asked for at once.
 const PAGE: u32 = 1000;
 
-/// The whole log, up to the newest checkpoint that came with it.
+/// The whole log, at least up to the end that was signed when the reading began.
 async fn fetch(connection: &Connection) -> anyhow::Result<Log> {
     let mut log = Log::default();
     loop {

@@ -7,6 +7,7 @@ mod list;
 mod promote;
 mod publish;
 mod sign;
+mod withdraw;
 
 use crate::Context;
 
@@ -37,6 +38,9 @@ enum Verb {
     /// Permit a release on a ring. The one that ran there becomes the one to go back to.
     #[command(after_help = "Example:\n  refit release promote payments 2.4.1 --to pilot")]
     Promote(promote::Args),
+    /// Offer a release to nobody any more. Where it runs, it goes on running.
+    #[command(after_help = "Example:\n  refit release withdraw payments 2.4.0")]
+    Withdraw(withdraw::Args),
 }
 
 pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
@@ -47,5 +51,6 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
         Verb::List(args) => list::list(context, args).await,
         Verb::Show(args) => list::show(context, args).await,
         Verb::Promote(args) => promote::run(context, args).await,
+        Verb::Withdraw(args) => withdraw::run(context, args).await,
     }
 }

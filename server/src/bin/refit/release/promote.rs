@@ -1,21 +1,20 @@
 //! `refit release promote`: the signed act that permits a release on a ring.
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use refit_proto::{
     names::{Digest, Product, RingName, Version},
     package::Release,
-    trust::{RingFile, Role, Standing, Terms, TrustedSet, edit::Draft},
-    wire::MetadataFile,
+    trust::{RingFile, Role, Standing, Terms, TrustedSet},
 };
 
 use super::list::document;
 use crate::{
     Context,
+    conflict::Situation,
     connect::Connection,
     output,
-    publish::{After, Pushed, Situation, after_conflict, push},
-    signing,
-    trust::{self, authority},
+    publish::{Change, base, carry_out},
+    signing, trust,
 };
 
 /// Options of `refit release promote`.
@@ -49,31 +48,15 @@ struct Wanted<'a> {
 
 pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     let connection = Connection::open(context).await?;
-    let ring = Role::Ring(args.product.clone(), args.ring.clone());
-    let roles = [Role::Release(args.product.clone()), ring.clone()];
-    let mut set = trust::newest(context, &connection, &roles).await?;
+    let release = Role::Release(args.product.clone());
+    let set = trust::newest(context, &connection, &[release]).await?;
     let (release, digest) = document(&connection, &set, &args.product, &args.label).await?;
     let wanted = Wanted { args: &args, release, digest };
-    let act = wanted.what("promote");
-    for round in 0.. {
-        if wanted.is_promoted(&set) {
-            return output::line(&format!("{} is promoted already", wanted.what("")));
-        }
-        let file = wanted.signed(context, &set, &ring)?;
-        let files = vec![MetadataFile { role: ring.to_string(), file }];
-        let Pushed::Conflict(told) = push(&connection, &act, files).await? else { break };
-        let newest = trust::newest(context, &connection, &roles).await?;
-        match wanted.after_conflict(&set, &newest, &ring, round)? {
-            After::Nothing => break,
-            After::SignAgain => output::line(&format!("{}; signing again on it", told.in_words()))?,
-            After::Stop(why) => bail!("{}: {}", told.in_words(), why.in_words()),
-        }
-        set = newest;
+    let set = base(context, &connection, &wanted).await?;
+    if wanted.is_promoted(&set) {
+        return output::line(&format!("{} is promoted already", wanted.what("")));
     }
-    let set = trust::newest(context, &connection, &roles).await?;
-    if !wanted.is_current(&set) {
-        bail!("the server took the promotion and does not show it\nhelp: give the command again");
-    }
+    carry_out(context, &connection, &wanted, set).await?;
     output::line(&format!(
         "{}\nnext: refit rollout status {}",
         wanted.what("promoted"),
@@ -91,14 +74,12 @@ impl Wanted<'_> {
         set.ring(&self.args.product, &self.args.ring)
     }
 
-    fn is_current(&self, set: &TrustedSet) -> bool {
-        let current = self.ring_file(set).and_then(|file| file.current.as_ref());
-        current.is_some_and(|current| current.digest == self.digest)
-    }
-
     /// Current already, and nothing new is said of it.
     fn is_promoted(&self, set: &TrustedSet) -> bool {
-        self.is_current(set) && !self.args.retry && self.args.floor.is_none()
+        let current = self.ring_file(set).and_then(|file| file.current.as_ref());
+        current.is_some_and(|current| current.digest == self.digest)
+            && !self.args.retry
+            && self.args.floor.is_none()
     }
 
     fn terms(&self) -> Terms {
@@ -106,36 +87,38 @@ impl Wanted<'_> {
         let min_release_counter = self.args.floor;
         Terms { retry, min_release_counter, ..Terms::new(Standing::Current) }
     }
+}
 
-    fn signed(&self, context: &Context, set: &TrustedSet, ring: &Role) -> anyhow::Result<Vec<u8>> {
-        let (authority, held) = authority(set, ring)?;
+impl Change for Wanted<'_> {
+    fn role(&self) -> Role {
+        Role::Ring(self.args.product.clone(), self.args.ring.clone())
+    }
+
+    fn also(&self) -> Vec<Role> {
+        vec![Role::Release(self.args.product.clone())]
+    }
+
+    fn act(&self) -> String {
+        self.what("promote")
+    }
+
+    fn file(&self, context: &Context, set: &TrustedSet, _: u32) -> anyhow::Result<Vec<u8>> {
         let releases = set
             .delegated(&Role::Release(self.args.product.clone()))
             .context("the product has no releases")?;
-        let mut draft = match held {
-            Some(held) => Draft::next(ring.clone(), held.bytes(), context.now)?,
-            None => Draft::first(ring.clone(), context.now)?,
-        };
+        let mut draft = signing::draft(context, set, self.role())?;
         draft.promote(releases, &self.release.version, self.release.counter, self.terms())?;
-        signing::show(&draft)?;
-        let keys = signing::keys(context, ring, authority, &self.args.keys)?;
-        signing::sign(&draft, &keys)
+        signing::signed(context, set, &draft, &self.args.keys)
     }
 
     /// A ring is one decision: whatever it names, current, back or barrier, is ours as well.
-    fn after_conflict(
-        &self,
-        base: &TrustedSet,
-        newest: &TrustedSet,
-        ring: &Role,
-        round: u32,
-    ) -> anyhow::Result<After> {
-        let (authority, _) = authority(newest, ring)?;
-        Ok(after_conflict(Situation {
-            there: self.is_promoted(newest),
+    fn situation(&self, base: &TrustedSet, newest: &TrustedSet) -> Situation {
+        let current = self.ring_file(newest).and_then(|file| file.current.as_ref());
+        Situation {
+            there: current.is_some_and(|current| {
+                current.digest == self.digest && current.terms == self.terms()
+            }),
             touched: self.ring_file(base) != self.ring_file(newest),
-            threshold: authority.threshold,
-            round,
-        }))
+        }
     }
 }

@@ -3,11 +3,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
 use refit_proto::{
-    package::FileRef,
-    trust::{Role, promotion},
-    wire::MetadataFile,
+    package::{FileRef, Release},
+    trust::{Role, TrustedSet, promotion},
 };
 
 use super::{
@@ -16,10 +14,10 @@ use super::{
 };
 use crate::{
     Context,
+    conflict::Situation,
     connect::Connection,
     content, output,
-    publish::{After, Pushed, Situation, after_conflict, push},
-    trust::{self, authority},
+    publish::{Change, base, carry_out},
 };
 
 /// Options of `refit release publish`.
@@ -40,7 +38,11 @@ pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     folder.read_signed(&checked.release.product)?;
     let connection = Connection::open(context).await?;
     upload(&connection, &folder, &checked).await?;
-    publish(context, &connection, &folder, &checked, &args.keys).await?;
+    let publication = Publication { folder: &folder, checked: &checked, keys: &args.keys };
+    let set = base(context, &connection, &publication).await?;
+    if !publication.situation(&set, &set).there {
+        carry_out(context, &connection, &publication, set).await?;
+    }
     let (product, version) = (&checked.release.product, &checked.release.version);
     output::line(&format!(
         "published {product} {version}\nnext: refit release promote {product} {version} --to RING"
@@ -65,52 +67,40 @@ async fn upload(
     content::upload_bytes(connection, checked.document.clone()).await
 }
 
-async fn publish(
-    context: &Context,
-    connection: &Connection,
-    folder: &ReleaseFolder,
-    checked: &Checked,
-    keys: &[String],
-) -> anyhow::Result<()> {
-    let release = &checked.release;
-    let role = Role::Release(release.product.clone());
-    let path = promotion::release_path(&release.product, &release.version);
-    let own = [(path, FileRef::to(&checked.document))];
-    let act = format!("publish {} {}", release.product, release.version);
-    for round in 0.. {
-        let file = folder.read_signed(&release.product)?;
-        let files = vec![MetadataFile { role: role.to_string(), file }];
-        let Pushed::Conflict(told) = push(connection, &act, files).await? else { break };
-        let set = trust::newest(context, connection, std::slice::from_ref(&role)).await?;
-        let (authority, newest) = authority(&set, &role)?;
-        // What it was signed on had no such release, or it could not have been added.
-        let newest = newest.map(|file| &**file);
-        let threshold = authority.threshold;
-        match after_conflict(Situation::of_targets(None, newest, &own, threshold, round)) {
-            After::Nothing => break,
-            After::SignAgain => {
-                output::line(&format!("{}; signing again on it", told.in_words()))?;
-                sign_on(context, folder, checked, &set, keys)?;
-            }
-            After::Stop(why) => bail!("{}: {}", told.in_words(), why.in_words()),
-        }
-    }
-    confirm(context, connection, &role, &own[0]).await
+/// The release in its product's release role.
+struct Publication<'a> {
+    folder: &'a ReleaseFolder,
+    checked: &'a Checked,
+    keys: &'a [String],
 }
 
-/// Published is what a host would see: verified from the own root, not what the server says.
-async fn confirm(
-    context: &Context,
-    connection: &Connection,
-    role: &Role,
-    (path, expected): &(String, FileRef),
-) -> anyhow::Result<()> {
-    let set = trust::newest(context, connection, std::slice::from_ref(role)).await?;
-    match set.target(role, path) {
-        Some(file) if file.digest() == Some(expected.sha256) => Ok(()),
-        Some(_) | None => bail!(
-            "the server took the release and does not show it\n\
-             help: give the command again; if it stays, the server is not what it should be"
-        ),
+impl Publication<'_> {
+    fn own(&self) -> (String, FileRef) {
+        let Release { product, version, .. } = &self.checked.release;
+        (promotion::release_path(product, version), FileRef::to(&self.checked.document))
+    }
+}
+
+impl Change for Publication<'_> {
+    fn role(&self) -> Role {
+        Role::Release(self.checked.release.product.clone())
+    }
+
+    fn act(&self) -> String {
+        format!("publish {} {}", self.checked.release.product, self.checked.release.version)
+    }
+
+    /// At first the file that was signed, whatever was published since.
+    fn file(&self, context: &Context, set: &TrustedSet, round: u32) -> anyhow::Result<Vec<u8>> {
+        if round > 0 {
+            sign_on(context, self.folder, self.checked, set, self.keys)?;
+        }
+        self.folder.read_signed(&self.checked.release.product)
+    }
+
+    /// What it was signed on had no such release, or it could not have been added.
+    fn situation(&self, _: &TrustedSet, newest: &TrustedSet) -> Situation {
+        let newest = newest.delegated(&self.role()).map(|file| &**file);
+        Situation::of_targets(None, newest, &[self.own()])
     }
 }

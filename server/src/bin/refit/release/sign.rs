@@ -6,7 +6,7 @@ use anyhow::bail;
 use refit_durable::file::{self, Access};
 use refit_proto::{
     package::Release,
-    trust::{Authority, Role, Targets, Trusted, TrustedSet, edit::Draft, promotion},
+    trust::{Role, Targets, Trusted, TrustedSet, promotion},
 };
 
 use super::folder::{Checked, ReleaseFolder};
@@ -60,33 +60,15 @@ pub(super) fn sign_on(
 ) -> anyhow::Result<()> {
     let release = &checked.release;
     let role = Role::Release(release.product.clone());
-    let (authority, held) = authority(set, &role)?;
-    let mut draft = draft(context, &role, held)?;
-    refuse_older(release, held)?;
+    refuse_published(release, authority(set, &role)?.1)?;
+    let mut draft = signing::draft(context, set, role)?;
     draft.add_release(&release.version, &checked.document)?;
-    signing::show(&draft)?;
-    let bytes = signed(context, &draft, authority, keys)?;
+    let bytes = signing::signed(context, set, &draft, keys)?;
     Ok(file::write(&folder.signed(&release.product), &bytes, Access::Shared)?)
 }
 
-fn draft(context: &Context, role: &Role, held: Option<&Trusted<Targets>>) -> anyhow::Result<Draft> {
-    Ok(match held {
-        Some(held) => Draft::next(role.clone(), held.bytes(), context.now)?,
-        None => Draft::first(role.clone(), context.now)?,
-    })
-}
-
-fn signed(
-    context: &Context,
-    draft: &Draft,
-    authority: &Authority,
-    keys: &[String],
-) -> anyhow::Result<Vec<u8>> {
-    signing::sign(draft, &signing::keys(context, draft.role(), authority, keys)?)
-}
-
 /// A version that is published already is done; signing it again would publish nothing.
-fn refuse_older(release: &Release, held: Option<&Trusted<Targets>>) -> anyhow::Result<()> {
+fn refuse_published(release: &Release, held: Option<&Trusted<Targets>>) -> anyhow::Result<()> {
     let path = promotion::release_path(&release.product, &release.version);
     match held.and_then(|held| held.targets.get(&path)) {
         Some(file) if file.fits(&release.to_bytes()) => bail!(

@@ -47,23 +47,42 @@ pub(super) async fn all(context: &Context, connection: &Connection) -> anyhow::R
     if missing.is_empty() {
         return output::line("the server has everything that was made here");
     }
-    match push(connection, "send the metadata", missing.iter().map(to_wire).collect()).await? {
-        Pushed::Done(reply) => {
-            check(context, connection, &wanted, &missing).await?;
-            own.sent(&missing)?;
-            output::line(&format!(
-                "sent {}; snapshot {}, timestamp {}",
-                in_words(&missing),
-                reply.snapshot,
-                reply.timestamp
-            ))
+    let mut reply = None;
+    for files in in_turn(&missing) {
+        match push(connection, "send the metadata", files.iter().map(to_wire).collect()).await? {
+            Pushed::Done(done) => reply = Some(done),
+            Pushed::Conflict(conflict) => bail!(
+                "{}\nhelp: `refit trust status` shows what is there; move {} away, and make the change again on it",
+                conflict.in_words(),
+                context.home.trust().join("unsent").display()
+            ),
         }
-        Pushed::Conflict(conflict) => bail!(
-            "{}\nhelp: `refit trust status` shows what is there; move {} away, and make the change again on it",
-            conflict.in_words(),
-            context.home.trust().join("unsent").display()
-        ),
     }
+    check(context, connection, &wanted, &missing).await?;
+    own.sent(&missing)?;
+    let reply = reply.unwrap_or_default();
+    output::line(&format!(
+        "sent {}; snapshot {}, timestamp {}",
+        in_words(&missing),
+        reply.snapshot,
+        reply.timestamp
+    ))
+}
+
+/// One push brings one version of a role: a later version goes in a push of its own, with what is
+/// ordered behind it.
+fn in_turn(files: &[Unsent]) -> Vec<Vec<&Unsent>> {
+    let mut turns: Vec<Vec<&Unsent>> = vec![Vec::new()];
+    for file in files {
+        let full = turns.last().is_some_and(|turn| turn.iter().any(|one| one.role == file.role));
+        if full {
+            turns.push(Vec::new());
+        }
+        if let Some(turn) = turns.last_mut() {
+            turn.push(file);
+        }
+    }
+    turns
 }
 
 /// Which of the unsent files the server has, and which it lacks. What it holds of a role tells of the
@@ -100,7 +119,7 @@ async fn check(
     Ok(())
 }
 
-fn to_wire(file: &Unsent) -> MetadataFile {
+fn to_wire(file: &&Unsent) -> MetadataFile {
     MetadataFile { role: file.role.to_string(), file: file.bytes.clone() }
 }
 
@@ -117,6 +136,20 @@ mod tests {
     fn file(role: &str, version: u64) -> Unsent {
         let bytes = format!("{role} {version}").into_bytes();
         Unsent { role: Role::parse(role).unwrap(), version, bytes }
+    }
+
+    #[test]
+    fn a_role_that_changed_twice_is_sent_in_two_turns() {
+        let files = [
+            file("root", 1),
+            file("targets", 1),
+            file("targets", 2),
+            file("policy", 1),
+            file("ring.payments.pilot", 1),
+        ];
+        let turns: Vec<Vec<Unsent>> =
+            in_turn(&files).into_iter().map(|turn| turn.into_iter().cloned().collect()).collect();
+        assert_eq!(turns, [files[..2].to_vec(), files[2..].to_vec()]);
     }
 
     #[test]

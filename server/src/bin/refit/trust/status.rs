@@ -49,7 +49,7 @@ pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     if let Some(set) = &set {
         roles = rows(context, set, &unsent)?;
     }
-    for file in &unsent {
+    for file in unsent.iter().rev() {
         if roles.iter().all(|row| row.role != file.role.to_string()) {
             roles.push(Row::unsent(file));
         }
