@@ -51,7 +51,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     match args.verb {
         Verb::List(output) => {
             let log = fetch(&Connection::open(context).await?).await?;
-            output.print(&log, |log| list(log))
+            output.print(&log, list)
         }
         Verb::Verify(args) => verify(context, args).await,
     }
