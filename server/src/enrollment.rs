@@ -64,11 +64,6 @@ pub enum EnrollmentError {
         "the certificate request has another key than the certificate\nhelp: enroll again for a new key"
     )]
     OtherKey,
-    /// A renewal by a certificate that was replaced.
-    #[error(
-        "this certificate was replaced by one with another key\nhelp: use the newest one, or enroll again"
-    )]
-    Replaced,
 }
 
 /// A token with the use it was shown for.

@@ -1,6 +1,7 @@
 //! Refit's server as a library, so that its parts can be tested without a process.
 
 pub mod access;
+pub mod api;
 pub mod audit;
 pub mod ca;
 pub mod clock;
@@ -8,12 +9,22 @@ pub mod content;
 pub mod enrollment;
 pub mod fleet;
 pub mod identity;
+pub mod init;
 pub mod keys;
+pub mod leader;
+pub mod placing;
+pub mod planning;
+pub mod presence;
+pub mod product_view;
 pub mod publication;
+pub mod push;
+pub mod refusals;
 pub mod reports;
 pub mod rollout;
+pub mod serve;
 pub mod settings;
 pub mod status;
+pub mod status_source;
 pub mod store;
 pub mod tls;
 pub mod web;

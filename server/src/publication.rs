@@ -39,6 +39,46 @@ pub enum PublicationError {
         /// See the documents' own limits.
         limit: u64,
     },
+    /// The policy role signs something that means nothing.
+    #[error(
+        "{path} is neither a product's policy nor the labels\nhelp: sign `policy/PRODUCT.json` and `policy/labels.json` alone; `refit apply` does"
+    )]
+    Unknown {
+        /// The path that was signed.
+        path: String,
+    },
+    /// A promotion that this server can't follow.
+    #[error(
+        "the promotion of {version} requires {feature:?}, which this server does not know\nhelp: update the server first"
+    )]
+    Feature {
+        /// The promoted release.
+        version: Version,
+        /// What it requires.
+        feature: String,
+    },
+    /// A promotion of nothing.
+    #[error(
+        "{product} {version} is promoted, but was not published\nhelp: publish it first with `refit release publish`"
+    )]
+    NotPublished {
+        /// Of which product.
+        product: Product,
+        /// The promoted release.
+        version: Version,
+    },
+    /// A promotion's floor above the release that it promotes.
+    #[error(
+        "the promotion of {version} sets the floor {floor}, but that release has counter {counter}\nhelp: a floor is at most the counter of the release that it comes with"
+    )]
+    Floor {
+        /// The promoted release.
+        version: Version,
+        /// As the promotion says.
+        floor: u64,
+        /// As the release says.
+        counter: u64,
+    },
     /// The document is about something else than its path.
     #[error(
         "{document} is about {found}\nhelp: sign each document under its own path; `refit release sign` does"

@@ -1,3 +1,149 @@
 //! Refit's server.
 
-fn main() {}
+use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use refit_proto::names::PersonName;
+use refit_server::{
+    clock::Clock,
+    init::{self, Made, Outcome, Plan},
+    serve,
+    settings::{DEFAULT_DATA, DEFAULT_LISTEN, Overrides, Settings},
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Refit's server: publishes signed releases ring by ring
+#[derive(Parser)]
+#[command(name = "refit-server", version)]
+struct Command {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Make the data folder, the server's keys and the first administrator's token
+    Init(InitArgs),
+    /// Serve
+    Run(RunArgs),
+}
+
+#[derive(Args)]
+struct InitArgs {
+    /// Name of the first administrator, as the audit log will name them
+    #[arg(long)]
+    admin: PersonName,
+    /// The data folder
+    #[arg(long, env = "REFIT_DATA", default_value = DEFAULT_DATA)]
+    data: PathBuf,
+    /// DNS name or IP address by which agents and people reach the server; the first stands in
+    /// tokens. By default this machine's name and loopback
+    #[arg(long = "address", value_name = "NAME_OR_IP", num_args = 1..)]
+    addresses: Vec<String>,
+    /// Where the server will listen for agents and people
+    #[arg(long, env = "REFIT_LISTEN", default_value = DEFAULT_LISTEN)]
+    listen: SocketAddr,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// The data folder
+    #[arg(long, env = "REFIT_DATA", default_value = DEFAULT_DATA)]
+    data: PathBuf,
+    /// Where to listen for agents and people, in place of the setting
+    #[arg(long, env = "REFIT_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// Where to show the page, /metrics and the probes, in place of the setting; loopback only
+    #[arg(long, env = "REFIT_STATUS_LISTEN")]
+    status_listen: Option<SocketAddr>,
+}
+
+fn main() -> ExitCode {
+    let done = match Command::parse().action {
+        Action::Init(args) => init_data(args),
+        Action::Run(args) => run(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn init_data(args: InitArgs) -> anyhow::Result<()> {
+    let addresses = match args.addresses.is_empty() {
+        true => own_names(),
+        false => args.addresses,
+    };
+    let InitArgs { admin, data, listen, .. } = args;
+    let plan = Plan { data, admin, addresses, listen };
+    match init::init(&plan, Clock::system().now())? {
+        Outcome::Made(made) => tell(&plan, &made),
+        Outcome::AlreadyThere => {
+            println!(
+                "{} is a data folder of refit-server already; nothing was changed",
+                plan.data.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn tell(plan: &Plan, made: &Made) {
+    println!("made the data folder {}\n", plan.data.display());
+    println!(
+        "public halves of the server's own keys (`refit trust init --from-server` asks for them):"
+    );
+    for (name, key) in made.keys.public() {
+        println!("  {name:<10} {}", String::from_utf8_lossy(&key.to_json()));
+    }
+    println!("\nstart the server with\n  refit-server run --data {}", plan.data.display());
+    println!(
+        "\nand log in within 24 hours, once, with\n  refit login \\\n{}",
+        made.token.to_text()
+    );
+}
+
+/// By what a server is reached where nobody says: this machine's name, if it can stand in a
+/// certificate, and loopback.
+fn own_names() -> Vec<String> {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let name = Some(name).filter(|name| refit_server::ca::is_server_name(name));
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    names.extend(name.filter(|name| name != "localhost"));
+    names
+}
+
+fn run(args: RunArgs) -> anyhow::Result<()> {
+    let over = Overrides { listen: args.listen, status_listen: args.status_listen };
+    let settings = Settings::load(&args.data, &over)?;
+    log();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let ready = serve::open(settings, Clock::system()).await?;
+        ready
+            .serve(async move {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+            })
+            .await
+    })
+}
+
+/// One line for each event, to standard error; `REFIT_LOG` says how much.
+fn log() {
+    let filter = EnvFilter::try_from_env("REFIT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}

@@ -79,6 +79,22 @@ pub struct RingRecord {
     pub promoted_at: Option<Timestamp>,
 }
 
+impl RingRecord {
+    /// Whether the signed policy still names the ring. One that it dropped stays on record and selects
+    /// nobody, which no policy can say of a ring that it names.
+    pub fn is_defined(&self) -> bool {
+        match &self.select {
+            Selector::Labels(labels) => !labels.is_empty(),
+            Selector::EveryHost => true,
+        }
+    }
+
+    /// The policy no longer names the ring.
+    pub fn undefine(&mut self) {
+        self.select = Selector::Labels(Default::default());
+    }
+}
+
 impl Record for RingRecord {
     const NAME: &'static str = "ring";
 }

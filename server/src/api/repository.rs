@@ -1,0 +1,331 @@
+//! Signed metadata and content. Reading is for everybody that is let in; each kind of file takes its own
+//! role to push. Signatures decide in `refit_proto::trust`, documents in `crate::push`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use refit_proto::{
+    names::Digest,
+    trust::{
+        Role as TrustRole,
+        client::Write,
+        promotion::release_path,
+        repository::{self, Refused},
+        set::{Stored, TrustedSet},
+    },
+    wire::{self, repository_server::Repository},
+};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    Api, ApiError, Shared,
+    call::{Call, retry},
+    content::Chunks,
+};
+use crate::{
+    access::ANY_ROLE,
+    audit::Deed,
+    fleet::{ReleaseRecord, RingRecord},
+    identity::Role,
+    push::{self, Before, Pusher, Records},
+    store::{Commit, FileWrite, Note, Reads as _, SignedFile, Store},
+};
+
+/// Digests in one question.
+const MOST_ASKED: usize = 10_000;
+/// Policies are content too, so administrators upload as publishers do.
+const UPLOADERS: &[Role] = &[Role::Publisher, Role::Administrator];
+/// What a push is called in the audit log: by it, a conflict finds out who was faster.
+const PUSH: &str = "metadata push";
+/// How far back a conflict looks for who was faster.
+const LOOK_BACK: u64 = 5_000;
+
+#[tonic::async_trait]
+impl Repository for Api {
+    type GetContentStream = Chunks;
+
+    async fn get_metadata(
+        &self,
+        request: Request<wire::GetMetadataRequest>,
+    ) -> Result<Response<wire::GetMetadataReply>, Status> {
+        let call = Call::begin(&self.0, &request, "metadata read")?;
+        let message = request.into_inner();
+        self.read(call, move |_, store, call| get_metadata(store, call, &message)).await
+    }
+
+    async fn get_content(
+        &self,
+        request: Request<wire::GetContentRequest>,
+    ) -> Result<Response<Chunks>, Status> {
+        let call = Call::begin(&self.0, &request, "content read")?;
+        let message = request.into_inner();
+        let result = self.get_content_of(&call, &message).await;
+        self.finish(&call, result).await
+    }
+
+    async fn missing_content(
+        &self,
+        request: Request<wire::MissingContentRequest>,
+    ) -> Result<Response<wire::MissingContentReply>, Status> {
+        let call = Call::begin(&self.0, &request, "content list")?;
+        let message = request.into_inner();
+        self.read(call, move |shared, store, call| missing(shared, store, call, message)).await
+    }
+
+    async fn put_content(
+        &self,
+        request: Request<Streaming<wire::PutContentRequest>>,
+    ) -> Result<Response<wire::PutContentReply>, Status> {
+        let call = Call::begin(&self.0, &request, "content upload")?;
+        let result = self.put_content_of(&call, request.into_inner()).await;
+        self.finish(&call, result).await
+    }
+
+    async fn push_metadata(
+        &self,
+        request: Request<wire::PushMetadataRequest>,
+    ) -> Result<Response<wire::PushMetadataReply>, Status> {
+        let call = Call::begin(&self.0, &request, PUSH)?;
+        let message = request.into_inner();
+        let roles: Vec<&str> = message.files.iter().map(|file| file.role.as_str()).collect();
+        let call = call.about(roles.join(" "));
+        self.act(call, move |shared, store, call| push_metadata(shared, store, call, message)).await
+    }
+}
+
+impl Api {
+    async fn get_content_of(
+        &self,
+        call: &Call,
+        message: &wire::GetContentRequest,
+    ) -> Result<Chunks, ApiError> {
+        self.work(call, |_, store, call| call.anyone(store)).await?;
+        self.send_frame(Digest::from_bytes(&message.sha256)?, message.offset).await
+    }
+
+    async fn put_content_of(
+        &self,
+        call: &Call,
+        mut messages: Streaming<wire::PutContentRequest>,
+    ) -> Result<wire::PutContentReply, ApiError> {
+        self.work(call, |_, store, call| call.member(store, UPLOADERS).map(drop)).await?;
+        self.take_frame(&mut messages).await?;
+        Ok(wire::PutContentReply {})
+    }
+}
+
+fn get_metadata(
+    store: &dyn Store,
+    call: &Call,
+    message: &wire::GetMetadataRequest,
+) -> Result<wire::GetMetadataReply, ApiError> {
+    call.anyone(store)?;
+    let role =
+        TrustRole::parse(&message.role).map_err(|error| ApiError::Invalid(error.to_string()))?;
+    let version = match message.version {
+        0 if matches!(role, TrustRole::Timestamp | TrustRole::Root) => None,
+        0 => {
+            let text = format!("{role} is asked for by its version; the timestamp leads to it");
+            return Err(ApiError::Invalid(text));
+        }
+        version => Some(version),
+    };
+    let file = store.file(&role, version)?;
+    let file =
+        file.ok_or_else(|| ApiError::NotFound(format!("there is no such version of {role}")))?;
+    Ok(wire::GetMetadataReply { file: file.bytes })
+}
+
+fn missing(
+    shared: &Shared,
+    store: &dyn Store,
+    call: &Call,
+    message: wire::MissingContentRequest,
+) -> Result<wire::MissingContentReply, ApiError> {
+    call.member(store, ANY_ROLE)?;
+    if message.sha256.len() > MOST_ASKED {
+        return Err(ApiError::Invalid(format!("one call asks for at most {MOST_ASKED} digests")));
+    }
+    let mut sha256 = Vec::new();
+    for bytes in message.sha256 {
+        if !shared.content.contains(Digest::from_bytes(&bytes)?)? {
+            sha256.push(bytes);
+        }
+    }
+    Ok(wire::MissingContentReply { sha256 })
+}
+
+/// The role that it takes to push a file.
+fn needed(role: &TrustRole) -> &'static [Role] {
+    match role {
+        TrustRole::Release(_) => &[Role::Publisher],
+        TrustRole::Ring(..) => &[Role::Operator],
+        TrustRole::Root
+        | TrustRole::Targets
+        | TrustRole::Policy
+        | TrustRole::Snapshot
+        | TrustRole::Timestamp
+        | TrustRole::Other(_) => &[Role::Administrator],
+    }
+}
+
+fn push_metadata(
+    shared: &Shared,
+    store: &dyn Store,
+    call: &Call,
+    message: wire::PushMetadataRequest,
+) -> Result<wire::PushMetadataReply, ApiError> {
+    let pushed = parse(message)?;
+    let member = call.member(store, ANY_ROLE)?;
+    for (role, _) in &pushed {
+        member.needs(needed(role))?;
+    }
+    let pusher = member.to_string();
+    retry(shared, store, call.now, || {
+        let held = store.newest_files()?;
+        let before =
+            Before { releases: store.all::<ReleaseRecord>()?, rings: store.all::<RingRecord>()? };
+        let files: Stored =
+            held.iter().map(|(role, file)| (role.clone(), file.bytes.clone())).collect();
+        let published = published(&before);
+        let remembered = |path: &str| published.get(path).copied();
+        let freshness = &shared.keys.freshness;
+        let accepted = repository::accept(&files, &pushed, &remembered, freshness, call.now)
+            .map_err(|refused| who_was_faster(store, refused))?;
+        let reply =
+            wire::PushMetadataReply { snapshot: accepted.snapshot, timestamp: accepted.timestamp };
+        if accepted.writes.is_empty() {
+            return Ok((reply, Commit::new(), Vec::new()));
+        }
+        let set = after(files, &accepted.writes)?;
+        let roles: BTreeSet<TrustRole> = pushed.iter().map(|(role, _)| role.clone()).collect();
+        let by = Pusher { who: &pusher, now: call.now };
+        let records = push::records(&shared.content, &set, &roles, &before, by)?;
+        let deeds = deeds(call, &accepted.writes, &records, &before);
+        Ok((reply, commit(&held, accepted.writes, records), deeds))
+    })
+}
+
+fn parse(message: wire::PushMetadataRequest) -> Result<Vec<(TrustRole, Vec<u8>)>, ApiError> {
+    if message.files.is_empty() || message.files.len() > repository::MAX_PUSHED {
+        let text = format!("one push brings 1 to {} files", repository::MAX_PUSHED);
+        return Err(ApiError::Invalid(text));
+    }
+    let mut files = Vec::with_capacity(message.files.len());
+    for file in message.files {
+        let role =
+            TrustRole::parse(&file.role).map_err(|error| ApiError::Invalid(error.to_string()))?;
+        files.push((role, file.file));
+    }
+    // Hosts walk every root, so each is stored. Of other roles they see the newest alone.
+    if files.iter().filter(|(role, _)| *role == TrustRole::Root).count() > 1 {
+        return Err(ApiError::Invalid("one push brings one root\nhelp: push them in turn".into()));
+    }
+    Ok(files)
+}
+
+/// Every release ever published, by the path that is signed.
+fn published(before: &Before) -> BTreeMap<String, Digest> {
+    let releases = before.releases.iter().map(|held| &held.value);
+    releases
+        .map(|release| (release_path(&release.product, &release.version), release.digest))
+        .collect()
+}
+
+/// What the repository holds after the push, verified as a host would.
+fn after(mut files: Stored, writes: &[Write]) -> Result<TrustedSet, ApiError> {
+    for write in writes {
+        write.clone().apply(&mut files);
+    }
+    let wanted: Vec<TrustRole> =
+        files.keys().filter(|role| !role.is_top_level()).cloned().collect();
+    let set = TrustedSet::load(&files, &wanted).map_err(Refused::from)?;
+    Ok(set)
+}
+
+fn commit(held: &BTreeMap<TrustRole, SignedFile>, writes: Vec<Write>, records: Records) -> Commit {
+    let mut commit = Commit::new();
+    let newest: BTreeMap<TrustRole, (u64, Vec<u8>)> = writes
+        .into_iter()
+        .filter_map(|write| match write {
+            Write::Put { role, version, bytes } => Some((role, (version, bytes))),
+            // The server forgets no file; a push never asks for it.
+            Write::Delete { .. } => None,
+        })
+        .collect();
+    for (role, (version, bytes)) in newest {
+        let replaces = held.get(&role).map_or(0, |file| file.version);
+        commit.file(FileWrite { role, replaces, version, bytes });
+    }
+    commit.note(Note::Metadata);
+    let products: BTreeSet<_> = records
+        .releases
+        .iter()
+        .map(|(_, release)| &release.product)
+        .chain(records.rings.iter().map(|(_, ring)| &ring.product))
+        .cloned()
+        .collect();
+    for product in products {
+        commit.note(Note::Product(product));
+    }
+    for (rev, release) in records.releases {
+        commit.doc(rev, release);
+    }
+    for (rev, ring) in records.rings {
+        commit.doc(rev, ring);
+    }
+    commit
+}
+
+fn deeds(call: &Call, writes: &[Write], records: &Records, before: &Before) -> Vec<Deed> {
+    let deed = |act: &str, what: String| Deed::done(call.who.clone(), act, what);
+    let pushes = writes.iter().filter_map(|write| match write {
+        Write::Put { role: TrustRole::Snapshot | TrustRole::Timestamp, .. }
+        | Write::Delete { .. } => None,
+        Write::Put { role, version, .. } => Some(deed(PUSH, format!("{role} {version}"))),
+    });
+    let releases = records.releases.iter().map(|(rev, release)| {
+        let act = match (*rev, release.withdrawn) {
+            (0, _) => "release publish",
+            (_, true) => "release withdraw",
+            (_, false) => "release restore",
+        };
+        deed(act, format!("{} {}", release.product, release.version))
+    });
+    let promotions = records.rings.iter().filter_map(|(_, ring)| {
+        let held = before.rings.iter().map(|held| &held.value);
+        let same = |old: &RingRecord| {
+            old.product == ring.product && old.ring == ring.ring && old.promotion == ring.promotion
+        };
+        let current = ring.current.as_ref().filter(|_| !held.into_iter().any(same))?;
+        let what = format!("{} {} to {}", ring.product, current.version, ring.ring);
+        Some(deed("release promote", what))
+    });
+    pushes.chain(releases).chain(promotions).collect()
+}
+
+/// Tells a second pusher who published what meanwhile. The audit log knows.
+fn who_was_faster(store: &dyn Store, refused: Refused) -> ApiError {
+    let Refused::Conflict { role, held, .. } = &refused else { return refused.into() };
+    let (mut published_by, mut published_at) = (String::new(), String::new());
+    let what = format!("{role} {held}");
+    // Without the log the conflict is told all the same.
+    let lines = store.audit_head().and_then(|head| {
+        store.audit_after(head.length.saturating_sub(LOOK_BACK), LOOK_BACK as usize)
+    });
+    let found = lines
+        .unwrap_or_default()
+        .into_iter()
+        .rev()
+        .find(|line| line.entry().act == PUSH && line.entry().what == what);
+    if let Some(line) = found {
+        published_by = line.entry().who.to_string();
+        published_at = line.entry().at.to_string();
+    }
+    let message = match published_by.is_empty() {
+        true => refused.to_string(),
+        false => format!("{refused}\n{role} {held} is by {published_by}, {published_at}"),
+    };
+    let conflict =
+        wire::Conflict { role: role.to_string(), held_version: *held, published_by, published_at };
+    ApiError::Stale { message, conflict: Some(conflict) }
+}

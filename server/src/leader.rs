@@ -1,0 +1,272 @@
+//! The server's own work, again and again: rollouts go on, deadlines are kept, hosts stand in the rings
+//! that select them, snapshot and timestamp stay fresh. It works from what is stored alone; a tick that
+//! is lost or doubled changes nothing, and so does a second leader.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use refit_proto::{
+    names::{HostId, Product, RingName},
+    trust::{Role, client::Write, repository, set::Stored},
+};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use crate::{
+    api::{ApiError, Shared},
+    audit,
+    fleet::{Actor, HostState, Placement, RingRecord},
+    placing, planning,
+    product_view::{ProductNow, RingNow},
+    rollout::Watched,
+    store::{
+        Commit, CommitError, FileWrite, HostQuery, Note, Reads as _, Rev, RingCursor, Store,
+        StoreFault,
+    },
+    tls::OwnCertificate,
+};
+
+/// The longest that anything due by the clock alone waits.
+const TICK: Duration = Duration::from_secs(1);
+/// The shortest time between two ticks, however many commits there are.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long a leader that has died keeps others waiting.
+const LEASE: Duration = Duration::from_secs(10);
+/// Hosts of a ring whose deadlines are looked at in one tick, beside those in flight.
+const PAGE: usize = 200;
+/// Hosts that are put into their rings by one commit.
+const PLACED: usize = 200;
+/// Freshness and certificates are looked at this often; both last for days.
+const UPKEEP: SignedDuration = SignedDuration::from_mins(1);
+/// Notes that whoever follows the fleet can still read.
+const NOTES: u64 = 10_000;
+
+/// What a leader remembers between ticks. All of it may be lost.
+#[derive(Debug, Default)]
+pub struct Memory {
+    placed: Option<u64>,
+    cursors: BTreeMap<(Product, RingName), RingCursor>,
+    upkeep: Option<Timestamp>,
+}
+
+/// The leader of one server.
+pub struct Leader {
+    /// What it shares with the services.
+    pub shared: Arc<Shared>,
+    /// Its name among servers on one store.
+    pub name: String,
+    /// The certificate that it keeps young.
+    pub own: Arc<OwnCertificate>,
+}
+
+impl Leader {
+    /// Works until `stop` says so.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let leader = Arc::new(self);
+        let mut memory = Memory::default();
+        loop {
+            let (this, mut kept) = (leader.clone(), std::mem::take(&mut memory));
+            let done = leader.shared.store.run(move |store| {
+                if let Err(error) = this.tick(store, &mut kept) {
+                    error!(error = %error.chain(), "the leader could not do its work, and tries again");
+                }
+                Ok::<_, StoreFault>(kept)
+            });
+            memory = done.await.unwrap_or_default();
+            let due = async {
+                tokio::time::sleep(PAUSE).await;
+                let rest = tokio::time::sleep(TICK - PAUSE);
+                tokio::select! {
+                    () = rest => {}
+                    () = leader.shared.wake.notified() => {}
+                }
+            };
+            tokio::select! {
+                () = due => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+
+    /// One round.
+    ///
+    /// # Errors
+    /// What stopped it; the next round begins anew.
+    pub fn tick(&self, store: &dyn Store, memory: &mut Memory) -> Result<(), ApiError> {
+        let now = self.shared.clock.now();
+        if store.lease("leader", &self.name, now, LEASE)?.is_none() {
+            return Ok(());
+        }
+        self.place(store, memory, now)?;
+        for view in ProductNow::read_all(store)? {
+            self.advance(store, &view, memory, now)?;
+        }
+        if memory.upkeep.is_none_or(|done| now.duration_since(done).abs() >= UPKEEP) {
+            self.upkeep(store, now)?;
+            memory.upkeep = Some(now);
+        }
+        Ok(())
+    }
+
+    /// Plans a product and stores what changes. Where somebody else changed it meanwhile, the next tick
+    /// plans anew.
+    fn advance(
+        &self,
+        store: &dyn Store,
+        view: &ProductNow,
+        memory: &mut Memory,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let mut seen = BTreeMap::new();
+        let mut rows = BTreeMap::new();
+        for ring in &view.rings {
+            let watched = self.watched(store, view, ring, memory, &mut seen)?;
+            rows.insert(ring.ring.value.ring.clone(), watched);
+        }
+        let plan = view.plan(self.shared.listening_since, now, |ring| {
+            let rows = rows.get(&ring.ring.value.ring).into_iter().flatten();
+            let last_seen = |host: &HostId| seen.get(host).copied().unwrap_or(now);
+            rows.map(|held| Watched {
+                placement: &held.value,
+                last_seen: last_seen(&held.value.host_id),
+            })
+            .collect()
+        });
+        if plan.is_empty() {
+            return Ok(());
+        }
+        let looked_at: Vec<_> = rows.values().flatten().cloned().collect();
+        let (commit, deeds) = planning::commit(view, &plan, &looked_at);
+        for deed in &deeds {
+            info!(act = %deed.act, what = %deed.what, "decided");
+        }
+        match audit::commit(store, &commit, now, &deeds) {
+            Ok(_) => {
+                self.shared.wake.notify_one();
+                Ok(())
+            }
+            Err(CommitError::Conflict(_)) => {
+                self.shared.wake.notify_one();
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The hosts of a ring whose deadlines are looked at now: those in flight, and the next page of all.
+    fn watched(
+        &self,
+        store: &dyn Store,
+        view: &ProductNow,
+        ring: &RingNow,
+        memory: &mut Memory,
+        seen: &mut BTreeMap<HostId, Timestamp>,
+    ) -> Result<Vec<Rev<Placement>>, StoreFault> {
+        let Some(rollout) = &ring.rollout else { return Ok(Vec::new()) };
+        let name = &ring.ring.value.ring;
+        let mut rows = store.in_flight(&rollout.value.id, None, usize::MAX)?;
+        let key = (view.product.clone(), name.clone());
+        let page = store.ring_after(&view.product, Some(name), memory.cursors.get(&key), PAGE)?;
+        match page.last().filter(|_| page.len() == PAGE) {
+            Some(last) => memory.cursors.insert(key, RingCursor::of(&last.value)),
+            None => memory.cursors.remove(&key),
+        };
+        for held in page {
+            if !rows.iter().any(|row| row.value.host_id == held.value.host_id) {
+                rows.push(held);
+            }
+        }
+        let mut watched = Vec::with_capacity(rows.len());
+        for row in rows {
+            let host = store.host(&row.value.host_id)?;
+            let Some(host) = host.filter(|host| host.value.state == HostState::Active) else {
+                continue;
+            };
+            let last_seen = self.shared.presence.last_seen(&host.value.id, host.value.last_seen);
+            seen.insert(host.value.id, last_seen);
+            watched.push(row);
+        }
+        Ok(watched)
+    }
+
+    /// Puts hosts into their rings after the signed policy has changed, and once after each start.
+    fn place(
+        &self,
+        store: &dyn Store,
+        memory: &mut Memory,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let version = store.file(&Role::Policy, None)?.map_or(0, |file| file.version);
+        if memory.placed == Some(version) {
+            return Ok(());
+        }
+        let rings = store.all::<RingRecord>()?;
+        let labels = self.shared.labels.read(store, &self.shared.content)?;
+        let mut after = None;
+        loop {
+            let listed = store.find(&HostQuery::default(), after.as_ref(), PLACED)?;
+            let mut commit = Commit::new();
+            for row in &listed.rows {
+                let host = &row.host.value;
+                if host.state != HostState::Retired {
+                    placing::place_host(store, &rings, &labels, host, false, now, &mut commit)?;
+                }
+            }
+            if !commit.placements.is_empty() {
+                for product in placing::products(&rings) {
+                    commit.note(Note::Product(product));
+                }
+                match store.commit(commit) {
+                    Ok(_) => {}
+                    // Those hosts reported meanwhile: begin again with the next tick.
+                    Err(CommitError::Conflict(_)) => {
+                        self.shared.wake.notify_one();
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            match listed.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        memory.placed = Some(version);
+        Ok(())
+    }
+
+    fn upkeep(&self, store: &dyn Store, now: Timestamp) -> Result<(), ApiError> {
+        match self.own.renew(&self.shared.keys.authority, now) {
+            Ok(true) => info!("the server has a new certificate"),
+            Ok(false) => {}
+            Err(error) => warn!(%error, "the server's certificate could not be renewed"),
+        }
+        self.freshen(store, now)?;
+        let newest = *store.wake().borrow();
+        store.forget_changes(newest.saturating_sub(NOTES))?;
+        Ok(())
+    }
+
+    /// Signs snapshot and timestamp anew at half of their life.
+    fn freshen(&self, store: &dyn Store, now: Timestamp) -> Result<(), ApiError> {
+        let held = store.newest_files()?;
+        let files: Stored =
+            held.iter().map(|(role, file)| (role.clone(), file.bytes.clone())).collect();
+        let Some(writes) = repository::renew(&files, &self.shared.keys.freshness, now)? else {
+            return Ok(());
+        };
+        let mut commit = Commit::new();
+        for write in writes {
+            if let Write::Put { role, version, bytes } = write {
+                let replaces = held.get(&role).map_or(0, |file| file.version);
+                commit.file(FileWrite { role, replaces, version, bytes });
+            }
+        }
+        commit.note(Note::Metadata);
+        let deed = audit::Deed::done(Actor::Server, "metadata freshen", "snapshot timestamp");
+        match audit::commit(store, &commit, now, &[deed]) {
+            Ok(_) | Err(CommitError::Conflict(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
