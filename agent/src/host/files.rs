@@ -20,6 +20,7 @@ mod real;
 #[cfg(test)]
 mod real_tests;
 
+pub(crate) use durably::beside;
 pub use durably::{
     copy, create_dirs, exists, file_system, nearest, read_file, remove_if_empty, remove_tree,
     remove_unfinished, replace_link, sync_parent, write_file,

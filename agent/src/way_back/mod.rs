@@ -5,14 +5,12 @@
 //! steps, is decided by who changes the host.
 
 mod format;
-mod hands;
 mod place;
 mod recover;
 mod run;
 mod undo_step;
 
 pub use format::FormatError;
-pub use hands::{Copied, DiskHands, Hands, Kind};
 pub use place::{Place, PlaceError};
 pub use recover::{Decision, RecoverError, Recovered, decide, recover};
 pub use run::{RunError, Units, UnitsError, run};

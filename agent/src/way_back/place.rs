@@ -1,20 +1,20 @@
 //! Where the way back lies, and how it is armed and removed.
 
-use std::path::{Path, PathBuf};
-
-use refit_durable::{
-    FileError,
-    file::{self, Access},
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{FormatError, WayBack};
+use crate::host::files::{FileError, Files, exists, read_file, remove_tree, write_file};
 
 /// The largest way back that is read: 300,000 steps of 200 bytes.
 const LARGEST: u64 = 64 << 20;
 
 /// Where the way back lies. There is one, since a host runs one update at a time.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Place {
+    files: Arc<dyn Files>,
     path: PathBuf,
 }
 
@@ -39,8 +39,8 @@ pub enum PlaceError {
 
 impl Place {
     /// In the agent's own folder.
-    pub fn in_folder(folder: &Path) -> Place {
-        Place { path: folder.join("way-back") }
+    pub fn in_folder(files: Arc<dyn Files>, folder: &Path) -> Place {
+        Place { files, path: folder.join("way-back") }
     }
 
     /// The file, for the rescuer's command line.
@@ -57,7 +57,7 @@ impl Place {
         let bytes = way_back.to_bytes();
         // What this reader cannot read must not take the place of one that it can.
         WayBack::parse(&bytes).map_err(|source| self.unusable(source))?;
-        file::write(&self.path, &bytes, Access::Private)?;
+        write_file(&*self.files, &self.path, &bytes, 0o600)?;
         match self.load()? {
             Some(read) if read == *way_back => Ok(()),
             Some(_) | None => Err(self.unusable(FormatError::End)),
@@ -69,7 +69,10 @@ impl Place {
     /// # Errors
     /// If one is and cannot be used.
     pub fn load(&self) -> Result<Option<WayBack>, PlaceError> {
-        let Some(bytes) = file::read_if_there(&self.path, LARGEST)? else { return Ok(None) };
+        if !exists(&*self.files, &self.path)? {
+            return Ok(None);
+        }
+        let bytes = read_file(&*self.files, &self.path, LARGEST)?;
         WayBack::parse(&bytes).map(Some).map_err(|source| self.unusable(source))
     }
 
@@ -78,7 +81,7 @@ impl Place {
     /// # Errors
     /// If it may still be there.
     pub fn disarm(&self) -> Result<bool, PlaceError> {
-        Ok(file::remove(&self.path)?)
+        Ok(remove_tree(&*self.files, &self.path)?)
     }
 
     fn unusable(&self, source: FormatError) -> PlaceError {

@@ -4,9 +4,10 @@
 
 use refit_durable::Batch;
 
-use super::{Hands, Place, PlaceError, RunError, Units, WayBack, run};
+use super::{Place, PlaceError, RunError, Units, WayBack, run};
 use crate::{
     drive::{Observer, Transition},
+    host::files::Files,
     journal::{Journal, JournalError},
     update::{Cause, Failure, Outcome, Phase, Update},
 };
@@ -115,7 +116,7 @@ pub fn recover(
     place: &Place,
     journal: &mut dyn Journal,
     observer: &mut dyn Observer,
-    hands: &mut dyn Hands,
+    files: &dyn Files,
     units: &mut dyn Units,
 ) -> Result<Recovered, RecoverError> {
     let (pending, armed) = (journal.load(), place.load());
@@ -126,7 +127,7 @@ pub fn recover(
             Ok(Recovered::SetAside)
         }
         Decision::GoBack(way_back) => {
-            run(&way_back, hands, units)?;
+            run(&way_back, files, units)?;
             if pending.is_err() {
                 journal.set_aside()?;
             }

@@ -1,7 +1,14 @@
 //! Runs a way back: first looks whether all of it can be done, then does it. What was damaged is found
 //! before the first file is touched.
 
-use super::{Hands, Kind, UndoStep, Undoing, WayBack, hands::Copied};
+use std::path::Path;
+
+use refit_proto::names::Digest;
+
+use super::{UndoStep, Undoing, WayBack};
+use crate::host::files::{
+    FileError, Files, Kind, beside, copy, exists, remove_tree, replace_link, sync_parent,
+};
 
 /// What starts and stops services, and runs saved commands, on the way back.
 pub trait Units {
@@ -72,13 +79,9 @@ pub enum RunError {
 /// # Errors
 /// If anything saved is damaged: then nothing was touched. Or the first step that failed; a service
 /// that does not start does not keep the others from starting.
-pub fn run(
-    way_back: &WayBack,
-    hands: &mut dyn Hands,
-    units: &mut dyn Units,
-) -> Result<(), RunError> {
+pub fn run(way_back: &WayBack, files: &dyn Files, units: &mut dyn Units) -> Result<(), RunError> {
     for (step, number) in way_back.steps.iter().zip(1..) {
-        check(step, hands).map_err(|why| RunError::Damaged {
+        check(step, files).map_err(|why| RunError::Damaged {
             number,
             kind: step.undoing.kind(),
             subject: step.undoing.subject(),
@@ -87,7 +90,7 @@ pub fn run(
     }
     let mut not_started = None;
     for (step, number) in way_back.steps.iter().zip(1..) {
-        let Err(why) = take(step, hands, units) else { continue };
+        let Err(why) = take(step, files, units) else { continue };
         let kind = step.undoing.kind();
         let error = RunError::Step { number, kind, subject: step.undoing.subject(), why };
         match step.undoing {
@@ -98,21 +101,19 @@ pub fn run(
     not_started.map_or(Ok(()), Err)
 }
 
-fn left_out(step: &UndoStep, hands: &dyn Hands) -> Result<bool, String> {
+fn left_out(step: &UndoStep, files: &dyn Files) -> Result<bool, FileError> {
     match &step.unless {
-        Some(path) => Ok(hands.kind(path).map_err(why)?.is_some()),
+        Some(path) => exists(files, path),
         None => Ok(false),
     }
 }
 
 /// Whether what a step needs is there.
-fn check(step: &UndoStep, hands: &dyn Hands) -> Result<(), String> {
+fn check(step: &UndoStep, files: &dyn Files) -> Result<(), String> {
     match &step.undoing {
-        Undoing::File { from, digest, .. } if !left_out(step, hands)? => {
-            match hands.digest(from).map_err(|error| format!("{}: {error}", from.display()))? {
-                found if found == *digest => Ok(()),
-                _ => Err(format!("{} is not what was sealed", from.display())),
-            }
+        Undoing::File { from, digest, .. } if !left_out(step, files).map_err(why)? => {
+            let (found, _) = copy(files, from, None, u64::MAX).map_err(why)?;
+            is_sealed(from, found, *digest)
         }
         Undoing::File { .. }
         | Undoing::Link { .. }
@@ -127,30 +128,31 @@ fn check(step: &UndoStep, hands: &dyn Hands) -> Result<(), String> {
     }
 }
 
-fn take(step: &UndoStep, hands: &mut dyn Hands, units: &mut dyn Units) -> Result<(), String> {
-    if left_out(step, hands)? {
+fn is_sealed(from: &Path, found: Digest, sealed: Digest) -> Result<(), String> {
+    if found == sealed {
+        return Ok(());
+    }
+    Err(format!("{} is not what was sealed", from.display()))
+}
+
+fn take(step: &UndoStep, files: &dyn Files, units: &mut dyn Units) -> Result<(), String> {
+    if left_out(step, files).map_err(why)? {
         return Ok(());
     }
     match &step.undoing {
-        Undoing::Link { path, target } => hands.link(path, target).map_err(why),
-        Undoing::RemoveLink { path } => match hands.kind(path).map_err(why)? {
-            None => Ok(()),
-            Some(Kind::Link) => hands.remove_file(path).map_err(why),
-            Some(Kind::Folder | Kind::File) => Err("there is something else than a link".into()),
-        },
+        Undoing::Link { path, target } => replace_link(files, target, path).map_err(why),
+        Undoing::RemoveLink { path } => remove_link(files, path),
         Undoing::Folder { path, mode, uid, gid } => {
-            hands.folder(path, *mode, *uid, *gid).map_err(why)
+            folder(files, path, *mode, *uid, *gid).map_err(why)
         }
         Undoing::File { path, from, digest, mode, uid, gid } => {
-            let is = Copied { digest: *digest, mode: *mode, uid: *uid, gid: *gid };
-            hands.copy(from, path, &is).map_err(why)
+            let new = beside(path);
+            let found = copy_beside(files, from, &new).map_err(why)?;
+            is_sealed(from, found, *digest)?;
+            put(files, &new, path, *mode, *uid, *gid).map_err(why)
         }
-        Undoing::Remove { path } => match hands.kind(path).map_err(why)? {
-            None => Ok(()),
-            Some(Kind::Folder) => hands.remove_folder(path).map_err(why),
-            Some(Kind::Link | Kind::File) => hands.remove_file(path).map_err(why),
-        },
-        Undoing::Swap { path, from, aside } => swap(path, from, aside, hands),
+        Undoing::Remove { path } => remove_tree(files, path).map(drop).map_err(why),
+        Undoing::Swap { path, from, aside } => swap(files, path, from, aside),
         Undoing::StopUnit { unit } => units.stop(unit).map_err(why),
         Undoing::ReloadUnits => units.reload().map_err(why),
         Undoing::StartUnit { unit } => units.start(unit).map_err(why),
@@ -160,27 +162,74 @@ fn take(step: &UndoStep, hands: &mut dyn Hands, units: &mut dyn Units) -> Result
     }
 }
 
-/// `aside` is the mark that the swap has begun: until it is there, `path` holds what is to be set
-/// aside; from then on what stands at `path` is what was brought back.
-fn swap(
-    path: &std::path::Path,
-    from: &std::path::Path,
-    aside: &std::path::Path,
-    hands: &mut dyn Hands,
-) -> Result<(), String> {
-    let there = |hands: &dyn Hands, path| hands.kind(path).map(|kind| kind.is_some()).map_err(why);
-    if !there(hands, aside)? {
-        if !there(hands, from)? {
-            return Err(format!("{} is not there", from.display()));
+fn remove_link(files: &dyn Files, path: &Path) -> Result<(), String> {
+    match files.stat(path).map_err(why)?.map(|stat| stat.kind) {
+        None => Ok(()),
+        Some(Kind::Link) => {
+            files.remove_file(path).and_then(|()| sync_parent(files, path)).map_err(why)
         }
-        if there(hands, path)? {
-            hands.rename(path, aside).map_err(why)?;
-        } else {
-            let (own, group) = (rustix::process::geteuid(), rustix::process::getegid());
-            hands.folder(aside, 0o700, own.as_raw(), group.as_raw()).map_err(why)?;
+        Some(Kind::File | Kind::Directory | Kind::Socket | Kind::Special) => {
+            Err("there is something else than a link".into())
         }
     }
-    if there(hands, path)? { Ok(()) } else { hands.rename(from, path).map_err(why) }
+}
+
+fn folder(files: &dyn Files, path: &Path, mode: u32, uid: u32, gid: u32) -> Result<(), FileError> {
+    if !exists(files, path)? {
+        files.create_dir(path, 0o700)?;
+    }
+    // The owner first: a change of owner takes set-id bits away.
+    files.set_owner(path, uid, gid)?;
+    files.set_mode(path, mode)?;
+    files.sync_dir(path)?;
+    sync_parent(files, path)
+}
+
+/// Copies a saved file beside its place, where nobody but its owner reads it yet.
+fn copy_beside(files: &dyn Files, from: &Path, new: &Path) -> Result<Digest, FileError> {
+    remove_tree(files, new)?;
+    let mut writing = files.create(new, 0o600)?;
+    let (digest, _) = copy(files, from, Some((new, writing.as_mut())), u64::MAX)?;
+    Ok(digest)
+}
+
+/// Gives a file its owner and mode, then moves it to its place.
+fn put(
+    files: &dyn Files,
+    new: &Path,
+    path: &Path,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+) -> Result<(), FileError> {
+    files.set_owner(new, uid, gid)?;
+    files.set_mode(new, mode)?;
+    files.sync_file(new)?;
+    files.rename(new, path)?;
+    sync_parent(files, path)
+}
+
+/// `aside` is the mark that the swap has begun: until it is there, `path` holds what is to be set
+/// aside; from then on what stands at `path` is what was brought back.
+fn swap(files: &dyn Files, path: &Path, from: &Path, aside: &Path) -> Result<(), String> {
+    let there = |place: &Path| exists(files, place).map_err(why);
+    if !there(aside)? {
+        if !there(from)? {
+            return Err(format!("{} is not there", from.display()));
+        }
+        let marked = match there(path)? {
+            true => move_to(files, path, aside),
+            false => files.create_dir(aside, 0o700).and_then(|()| sync_parent(files, aside)),
+        };
+        marked.map_err(why)?;
+    }
+    if there(path)? { Ok(()) } else { move_to(files, from, path).map_err(why) }
+}
+
+fn move_to(files: &dyn Files, from: &Path, to: &Path) -> Result<(), FileError> {
+    files.rename(from, to)?;
+    sync_parent(files, to)?;
+    sync_parent(files, from)
 }
 
 fn why(error: impl ToString) -> String {

@@ -80,7 +80,7 @@ pub fn file_system(files: &dyn Files, folder: &Path) -> Result<PathBuf, FileErro
 
 /// The name beside `place` under which something is made before it is put there. Always the same, so
 /// that what a crash leaves is found again.
-fn beside(place: &Path) -> PathBuf {
+pub(crate) fn beside(place: &Path) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(place.file_name().unwrap_or_default());
     name.push(".refit-new");
