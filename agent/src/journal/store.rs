@@ -75,6 +75,14 @@ impl StoreJournal {
         bytes.map(|bytes| format::read(&format!("last/{product}"), &bytes)).transpose()
     }
 
+    /// How each product's last update ended.
+    ///
+    /// # Errors
+    /// If a record cannot be read.
+    pub fn lasts(&self) -> Result<Vec<Ended>, JournalError> {
+        self.scan(LAST, "last")
+    }
+
     /// How updates ended on this host, oldest first.
     ///
     /// # Errors

@@ -61,7 +61,7 @@ impl Pace {
 }
 
 /// A number from 0 to 1 by chance.
-pub(super) fn chance() -> f64 {
+pub(crate) fn chance() -> f64 {
     // Without random bytes there is no jitter, and everything else works.
     f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX)
 }

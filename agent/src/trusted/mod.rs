@@ -7,7 +7,7 @@ mod refresh;
 mod view;
 
 pub use folder::{TrustError, TrustFolder};
-pub use refresh::{RefreshError, Source};
+pub use refresh::{RefreshError, ReleaseError, Source, release};
 pub use view::{Denial, View};
 
 use std::{

@@ -1,14 +1,19 @@
 //! Bringing the metadata up to date, with IO: asks for what the refresh wants, makes durable what it
 //! hands out before going on, and brings along the policy files that are pinned now.
 
-use std::{collections::BTreeSet, future::Future, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use refit_durable::FileError;
 use refit_proto::{
-    names::{Digest, Product},
+    names::{Digest, Product, Version},
+    package::{DocumentError, Release},
     policy::{LabelPolicy, ProductPolicy},
-    trust::{self, Next, Refresh, Role, TargetFile, TrustedSet, metadata::limits},
+    trust::{self, Next, Promotion, Refresh, Role, TargetFile, TrustedSet, metadata::limits},
 };
 
 use super::{
@@ -91,8 +96,69 @@ pub(super) async fn run(
         let set = refreshed(trust, source, &wanted_now).await?;
         view = with_policies(trust, source, set).await?;
     }
+    let counters = counters(trust, source, &view, products).await;
+    view.set_counters(counters);
     trust.set_view(view);
     trust.view().ok_or(RefreshError::Trust(trust::TrustError::Unfinished))
+}
+
+/// The counters of the releases that are current for these products. One that can't be had now is for the
+/// next refresh: it only says whether this host is ahead.
+async fn counters(
+    trust: &Trust,
+    source: &impl Source,
+    view: &View,
+    products: &BTreeSet<Product>,
+) -> BTreeMap<Digest, u64> {
+    let before = trust.view();
+    let mut counters = BTreeMap::new();
+    for promotion in products.iter().filter_map(|product| view.current(product)) {
+        let known = before.as_ref().and_then(|view| view.counter(&promotion.digest));
+        let counter = match known {
+            Some(counter) => Some(counter),
+            None => match release(source, promotion).await {
+                Ok(release) => Some(release.counter),
+                Err(error) => {
+                    tracing::debug!(%error, version = %promotion.version, "its counter is not known");
+                    None
+                }
+            },
+        };
+        counters.extend(counter.map(|counter| (promotion.digest, counter)));
+    }
+    counters
+}
+
+/// The release document that a promotion names.
+///
+/// # Errors
+/// If it can't be had, or is not the one that is signed.
+pub async fn release(source: &impl Source, promotion: &Promotion) -> Result<Release, ReleaseError> {
+    if promotion.length > Release::MAX_LENGTH {
+        return Err(ReleaseError::Other(promotion.version.clone()));
+    }
+    let bytes = source.content(&promotion.digest, promotion.length).await?;
+    if !promotion.target().fits(&bytes) {
+        return Err(ReleaseError::Other(promotion.version.clone()));
+    }
+    Ok(Release::parse(&bytes)?)
+}
+
+/// Why there is no release document.
+#[derive(Debug, thiserror::Error)]
+pub enum ReleaseError {
+    /// It did not come.
+    #[error("the release document did not come: {0}")]
+    Call(#[from] CallError),
+    /// Another came, or one that nobody reads.
+    #[error(
+        "the document of release {0} is not the one that is signed\n\
+         help: publish the release again from its source"
+    )]
+    Other(Version),
+    /// This agent can't follow it.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
 }
 
 /// A host whose root is lost or damaged begins again with the first, which the token's hash proves.

@@ -25,6 +25,7 @@ pub struct View {
     set: TrustedSet,
     labels: Labels,
     policies: BTreeMap<Product, Result<ProductPolicy, Denied>>,
+    counters: BTreeMap<Digest, u64>,
 }
 
 /// Why a release is not permitted here.
@@ -113,7 +114,7 @@ impl View {
             let policy = trusted_policy(&set, &product, &bytes);
             policies.insert(product, policy);
         }
-        Ok(View { set, labels, policies })
+        Ok(View { set, labels, policies, counters: BTreeMap::new() })
     }
 
     /// The roles whose files are needed for these products.
@@ -185,11 +186,19 @@ impl View {
         })
     }
 
-    /// The signed counter-free order of releases is not here: whether an installed release is newer than
-    /// the ring's current one is told by both release documents, whose digests these are.
+    /// What the ring of this host should run.
     pub fn current(&self, product: &Product) -> Option<&Promotion> {
         let ring = self.ring(product)?;
         self.set.ring(product, &ring)?.current.as_ref()
+    }
+
+    /// The counter of a release that is current, as its document says it; `None` where it is not known.
+    pub fn counter(&self, digest: &Digest) -> Option<u64> {
+        self.counters.get(digest).copied()
+    }
+
+    pub(super) fn set_counters(&mut self, counters: BTreeMap<Digest, u64>) {
+        self.counters = counters;
     }
 
     /// Whether the metadata has expired: then nothing new begins.

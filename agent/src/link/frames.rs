@@ -1,0 +1,72 @@
+//! Content from the server for code that reads and does not wait: the thread that brings content in is
+//! not the one that runs the network.
+
+use std::{
+    io::{self, Read},
+    sync::Arc,
+};
+
+use refit_proto::names::Digest;
+use tokio::runtime::Handle;
+
+use super::{CallError, Download, Server, Trouble};
+use crate::host::content::{Fetch, FetchError};
+
+/// The server as a source of frames.
+pub struct ServerFrames {
+    server: Arc<Server>,
+    runtime: Handle,
+}
+
+impl ServerFrames {
+    /// Frames from this server, by the network of this runtime. Not to be used on the runtime's own
+    /// thread.
+    pub fn new(server: Arc<Server>, runtime: Handle) -> ServerFrames {
+        ServerFrames { server, runtime }
+    }
+}
+
+impl Fetch for ServerFrames {
+    fn frame(&mut self, digest: Digest, offset: u64) -> Result<Box<dyn Read + '_>, FetchError> {
+        let download = self
+            .runtime
+            .block_on(self.server.download(&digest, offset))
+            .map_err(|error| refused(error, offset))?;
+        if download.frame_length.is_some_and(|length| length < offset) {
+            return Err(FetchError::Shorter { offset });
+        }
+        Ok(Box::new(Reading { download, runtime: &self.runtime, chunk: Vec::new(), at: 0 }))
+    }
+}
+
+fn refused(error: CallError, offset: u64) -> FetchError {
+    match error.trouble {
+        // A server has no bytes after its frame's end: it is another frame than the one begun.
+        Trouble::Refused if offset > 0 => FetchError::Shorter { offset },
+        Trouble::Refused | Trouble::Absent => FetchError::Refused(error.to_string()),
+        Trouble::Weather | Trouble::Barred => FetchError::Away(error.to_string()),
+    }
+}
+
+struct Reading<'a> {
+    download: Download,
+    runtime: &'a Handle,
+    chunk: Vec<u8>,
+    at: usize,
+}
+
+impl Read for Reading<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.chunk.len() {
+            match self.runtime.block_on(self.download.next()).map_err(io::Error::other)? {
+                Some(chunk) => (self.chunk, self.at) = (chunk, 0),
+                None => return Ok(0),
+            }
+        }
+        let rest = &self.chunk[self.at..];
+        let taken = rest.len().min(buffer.len());
+        buffer[..taken].copy_from_slice(&rest[..taken]);
+        self.at += taken;
+        Ok(taken)
+    }
+}

@@ -1,0 +1,134 @@
+//! What this host says of itself: its whole state, put together from the journal, its trust, its orders
+//! and what is installed. Decides the words of reports and holds; how reports travel is decided in
+//! [`crate::outbox`].
+
+mod journal;
+mod product;
+
+pub use journal::ReportingJournal;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use refit_proto::{
+    names::{Platform, Product},
+    wire::HostState,
+};
+
+use crate::{
+    clock::Clock,
+    journal::{Ended, Journal as _, JournalError, StoreJournal},
+    link::Wanted,
+    outbox::{News, Outbox, Weight},
+    trusted::Trust,
+    update::{ReleaseId, Update},
+};
+
+/// A release that is installed here, as the file system tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstalledRelease {
+    /// Version and digest.
+    pub id: ReleaseId,
+    /// Tells the order of releases.
+    pub counter: u64,
+}
+
+/// What is installed, by product.
+pub type Inventory = BTreeMap<Product, InstalledRelease>;
+
+/// Puts reports together.
+pub struct Reporter {
+    /// Where reports wait.
+    pub outbox: Arc<Outbox>,
+    /// What the host remembers of its updates.
+    pub journal: StoreJournal,
+    /// What it trusts.
+    pub trust: Arc<Trust>,
+    /// What the server wants.
+    pub wanted: Arc<Wanted>,
+    /// Its clock.
+    pub clock: Clock,
+    /// What it runs.
+    pub platform: Platform,
+    /// What is installed, as it was last looked at.
+    pub inventory: Arc<RwLock<Inventory>>,
+    /// The state that was reported last in this run.
+    pub reported: Mutex<Option<HostState>>,
+}
+
+impl Reporter {
+    /// The host's state now.
+    pub fn state(&self) -> HostState {
+        self.state_with(or_nothing(self.journal.load()).as_ref())
+    }
+
+    /// The host's state once this update stands where it does. What can't be read of the past is left
+    /// out, with a line in the log: it must not keep the present from being reported.
+    pub fn state_with(&self, update: Option<&Update>) -> HostState {
+        let view = self.trust.view();
+        let now = self.clock.now();
+        let inventory = self.inventory.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let orders = self.wanted.orders().unwrap_or_default();
+        let lasts: BTreeMap<Product, Ended> = or_nothing(self.journal.lasts())
+            .into_iter()
+            .map(|ended| (ended.attempt.product.clone(), ended))
+            .collect();
+        let quarantine = or_nothing(self.journal.quarantine());
+
+        let mut products: BTreeSet<Product> = inventory.keys().cloned().collect();
+        products.extend(orders.products.keys().cloned());
+        products.extend(lasts.keys().cloned());
+        products.extend(update.map(|update| update.attempt().product.clone()));
+        if let Some(view) = &view {
+            let rings = view.rings().filter(|(_, ring)| ring.is_some());
+            products.extend(rings.map(|(product, _)| product.clone()));
+        }
+        let look = product::Look { view: view.as_deref(), now, update, quarantine: &quarantine };
+        let states = products.iter().map(|product| {
+            let (installed, order) = (inventory.get(product), orders.products.get(product));
+            look.product(product, installed, order, lasts.get(product))
+        });
+        HostState {
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            platform: self.platform.to_string(),
+            boot_id: self.clock.boot().to_string(),
+            products: states.collect(),
+            timestamp_version: view.as_ref().map_or(0, |view| view.timestamp_version()),
+            metadata_expired: view.as_ref().is_some_and(|view| view.expired(now)),
+        }
+    }
+
+    /// Writes a report if the state is not the one that was last reported in this run.
+    pub fn report_changes(&self) {
+        let state = self.state();
+        if self.reported.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(&state) {
+            return;
+        }
+        match self.outbox.report(self.news(state.clone(), None, Weight::Step)) {
+            Ok(()) => self.note(state),
+            Err(error) => tracing::error!("the host's state can't be reported: {error}"),
+        }
+    }
+
+    fn news(
+        &self,
+        state: HostState,
+        event: Option<refit_proto::wire::Event>,
+        weight: Weight,
+    ) -> News {
+        News { at: self.clock.now().to_string(), state, event, weight }
+    }
+
+    fn note(&self, state: HostState) {
+        *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+    }
+}
+
+fn or_nothing<T: Default>(read: Result<T, JournalError>) -> T {
+    read.unwrap_or_else(|error| {
+        tracing::error!("this can't be reported: {error}");
+        T::default()
+    })
+}

@@ -1,0 +1,217 @@
+//! What each step of an update waits for, on a real host: where trust and the server are asked, and
+//! where the machine is. Does the first itself and hands the rest to the [`Machine`], which knows neither
+//! the server nor trust and could run in another process. What follows is decided in [`crate::update`].
+
+mod memory;
+mod permit;
+
+pub use memory::Memory;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::runtime::Handle;
+
+use crate::{
+    clock::Clock,
+    drive::{Host, HostError},
+    host::content::Fetch,
+    journal::StoreJournal,
+    link::{Server, ServerFrames, Wanted, ask_leave},
+    report::Inventory,
+    trusted::Trust,
+    update::{Attempt, Cause, Event, Failure, Phase, Step},
+};
+
+/// What changes this machine. Every step is safe to repeat.
+pub trait Machine: Send {
+    /// Does a step and says what came of it. Waits only by `wait`, which says whether to give up.
+    ///
+    /// # Errors
+    /// If nobody can say what came of it, or it was to give up.
+    fn perform(
+        &mut self,
+        step: &Step,
+        fetch: &mut dyn Fetch,
+        wait: &dyn Fn(Duration) -> Waited,
+    ) -> Result<Event, HostError>;
+
+    /// What is installed, as the file system tells.
+    fn inventory(&self) -> Inventory;
+
+    /// Starts what runs here, at a start of the agent with no update under way.
+    fn start_services(&mut self);
+}
+
+/// How a wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waited {
+    /// The time is over.
+    Over,
+    /// The agent ends.
+    Ending,
+    /// The server orders a host in probation to go back.
+    BackOut,
+}
+
+/// The steps of updates on this host.
+pub struct Steps<M> {
+    /// What changes the machine.
+    pub machine: M,
+    /// The way to the server.
+    pub server: Arc<Server>,
+    /// What the host trusts.
+    pub trust: Arc<Trust>,
+    /// What the server wants.
+    pub wanted: Arc<Wanted>,
+    /// The host's clock.
+    pub clock: Clock,
+    /// Which releases failed here.
+    pub journal: StoreJournal,
+    /// Floors, and which quarantines were lifted by a promotion.
+    pub memory: Memory,
+    /// What runs the network.
+    pub runtime: Handle,
+    /// What is installed, for reports.
+    pub inventory: Arc<std::sync::RwLock<Inventory>>,
+}
+
+impl<M: Machine> Host for Steps<M> {
+    fn perform(&mut self, step: &Step) -> Result<Event, HostError> {
+        if let Some(event) = self.before(step)? {
+            return Ok(event);
+        }
+        match step {
+            Step::Permit { attempt, .. } => {
+                Ok(self.permit(attempt).map_or_else(failed, |()| Event::Permitted))
+            }
+            Step::AskLeave { attempt, .. } => Ok(self.ask_leave(attempt)),
+            Step::Settle { attempt, ended } => {
+                let event = self.by_machine(step)?;
+                if *ended == Phase::Committed {
+                    self.memory
+                        .committed(&attempt.product, &attempt.release.digest)
+                        .map_err(|error| HostError::Failed(error.to_string()))?;
+                }
+                Ok(event)
+            }
+            Step::Preflight { .. }
+            | Step::Fetch { .. }
+            | Step::BackUp { .. }
+            | Step::Quiesce { .. }
+            | Step::Seal { .. }
+            | Step::Switch { .. }
+            | Step::Reboot { .. }
+            | Step::Watch { .. }
+            | Step::GoBack { .. } => self.by_machine(step),
+        }
+    }
+}
+
+impl<M: Machine> Steps<M> {
+    /// What comes before a step: the pause after a failure, the end of the agent, an order to stop.
+    fn before(&self, step: &Step) -> Result<Option<Event>, HostError> {
+        match step {
+            Step::Permit { attempt, pause }
+            | Step::Preflight { attempt, pause }
+            | Step::Fetch { attempt, pause }
+            | Step::AskLeave { attempt, pause } => self.pause(attempt, *pause),
+            Step::BackUp { attempt, .. } => {
+                self.go_on()?;
+                let backed_out = self.wanted.backs_out(&attempt.product);
+                Ok(backed_out.then_some(Event::BackOut))
+            }
+            Step::Watch { change, .. } => {
+                self.go_on()?;
+                let backed_out = self.wanted.backs_out(&change.attempt.product);
+                Ok(backed_out.then_some(Event::BackOut))
+            }
+            // From Quiescing on a host finishes to a whole release. Each of these is short, and safe to
+            // repeat if it is cut.
+            Step::Quiesce { .. }
+            | Step::Seal { .. }
+            | Step::Switch { .. }
+            | Step::Reboot { .. }
+            | Step::GoBack { .. }
+            | Step::Settle { .. } => self.go_on().map(|()| None),
+        }
+    }
+
+    fn go_on(&self) -> Result<(), HostError> {
+        if self.wanted.is_ending() { Err(HostError::Ending) } else { Ok(()) }
+    }
+
+    /// Waits, and ends early where the offer is taken back or the agent ends.
+    fn pause(&self, attempt: &Attempt, pause: Duration) -> Result<Option<Event>, HostError> {
+        // Up to a half more, by chance: hosts that failed together try again one by one.
+        let until = self.clock.running().plus(pause.mul_f64(1.0 + 0.5 * crate::link::chance()));
+        loop {
+            let seen = self.wanted.changes();
+            self.go_on()?;
+            if self.wanted.took_back(attempt) {
+                return Ok(Some(Event::TakenBack));
+            }
+            let now = self.clock.running();
+            if pause.is_zero() || now >= until {
+                return Ok(None);
+            }
+            self.wanted.wait(seen, until.since(now));
+        }
+    }
+
+    fn by_machine(&mut self, step: &Step) -> Result<Event, HostError> {
+        let mut frames = ServerFrames::new(self.server.clone(), self.runtime.clone());
+        let product = step.attempt().product.clone();
+        let probation = matches!(step, Step::Watch { .. });
+        let (wanted, clock) = (self.wanted.clone(), self.clock.clone());
+        let wait = move |longest: Duration| {
+            let until = clock.running().plus(longest);
+            loop {
+                let seen = wanted.changes();
+                let now = clock.running();
+                if wanted.is_ending() {
+                    return Waited::Ending;
+                }
+                if probation && wanted.backs_out(&product) {
+                    return Waited::BackOut;
+                }
+                if now >= until {
+                    return Waited::Over;
+                }
+                wanted.wait(seen, until.since(now));
+            }
+        };
+        let event = self.machine.perform(step, &mut frames, &wait)?;
+        self.look();
+        Ok(event)
+    }
+
+    /// Looks again at what is installed.
+    pub fn look(&self) {
+        let mut inventory =
+            self.inventory.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *inventory = self.machine.inventory();
+    }
+
+    /// The window is open (the server keeps windows and gives no lease outside them): permission is asked
+    /// once more, then the leave.
+    fn ask_leave(&mut self, attempt: &Attempt) -> Event {
+        if let Err(failure) = self.permit(attempt) {
+            return failed(failure);
+        }
+        match self.runtime.block_on(ask_leave(&self.server, attempt, &self.clock)) {
+            Ok(lease) => Event::LeaseGiven { lease, at: self.clock.moment() },
+            Err(failure) => failed(failure),
+        }
+    }
+}
+
+fn failed(failure: Failure) -> Event {
+    Event::Failed { failure }
+}
+
+/// What an update that can't be carried on is told.
+impl From<crate::journal::JournalError> for Failure {
+    fn from(error: crate::journal::JournalError) -> Failure {
+        Failure::new(Cause::HostFault, error.to_string())
+    }
+}
