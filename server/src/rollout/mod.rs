@@ -15,6 +15,14 @@ pub mod gate;
 pub mod hold;
 pub mod host;
 pub mod plan;
+pub use act::{ActError, pause, resume, roll_back};
+pub use admit::{Admission, Ask, Grant, admit};
+pub use counts::Counts;
+pub use fold::{ProductReport, ReportError, Step, fold, give_back, leave, meet, place};
+pub use hold::{Hold, HoldReason};
+pub use host::{Decision, Offer, decide};
+pub use plan::{Change, Plan, ProductView, RingPlan, RingView, Watched, plan};
+
 #[cfg(test)]
 mod tests;
 
@@ -23,11 +31,3 @@ mod tests;
 pub(crate) mod testing {
     pub(crate) use super::tests::world::{World, release};
 }
-
-pub use act::{ActError, pause, resume, roll_back};
-pub use admit::{Admission, Ask, Grant, admit};
-pub use counts::Counts;
-pub use fold::{ProductReport, ReportError, Step, fold, give_back, leave, meet, place};
-pub use hold::{Hold, HoldReason};
-pub use host::{Decision, Offer, decide};
-pub use plan::{Change, Plan, ProductView, RingPlan, RingView, Watched, plan};
