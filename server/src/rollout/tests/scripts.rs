@@ -106,6 +106,13 @@ fn a_ring_stops_when_the_one_before_goes_back() {
          rollback pilot
          early -> running: behind
          d -> behind
+         d asks -> behind
+         a asks -> lease 600s
+         a commits
+         b asks -> lease 600s
+         b commits
+         pilot -> rolled-back
+         d -> behind
          d asks -> behind",
     );
 }
@@ -736,6 +743,7 @@ fn a_quarantined_release_is_offered_again_only_by_name() {
          pilot -> running: hosts-not-ready
          a -> quarantined
          promote 1.1 to pilot retry
+         counts pilot -> 2 waiting
          a -> offer 1.1 #1
          a asks -> lease 600s
          a commits
