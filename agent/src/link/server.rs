@@ -6,13 +6,17 @@ use std::sync::{PoisonError, RwLock};
 use refit_proto::{
     transport::{self, TransportError},
     wire::{
-        agent_client::AgentClient, enrollment_client::EnrollmentClient,
+        SyncReply, SyncRequest, agent_client::AgentClient, enrollment_client::EnrollmentClient,
         repository_client::RepositoryClient,
     },
 };
 use tonic::transport::Channel;
 
-use super::tls;
+use super::{
+    CallError,
+    call::{self, within},
+    tls,
+};
 use crate::{
     clock::Clock,
     identity::{Identity, Keys},
@@ -45,6 +49,14 @@ impl Server {
         let channel = channel(identity, keys, self.clock.clone())?;
         *self.channel.write().unwrap_or_else(PoisonError::into_inner) = channel;
         Ok(())
+    }
+
+    /// Hands over reports and gets orders.
+    ///
+    /// # Errors
+    /// If the server does not take them.
+    pub async fn sync(&self, request: SyncRequest) -> Result<SyncReply, CallError> {
+        within(call::SMALL, self.agent().sync(request)).await
     }
 
     /// Reports, orders, leases.

@@ -1,0 +1,307 @@
+//! The running agent: takes the lock, finds its way after whatever ended it, then keeps two threads at
+//! work. One carries updates from step to step; the other runs the network and answers on the socket.
+//! Decides what is started and ended when, and nothing else.
+
+mod driver;
+mod network;
+
+use std::{
+    fs::File,
+    sync::{Arc, Mutex, RwLock, atomic::AtomicU64},
+    time::Duration,
+};
+
+use refit_durable::{FileError, Options, SledStore, StateStore, StoreError, file};
+use refit_proto::transport::TransportError;
+use rustix::fs::{FlockOperation, flock};
+use tokio::sync::Notify;
+
+use crate::{
+    clock::Clock,
+    host::{
+        files::Files,
+        service::{Services, UnitsOf},
+    },
+    identity::{Identity, IdentityError},
+    journal::{Journal, StoreJournal},
+    link::{Pace, Server, Sync, Wanted},
+    outbox::Outbox,
+    report::{Inventory, Reporter, ReportingJournal},
+    settings::Settings,
+    status,
+    steps::{Machine, Memory, Steps},
+    trusted::{Holder, Trust, TrustFolder},
+    way_back::{self, Place, RecoverError, Recovered},
+};
+
+/// How long a step may take to come to a safe point when the agent is told to end. What is not there by
+/// then is ended as by `kill -9`, which every step survives.
+const ENDING: Duration = Duration::from_secs(15);
+
+/// Why the agent does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Another agent works on this folder.
+    #[error(
+        "another refit-agent works on {path}\n\
+         help: `refit-agent status` asks it; to work offline, end it first"
+    )]
+    Locked {
+        /// The data folder.
+        path: String,
+    },
+    /// The lock.
+    #[error("cannot lock {path}: {source}")]
+    Lock {
+        /// The lock's file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Who the host is.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The way to the server.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A person is needed before anything else can be done.
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    /// The system.
+    #[error("the agent cannot run: {0}")]
+    System(#[from] std::io::Error),
+    /// The thread that carries updates is gone.
+    #[error(
+        "the agent failed in the middle of its work\n\
+         help: this is a defect; report it with the host's log. The agent goes on when it starts again"
+    )]
+    Broken,
+}
+
+/// Held by the one agent, or offline command, that works on a data folder.
+pub struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+
+impl Lock {
+    /// Takes the lock.
+    ///
+    /// # Errors
+    /// If another has it.
+    pub fn take(settings: &Settings) -> Result<Lock, RunError> {
+        file::create_dir_all(&settings.data)?;
+        let path = settings.lock();
+        let failed =
+            |source: std::io::Error| RunError::Lock { path: path.display().to_string(), source };
+        let lock =
+            File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Lock(lock)),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(RunError::Locked { path: settings.data.display().to_string() })
+            }
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+}
+
+/// The store of this folder. A damaged one is set aside and named by the store itself.
+///
+/// # Errors
+/// If it can't be opened.
+pub fn open_store(settings: &Settings, clock: &Clock) -> Result<Arc<dyn StateStore>, RunError> {
+    let opened = SledStore::open(Options::new(settings.state(), clock.now()))?;
+    if let Some(path) = &opened.set_aside {
+        tracing::error!(
+            path = %path.display(),
+            "the state store was damaged and is set aside; what is installed is told by the file system"
+        );
+    }
+    if opened.repaired {
+        tracing::warn!("the state store was damaged and could be repaired; check the disk");
+    }
+    Ok(Arc::new(opened.store))
+}
+
+/// What the agent works with on this machine.
+pub struct Parts<M> {
+    /// Every file of the host.
+    pub files: Arc<dyn Files>,
+    /// What changes the machine, made after recovery from what runs services.
+    #[expect(clippy::type_complexity, reason = "used once")]
+    pub machine: Box<dyn FnOnce(Box<dyn Services>) -> M>,
+    /// What runs services.
+    pub services: Box<dyn Services>,
+}
+
+/// Runs the agent until it is told to end.
+///
+/// # Errors
+/// If it can't begin, or broke.
+pub fn run<M: Machine + 'static>(
+    settings: &Settings,
+    clock: Clock,
+    mut parts: Parts<M>,
+) -> Result<(), RunError> {
+    let _lock = Lock::take(settings)?;
+    let (identity, keys) = Identity::load(&settings.identity())?;
+    let store = open_store(settings, &clock)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let server = Arc::new(Server::new(&identity, &keys, clock.clone())?);
+    let holder = Holder {
+        host: identity.host.clone(),
+        labels: identity.labels.clone(),
+        root: identity.root,
+    };
+    let trust = Arc::new(Trust::load(TrustFolder::at(settings.trust()), holder, clock.clone()));
+    if !clock.behind().is_zero() {
+        tracing::warn!(
+            behind_seconds = clock.behind().as_secs(),
+            "this host's clock is wrong; the newest moment known from signed metadata is used"
+        );
+    }
+    let wanted = Arc::new(Wanted::default());
+    let news = Arc::new(Notify::new());
+    let inventory = Arc::new(RwLock::new(Inventory::new()));
+    let report_key = crate::identity::Keys::load(&settings.identity())
+        .map_err(IdentityError::from)?
+        .into_report();
+    let told = news.clone();
+    let outbox =
+        Arc::new(Outbox::new(store.clone(), identity.host.clone(), report_key, move || {
+            told.notify_one()
+        }));
+    let reporter = Arc::new(Reporter {
+        outbox: outbox.clone(),
+        journal: StoreJournal::new(store.clone()),
+        trust: trust.clone(),
+        wanted: wanted.clone(),
+        clock: clock.clone(),
+        platform: settings.platform.clone(),
+        inventory: inventory.clone(),
+        reported: Mutex::new(None),
+    });
+    let mut journal = ReportingJournal::new(StoreJournal::new(store.clone()), reporter.clone());
+    recover(settings, &mut journal, &parts.files, &mut *parts.services)?;
+
+    let machine = (parts.machine)(parts.services);
+    let steps = Steps {
+        machine,
+        server: server.clone(),
+        trust: trust.clone(),
+        wanted: wanted.clone(),
+        clock: clock.clone(),
+        journal: StoreJournal::new(store.clone()),
+        memory: Memory::new(store.clone()),
+        runtime: runtime.handle().clone(),
+        inventory,
+    };
+    steps.look();
+    let driver = driver::Driver { steps, journal, queue: StoreJournal::new(store) };
+    let (ended, driver_ended) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("updates".into()).spawn(move || {
+        driver.run();
+        // Dropped without being sent where the thread panics.
+        let _nobody_listens_any_more = ended.send(());
+    })?;
+    let period = Arc::new(AtomicU64::new(30));
+    let network = network::Network {
+        server,
+        identity: tokio::sync::Mutex::new((identity, keys)),
+        folder: settings.identity(),
+        clock,
+        trust,
+        reporter: reporter.clone(),
+        wanted: wanted.clone(),
+        period,
+        renewing: Mutex::new(network::Renewing::default()),
+    };
+    let network = Arc::new(network);
+    let sync = Sync::new(network.clone(), outbox, wanted.clone(), news, Pace::new(settings.poll));
+    let socket = status::listen(&settings.socket(), runtime.handle())?;
+    let broken = runtime.block_on(async {
+        sd_ready();
+        let mut driver_ended = driver_ended;
+        let broken = tokio::select! {
+            () = sync.run() => false,
+            () = network.refresh_for_ever() => false,
+            () = status::serve(socket, reporter) => false,
+            () = watchdog() => false,
+            signal = told_to_end() => {
+                signal?;
+                false
+            }
+            _panicked = &mut driver_ended => true,
+        };
+        let _not_under_systemd = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        wanted.end();
+        if !broken && tokio::time::timeout(ENDING, driver_ended).await.is_err() {
+            tracing::warn!("a step did not come to its end; it is repeated at the next start");
+        }
+        std::io::Result::Ok(broken)
+    })?;
+    let _gone_already = std::fs::remove_file(settings.socket());
+    if broken {
+        let _its_message_is_in_the_log = thread.join();
+        return Err(RunError::Broken);
+    }
+    Ok(())
+}
+
+/// Before anything else: an update that was under way and lost its journal goes back. Also the work of
+/// `refit-agent recover`.
+///
+/// # Errors
+/// If a person is needed.
+pub fn recover(
+    settings: &Settings,
+    journal: &mut dyn Journal,
+    files: &Arc<dyn Files>,
+    services: &mut dyn Services,
+) -> Result<Recovered, RunError> {
+    let place = Place::in_folder(files.clone(), &settings.data);
+    let recovered = way_back::recover(&place, journal, &mut (), &**files, &mut UnitsOf(services))?;
+    match &recovered {
+        Recovered::Nothing => {}
+        Recovered::SetAside => {
+            tracing::error!(
+                "the journal's record could not be read and is set aside; nothing had begun"
+            );
+        }
+        Recovered::WentBack(_) => tracing::warn!("the host went back to what ran before"),
+    }
+    Ok(recovered)
+}
+
+/// Ends the process's work where it is asked to.
+async fn told_to_end() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+fn sd_ready() {
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::debug!(%error, "nobody waits for the agent to be ready");
+    }
+}
+
+/// Tells systemd that the agent lives: twice in the time that it asks for.
+async fn watchdog() {
+    let Some(every) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
+    loop {
+        if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]) {
+            tracing::warn!(%error, "systemd's watchdog was not told");
+        }
+        tokio::time::sleep(every / 2).await;
+    }
+}

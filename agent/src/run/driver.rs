@@ -1,0 +1,149 @@
+//! The thread that carries updates: the one in the journal first, then what the server offers, one at a
+//! time. Whatever fails, it tries again from the journal; only the end of the agent ends it.
+
+use std::time::Duration;
+
+use refit_proto::names::{Product, RingName};
+
+use crate::{
+    drive::{self, DriveError, HostError},
+    journal::{Journal, JournalError, StoreJournal},
+    link::{Offer, Order},
+    report::ReportingJournal,
+    steps::{Machine, Steps},
+    update::{Attempt, InstallId, Outcome, Queued, Update},
+};
+
+/// How long to wait after a failure of this host's own, and how long without news: then everything is
+/// looked at again, since nothing may depend on one message.
+const AGAIN: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_secs(60);
+
+/// What carries updates.
+pub(super) struct Driver<M> {
+    pub(super) steps: Steps<M>,
+    pub(super) journal: ReportingJournal<StoreJournal>,
+    /// What waits, and how the last updates ended.
+    pub(super) queue: StoreJournal,
+}
+
+impl<M: Machine> Driver<M> {
+    /// Runs until the agent ends.
+    pub(super) fn run(mut self) {
+        if matches!(self.journal.load(), Ok(None)) {
+            self.steps.machine.start_services();
+        }
+        let wanted = self.steps.wanted.clone();
+        while !wanted.is_ending() {
+            let seen = wanted.changes();
+            match self.turn() {
+                Ok(true) => {}
+                Ok(false) => wanted.wait(seen, LOOK),
+                Err(DriveError::Host(HostError::Ending)) => return,
+                Err(error) => {
+                    tracing::error!("{error}");
+                    wanted.wait(wanted.changes(), AGAIN);
+                }
+            }
+        }
+    }
+
+    /// Carries one update; says whether there was one.
+    fn turn(&mut self) -> Result<bool, DriveError> {
+        let at = self.steps.clock.moment();
+        let resumed = drive::resume(at, &mut self.steps, &mut self.journal, &mut ())?;
+        if let Some(outcome) = &resumed {
+            self.ended(outcome);
+            return Ok(true);
+        }
+        let Some(attempt) = self.next()? else { return Ok(false) };
+        tracing::info!(
+            product = %attempt.product, version = %attempt.release.version, ring = %attempt.ring,
+            "an update begins"
+        );
+        let update = Update::offered(attempt);
+        let outcome = drive::drive(update, &mut self.steps, &mut self.journal, &mut ())?;
+        self.ended(&outcome);
+        Ok(true)
+    }
+
+    fn ended(&self, outcome: &Outcome) {
+        self.steps.look();
+        match outcome.failure() {
+            Some(failure) => tracing::warn!("the update ended {}: {failure}", outcome.phase()),
+            None => tracing::info!("the update ended {}", outcome.phase()),
+        }
+    }
+
+    /// What to do next: the first in the queue, after the queue is what the server offers now.
+    fn next(&self) -> Result<Option<Attempt>, JournalError> {
+        let Some(orders) = self.steps.wanted.orders() else { return Ok(None) };
+        let before = self.queue.queue()?;
+        let mut queue = before.clone();
+        for waiting in before.iter() {
+            let product = &waiting.attempt.product;
+            if !matches!(orders.products.get(product), Some(Order::Offer(_))) {
+                queue.take_back(product);
+            }
+        }
+        for (product, order) in &orders.products {
+            let Order::Offer(offer) = order else { continue };
+            match self.attempt(product, offer)? {
+                Some(attempt) => {
+                    queue.offer(Queued { attempt, priority: 0 });
+                }
+                None => {
+                    queue.take_back(product);
+                }
+            }
+        }
+        let first = queue.first().map(|queued| queued.attempt.clone());
+        if let Some(attempt) = &first {
+            queue.take_back(&attempt.product);
+        }
+        if queue != before {
+            self.queue.save_queue(&queue)?;
+        }
+        Ok(first)
+    }
+
+    /// The attempt that answers an offer; `None` if nothing is to be done about it.
+    fn attempt(&self, product: &Product, offer: &Offer) -> Result<Option<Attempt>, JournalError> {
+        let inventory =
+            self.steps.inventory.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let installed = inventory.get(product).map(|release| release.id.clone());
+        if installed.as_ref() == Some(&offer.release) {
+            return Ok(None);
+        }
+        let last = self.queue.last(product)?;
+        let answered = last.is_some_and(|last| {
+            offer.is_for(&last.attempt) && !matches!(last.outcome, Outcome::Dropped)
+        });
+        if answered {
+            return Ok(None);
+        }
+        let own = self.steps.trust.view().and_then(|view| view.ring(product));
+        // Where the own ring is not known yet, the offer's word is put to the test by permission.
+        let Some(ring) = own.or_else(|| RingName::parse(&offer.ring).ok()) else {
+            return Ok(None);
+        };
+        Ok(Some(Attempt {
+            install: new_install(),
+            product: product.clone(),
+            release: offer.release.clone(),
+            ring,
+            rollout: offer.rollout.clone(),
+            number: offer.attempt,
+            rollback: offer.rollback,
+            previous: installed,
+        }))
+    }
+}
+
+/// An id that was never used before.
+fn new_install() -> InstallId {
+    let (high, low) = (getrandom::u64(), getrandom::u64());
+    let text = format!("{:016x}{:016x}", high.unwrap_or_default(), low.unwrap_or_default());
+    #[expect(clippy::unwrap_used, reason = "hex digits are an id")]
+    InstallId::parse(&text).unwrap()
+}

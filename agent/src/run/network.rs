@@ -1,0 +1,142 @@
+//! What the network thread does beside syncing: keeps the certificate young and the metadata fresh, and
+//! has changes of the host's state reported.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use refit_proto::{
+    names::Product,
+    wire::{SyncReply, SyncRequest},
+};
+
+use crate::{
+    clock::Clock,
+    identity::{Identity, IdentityFolder, Keys},
+    link::{self, CallError, Calls, Order, Server, Wanted},
+    report::Reporter,
+    trusted::Trust,
+    update::Running,
+};
+
+/// How often to try to renew, at most: a server that does not want to must not be asked with each call.
+const RENEW_EVERY: Duration = Duration::from_secs(10 * 60);
+/// The shortest time between two refreshes of the metadata.
+const REFRESH_LEAST: Duration = Duration::from_secs(1);
+
+/// The network side of a running agent.
+pub(super) struct Network {
+    pub(super) server: Arc<Server>,
+    pub(super) identity: tokio::sync::Mutex<(Identity, Keys)>,
+    pub(super) folder: IdentityFolder,
+    pub(super) clock: Clock,
+    pub(super) trust: Arc<Trust>,
+    pub(super) reporter: Arc<Reporter>,
+    pub(super) wanted: Arc<Wanted>,
+    /// Seconds between two polls, as the server asks for; metadata is refreshed as often.
+    pub(super) period: Arc<AtomicU64>,
+    pub(super) renewing: Mutex<Renewing>,
+}
+
+/// The tries to renew.
+#[derive(Debug, Default)]
+pub(super) struct Renewing {
+    last: Option<Running>,
+    said: Option<String>,
+}
+
+impl Network {
+    /// Refreshes the metadata again and again. A failure is logged once; what is trusted stays.
+    pub(super) async fn refresh_for_ever(&self) {
+        let mut said = None;
+        loop {
+            match self.trust.refresh(&*self.server, &self.products()).await {
+                Ok(view) => {
+                    said = None;
+                    for refused in view.refused() {
+                        tracing::warn!("a metadata file is refused: {refused}");
+                    }
+                }
+                Err(error) => {
+                    let text = error.to_string();
+                    if said.as_ref() != Some(&text) {
+                        tracing::warn!("{text}");
+                        said = Some(text);
+                    }
+                }
+            }
+            self.reporter.report_changes();
+            // Whoever waits for what was just learned looks again.
+            self.wanted.stir();
+            let period = Duration::from_secs(self.period.load(Ordering::Relaxed));
+            let jitter = 0.8 + 0.4 * link::chance();
+            tokio::time::sleep(period.max(REFRESH_LEAST).mul_f64(jitter)).await;
+        }
+    }
+
+    /// The products that matter here: what is installed and what is offered.
+    fn products(&self) -> BTreeSet<Product> {
+        let inventory = self.reporter.inventory.read().unwrap_or_else(PoisonError::into_inner);
+        let mut products: BTreeSet<Product> = inventory.keys().cloned().collect();
+        let orders = self.wanted.orders().unwrap_or_default();
+        let offered = orders.products.into_iter().filter(|(_, o)| matches!(o, Order::Offer(_)));
+        products.extend(offered.map(|(product, _)| product));
+        products
+    }
+
+    /// Whether it is time to try again, and notes the try.
+    fn may_renew(&self) -> bool {
+        let now = self.clock.running();
+        let mut renewing = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
+        if renewing.last.is_some_and(|last| now.since(last) < RENEW_EVERY) {
+            return false;
+        }
+        renewing.last = Some(now);
+        true
+    }
+
+    fn say(&self, text: String) {
+        let mut renewing = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
+        if renewing.said.as_ref() != Some(&text) {
+            tracing::warn!("{text}");
+            renewing.said = Some(text);
+        }
+    }
+}
+
+impl Calls for Arc<Network> {
+    async fn sync(&self, request: SyncRequest) -> Result<SyncReply, CallError> {
+        let reply = self.server.sync(request).await?;
+        let period = u64::from(reply.poll_after_seconds).clamp(1, 3600);
+        self.period.store(period, Ordering::Relaxed);
+        Ok(reply)
+    }
+
+    async fn keep_certificate(&self, barred: bool) {
+        let mut identity = self.identity.lock().await;
+        let due = match link::is_due(&identity.0, self.clock.now()) {
+            Ok(due) => due,
+            Err(error) => return self.say(error.to_string()),
+        };
+        if !(due || barred) || !self.may_renew() {
+            return;
+        }
+        let (own, keys) = &*identity;
+        match link::renew(&self.server, own, keys, &self.folder, &self.clock).await {
+            Ok(renewed) => {
+                tracing::info!("this host's certificate is renewed");
+                identity.0 = renewed;
+            }
+            Err(error) => self.say(error.to_string()),
+        }
+    }
+
+    fn report_changes(&self) {
+        self.reporter.report_changes();
+    }
+}

@@ -1,0 +1,172 @@
+//! What the agent on this host is doing, for people on the host: the running agent answers on a socket
+//! in its data folder, readable by its owner alone; where none runs, its store is read. Shows the same
+//! state that is reported. The socket can't make the agent install anything: it takes no words at all
+//! but the name of a quarantine to lift.
+
+mod text;
+
+pub use text::show;
+
+use std::{
+    io::{self, Read as _, Write as _},
+    os::unix::{
+        fs::PermissionsExt as _,
+        net::{UnixListener as StdListener, UnixStream as StdStream},
+    },
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use refit_durable::Batch;
+use refit_proto::{
+    names::{Digest, Product},
+    wire::HostState,
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{UnixListener, UnixStream},
+    runtime::Handle,
+};
+
+use crate::{
+    journal::{JournalError, StoreJournal},
+    report::Reporter,
+};
+
+/// Longest question and longest answer.
+const LONGEST_QUESTION: u64 = 4096;
+const LONGEST_ANSWER: u64 = 16 << 20;
+/// How long a question or an answer may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Questions that are answered at a time.
+const AT_ONCE: usize = 8;
+
+/// A question on the socket.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "ask")]
+pub enum Question {
+    /// What is the host's state?
+    Status,
+    /// Take this release out of quarantine, since a person on the host names it.
+    LiftQuarantine {
+        /// Of which product.
+        product: Product,
+        /// Which release document.
+        digest: Digest,
+    },
+}
+
+/// Takes a release out of quarantine; says whether it was in.
+///
+/// # Errors
+/// If that can't be told or saved.
+pub fn lift(
+    journal: &StoreJournal,
+    product: &Product,
+    digest: &Digest,
+) -> Result<bool, JournalError> {
+    let named = journal
+        .quarantine()?
+        .iter()
+        .any(|quarantined| quarantined.digest == *digest && quarantined.product == *product);
+    if named {
+        journal.lift(digest, Batch::new())?;
+    }
+    Ok(named)
+}
+
+/// Opens the socket, in the place of one that an ended agent left. Only for who holds the lock.
+///
+/// # Errors
+/// If it can't be opened.
+pub fn listen(path: &Path, runtime: &Handle) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = StdListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    let _inside = runtime.enter();
+    UnixListener::from_std(listener)
+}
+
+/// Answers questions for ever.
+pub async fn serve(listener: UnixListener, reporter: Arc<Reporter>) {
+    let places = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let reporter = reporter.clone();
+                tokio::spawn(async move {
+                    let _whoever_asked_is_gone =
+                        tokio::time::timeout(PATIENCE, answer(stream, &reporter)).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a question on the socket was not taken");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+async fn answer(mut stream: UnixStream, reporter: &Reporter) -> io::Result<()> {
+    let mut question = Vec::new();
+    (&mut stream).take(LONGEST_QUESTION).read_to_end(&mut question).await?;
+    let answer = match serde_json::from_slice(&question) {
+        Ok(Question::Status) => serde_json::to_vec(&reporter.state())?,
+        Ok(Question::LiftQuarantine { product, digest }) => {
+            let lifted = lift(&reporter.journal, &product, &digest);
+            reporter.report_changes();
+            match lifted {
+                Ok(lifted) => serde_json::to_vec(&serde_json::json!({ "lifted": lifted }))?,
+                Err(error) => {
+                    serde_json::to_vec(&serde_json::json!({ "error": error.to_string() }))?
+                }
+            }
+        }
+        Err(error) => serde_json::to_vec(&serde_json::json!({ "error": error.to_string() }))?,
+    };
+    stream.write_all(&answer).await?;
+    stream.shutdown().await
+}
+
+/// Asks the running agent; `None` if none runs.
+///
+/// # Errors
+/// If it runs and does not answer as it should.
+pub fn ask(path: &Path, question: &Question) -> io::Result<Option<serde_json::Value>> {
+    let mut stream = match StdStream::connect(path) {
+        Ok(stream) => stream,
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(&serde_json::to_vec(question)?)?;
+    stream.shutdown(std::net::Shutdown::Write)?;
+    let mut answer = Vec::new();
+    stream.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
+    Ok(Some(serde_json::from_slice(&answer)?))
+}
+
+/// The state as the JSON that the socket gives, where no agent runs.
+///
+/// # Errors
+/// Never for a state: it has no keys but words.
+pub fn to_json(state: &HostState) -> serde_json::Result<serde_json::Value> {
+    serde_json::to_value(state)
+}

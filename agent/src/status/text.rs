@@ -1,0 +1,88 @@
+//! The host's state as lines for people.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+/// The state, as the socket gives it, in lines.
+pub fn show(state: &Value) -> String {
+    let mut out = String::new();
+    let products = state["products"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if state["metadata_expired"] == true {
+        out.push_str("the signed metadata has expired: nothing new begins\n");
+    }
+    if products.is_empty() {
+        out.push_str("nothing is installed or offered here\n");
+    }
+    for product in products {
+        // Writing to a string does not fail.
+        let _ = write_product(&mut out, product);
+    }
+    out
+}
+
+fn write_product(out: &mut String, product: &Value) -> std::fmt::Result {
+    let word = |name: &str, otherwise: &'static str| -> String {
+        match product[name].as_str() {
+            None | Some("") => otherwise.to_owned(),
+            Some(word) => word.to_owned(),
+        }
+    };
+    writeln!(out, "{}", word("product", "?"))?;
+    writeln!(out, "  ring        {}", word("ring", "none"))?;
+    let installed = product["installed"]["version"].as_str().unwrap_or("nothing");
+    let ahead = if product["ahead"] == true { " (ahead of its ring)" } else { "" };
+    writeln!(out, "  installed   {installed}{ahead}")?;
+    if let Some(version) = product["attempt"]["version"].as_str() {
+        writeln!(out, "  update      to {version}: {}", word("phase", "no update"))?;
+    }
+    if let Some(health) = product["health"].as_str().filter(|health| !health.is_empty()) {
+        writeln!(out, "  health      {health}")?;
+    }
+    if let Some(hold) = product["hold"].as_object() {
+        let part = |name: &str| hold.get(name).and_then(Value::as_str).unwrap_or_default();
+        writeln!(
+            out,
+            "  hold        {} ({}), up to {}",
+            part("text"),
+            part("reason"),
+            part("who")
+        )?;
+    }
+    if let Some(failure) = product["failure"].as_object() {
+        let part = |name: &str| failure.get(name).and_then(Value::as_str).unwrap_or_default();
+        writeln!(out, "  failure     {}: {}", part("cause"), part("text"))?;
+        writeln!(out, "  help        {}", part("help"))?;
+    }
+    for digest in product["quarantine"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        writeln!(out, "  quarantine  {digest}")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use refit_proto::wire::{Failure, HostState, ProductState};
+
+    use super::*;
+
+    #[test]
+    fn a_person_sees_why_a_host_stands_still() {
+        let failure = Failure {
+            cause: "no-space".into(),
+            text: "/opt is full".into(),
+            help: "free it".into(),
+        };
+        let product = ProductState {
+            product: "payments".into(),
+            quarantine: vec!["ab".into()],
+            failure: Some(failure),
+            ..ProductState::default()
+        };
+        let state = HostState { products: vec![product], ..HostState::default() };
+        let text = show(&super::super::to_json(&state).unwrap());
+        for part in ["payments", "ring        none", "/opt is full", "free it", "quarantine  ab"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}
