@@ -63,6 +63,12 @@ impl Connection {
         Ok(Connection { channel: transport::channel(address, config)? })
     }
 
+    /// A connection over a channel that a test made.
+    #[cfg(test)]
+    pub(crate) fn over(channel: Channel) -> Connection {
+        Connection { channel }
+    }
+
     async fn renew(&self, context: &Context, identity: Identity) -> anyhow::Result<Identity> {
         let name = context.home.server()?.name;
         let certificate_request = Identity::request(identity.key(), &name)?;

@@ -22,6 +22,8 @@ mod rollout;
 mod server_keys;
 mod signing;
 mod status;
+#[cfg(test)]
+mod testing;
 mod token;
 mod toml_text;
 mod trust;

@@ -44,12 +44,15 @@ struct Row {
     published_at: String,
 }
 
-pub(super) async fn list(context: &Context, args: List) -> anyhow::Result<()> {
-    let connection = Connection::open(context).await?;
+pub(super) async fn list(
+    context: &Context,
+    connection: &Connection,
+    args: List,
+) -> anyhow::Result<()> {
     let role = Role::Release(args.product.clone());
-    let set = trust::newest(context, &connection, std::slice::from_ref(&role)).await?;
+    let set = trust::newest(context, connection, std::slice::from_ref(&role)).await?;
     authority(&set, &role)?;
-    let fleet = status::fleet(&connection, args.product.as_str()).await?;
+    let fleet = status::fleet(connection, args.product.as_str()).await?;
     let told: Vec<ReleaseStatus> = fleet
         .products
         .into_iter()
@@ -88,11 +91,14 @@ fn row(version: Version, digest: Digest, told: &[ReleaseStatus]) -> Row {
     }
 }
 
-pub(super) async fn show(context: &Context, args: Show) -> anyhow::Result<()> {
-    let connection = Connection::open(context).await?;
+pub(super) async fn show(
+    context: &Context,
+    connection: &Connection,
+    args: Show,
+) -> anyhow::Result<()> {
     let role = Role::Release(args.product.clone());
-    let set = trust::newest(context, &connection, &[role]).await?;
-    let (release, digest) = document(&connection, &set, &args.product, &args.label).await?;
+    let set = trust::newest(context, connection, &[role]).await?;
+    let (release, digest) = document(connection, &set, &args.product, &args.label).await?;
     args.output.print(&release, |release| in_words(release, &digest))
 }
 

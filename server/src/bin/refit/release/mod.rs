@@ -7,9 +7,11 @@ mod list;
 mod promote;
 mod publish;
 mod sign;
+#[cfg(test)]
+mod tests;
 mod withdraw;
 
-use crate::Context;
+use crate::{Context, connect::Connection};
 
 /// Options of `refit release`.
 #[derive(clap::Args)]
@@ -46,11 +48,19 @@ enum Verb {
 pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     match args.verb {
         Verb::Build(args) => build::run(context, args),
-        Verb::Sign(args) => sign::run(context, args).await,
-        Verb::Publish(args) => publish::run(context, args).await,
-        Verb::List(args) => list::list(context, args).await,
-        Verb::Show(args) => list::show(context, args).await,
-        Verb::Promote(args) => promote::run(context, args).await,
-        Verb::Withdraw(args) => withdraw::run(context, args).await,
+        Verb::Sign(args) if args.offline => sign::offline(context, args),
+        verb => on(context, &Connection::open(context).await?, verb).await,
+    }
+}
+
+async fn on(context: &Context, connection: &Connection, verb: Verb) -> anyhow::Result<()> {
+    match verb {
+        Verb::Build(args) => build::run(context, args),
+        Verb::Sign(args) => sign::run(context, connection, args).await,
+        Verb::Publish(args) => publish::run(context, connection, args).await,
+        Verb::List(args) => list::list(context, connection, args).await,
+        Verb::Show(args) => list::show(context, connection, args).await,
+        Verb::Promote(args) => promote::run(context, connection, args).await,
+        Verb::Withdraw(args) => withdraw::run(context, connection, args).await,
     }
 }

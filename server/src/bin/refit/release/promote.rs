@@ -46,17 +46,20 @@ struct Wanted<'a> {
     digest: Digest,
 }
 
-pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
-    let connection = Connection::open(context).await?;
+pub(super) async fn run(
+    context: &Context,
+    connection: &Connection,
+    args: Args,
+) -> anyhow::Result<()> {
     let release = Role::Release(args.product.clone());
-    let set = trust::newest(context, &connection, &[release]).await?;
-    let (release, digest) = document(&connection, &set, &args.product, &args.label).await?;
+    let set = trust::newest(context, connection, &[release]).await?;
+    let (release, digest) = document(connection, &set, &args.product, &args.label).await?;
     let wanted = Wanted { args: &args, release, digest };
-    let set = base(context, &connection, &wanted).await?;
+    let set = base(context, connection, &wanted).await?;
     if wanted.is_promoted(&set) {
         return output::line(&format!("{} is promoted already", wanted.what("")));
     }
-    carry_out(context, &connection, &wanted, set).await?;
+    carry_out(context, connection, &wanted, set).await?;
     output::line(&format!(
         "{}\nnext: refit rollout status {}",
         wanted.what("promoted"),

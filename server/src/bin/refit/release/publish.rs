@@ -32,16 +32,19 @@ pub(super) struct Args {
     keys: Vec<String>,
 }
 
-pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
+pub(super) async fn run(
+    context: &Context,
+    connection: &Connection,
+    args: Args,
+) -> anyhow::Result<()> {
     let folder = ReleaseFolder::at(&args.folder);
     let checked = folder.check()?;
     folder.read_signed(&checked.release.product)?;
-    let connection = Connection::open(context).await?;
-    upload(&connection, &folder, &checked).await?;
+    upload(connection, &folder, &checked).await?;
     let publication = Publication { folder: &folder, checked: &checked, keys: &args.keys };
-    let set = base(context, &connection, &publication).await?;
+    let set = base(context, connection, &publication).await?;
     if !publication.situation(&set, &set).there {
-        carry_out(context, &connection, &publication, set).await?;
+        carry_out(context, connection, &publication, set).await?;
     }
     let (product, version) = (&checked.release.product, &checked.release.version);
     output::line(&format!(

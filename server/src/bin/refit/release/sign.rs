@@ -28,20 +28,30 @@ pub(super) struct Args {
     keys: Vec<String>,
     /// Build on the own copy of the metadata, and ask no server.
     #[arg(long)]
-    offline: bool,
+    pub(super) offline: bool,
 }
 
-pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
-    let folder = ReleaseFolder::at(&args.folder);
-    let checked = folder.check()?;
+/// Signs on the newest metadata.
+pub(super) async fn run(
+    context: &Context,
+    connection: &Connection,
+    args: Args,
+) -> anyhow::Result<()> {
+    let checked = ReleaseFolder::at(&args.folder).check()?;
     let role = Role::Release(checked.release.product.clone());
-    let wanted = [role.clone()];
-    let set = if args.offline {
-        trust::load(context, &wanted)?
-    } else {
-        trust::newest(context, &Connection::open(context).await?, &wanted).await?
-    };
-    sign_on(context, &folder, &checked, &set, &args.keys)?;
+    let set = trust::newest(context, connection, &[role]).await?;
+    sign(context, &args, &checked, &set)
+}
+
+/// Signs on the own copy of the metadata.
+pub(super) fn offline(context: &Context, args: Args) -> anyhow::Result<()> {
+    let checked = ReleaseFolder::at(&args.folder).check()?;
+    let role = Role::Release(checked.release.product.clone());
+    sign(context, &args, &checked, &trust::load(context, &[role])?)
+}
+
+fn sign(context: &Context, args: &Args, checked: &Checked, set: &TrustedSet) -> anyhow::Result<()> {
+    sign_on(context, &ReleaseFolder::at(&args.folder), checked, set, &args.keys)?;
     output::line(&format!(
         "signed {} {}\nnext: refit release publish {}",
         checked.release.product,

@@ -32,9 +32,12 @@ pub(super) struct Args {
     yes: bool,
 }
 
-pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
-    let connection = Connection::open(context).await?;
-    let set = base(context, &connection, &args).await?;
+pub(super) async fn run(
+    context: &Context,
+    connection: &Connection,
+    args: Args,
+) -> anyhow::Result<()> {
+    let set = base(context, connection, &args).await?;
     let Args { product, label, .. } = &args;
     set.release(product, label).with_context(|| {
         format!(
@@ -43,7 +46,7 @@ pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     })?;
     let question = format!("withdraw {product} {label}? No host gets it any more.");
     confirm::ask_if_somebody_is_there(&question, args.yes)?;
-    carry_out(context, &connection, &args, set).await?;
+    carry_out(context, connection, &args, set).await?;
     output::line(&format!("withdrew {product} {label}"))
 }
 

@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 use anyhow::ensure;
 use refit_proto::trust::Role;
 
+#[cfg(test)]
+pub(crate) use self::push::all as push_all;
 pub(crate) use self::{
     own::{OwnCopy, own_root_digest},
     refresh::{authority, load, newest, refresh},

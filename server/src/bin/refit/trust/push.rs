@@ -29,7 +29,7 @@ pub(super) async fn run(context: &Context, _: Args) -> anyhow::Result<()> {
 }
 
 /// Sends everything that is unsent.
-pub(super) async fn all(context: &Context, connection: &Connection) -> anyhow::Result<()> {
+pub(crate) async fn all(context: &Context, connection: &Connection) -> anyhow::Result<()> {
     let own = OwnCopy::of(context);
     let unsent = own.unsent()?;
     let roles: Vec<Role> = unsent.iter().map(|file| file.role.clone()).collect();
