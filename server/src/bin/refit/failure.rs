@@ -26,7 +26,7 @@ pub(crate) fn in_words(error: &anyhow::Error) -> String {
 
 /// The server's refusal, in words.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {act}: {}{}", message(status), remedy(status))]
+#[error("cannot {act}: {}{}", message(status), remedy(status, &message(status)))]
 pub(crate) struct Refused {
     act: String,
     pub(crate) status: Status,
@@ -52,9 +52,13 @@ fn message(status: &Status) -> String {
     if message.is_empty() { format!("the server answers {:?}", status.code()) } else { message }
 }
 
-fn remedy(status: &Status) -> &'static str {
-    if status.message().contains("help: ") {
+fn remedy(status: &Status, message: &str) -> &'static str {
+    if message.contains("help: ") {
         return "";
+    }
+    if message.contains("invalid peer certificate") {
+        return "\nhelp: somebody else answers at the server's address, or the server was set up anew: \
+                ask an administrator for a new token";
     }
     match status.code() {
         Code::Unauthenticated => "\nhelp: log in with a new token: `refit login TOKEN`",
@@ -63,7 +67,7 @@ fn remedy(status: &Status) -> &'static str {
              (`refit token create --person NAME --role ROLE`)"
         }
         Code::Unavailable => {
-            "\nhelp: see that the server runs and can be reached at the address in server.json"
+            "\nhelp: see that the server runs, and that its address can be reached from here"
         }
         Code::DeadlineExceeded => "\nhelp: try again; the server took too long",
         Code::Unimplemented => "\nhelp: the server is of another version; update it first",

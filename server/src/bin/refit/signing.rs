@@ -65,16 +65,17 @@ pub(crate) fn draft(context: &Context, set: &TrustedSet, role: Role) -> anyhow::
     })
 }
 
-/// Shows a delegated role's draft in words, and signs it.
+/// Shows a delegated role's draft in words, and signs it. Who can't sign is told so first.
 pub(crate) fn signed(
     context: &Context,
     set: &TrustedSet,
     draft: &Draft,
     named: &[String],
 ) -> anyhow::Result<Vec<u8>> {
-    show(draft)?;
     let (authority, _) = trust::authority(set, draft.role())?;
-    sign(draft, &keys(context, draft.role(), authority, named)?)
+    let keys = keys(context, draft.role(), authority, named)?;
+    show(draft)?;
+    sign(draft, &keys)
 }
 
 /// Signs with each key.

@@ -45,8 +45,8 @@ pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     for (role, list) in &lists {
         draft.delegate(role, list)?;
     }
-    signing::show(&draft)?;
     let keys = signing::keys(context, &Role::Targets, &base.authority, &[])?;
+    signing::show(&draft)?;
     let targets = Unsent {
         role: Role::Targets,
         version: draft.version(),

@@ -86,8 +86,8 @@ fn root_keys(context: &Context, args: &Args, server: &ServerKeys) -> anyhow::Res
 
 /// Shows and signs with every private half that is at hand.
 fn signed(context: &Context, draft: &Draft, keys: &KeyList) -> anyhow::Result<Vec<u8>> {
-    signing::show(draft)?;
     let wanted = |key: &PublicKey| keys.keys.contains(key);
     let signers = signing::enough(draft.role(), key::at_hand(context, wanted)?, keys.threshold)?;
+    signing::show(draft)?;
     signing::sign(draft, &signers)
 }

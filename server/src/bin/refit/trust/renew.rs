@@ -34,8 +34,8 @@ pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     if let Some(days) = args.days {
         draft.expire_in_days(days.into());
     }
-    signing::show(&draft)?;
     let keys = signing::keys(context, &args.role, authority, &args.keys)?;
+    signing::show(&draft)?;
     let (version, bytes) = (draft.version(), signing::sign(&draft, &keys)?);
     OwnCopy::of(context).keep_unsent(&Unsent { role: args.role, version, bytes })?;
     push::all(context, &connection).await
