@@ -1,6 +1,7 @@
 //! What touches the machine: files, content, space, backups, installing, services, health, hooks. Each
 //! module decides how one thing is done safely; when it is done is decided in [`crate::update`].
 
+pub mod backup;
 pub mod content;
 pub mod documents;
 pub mod files;

@@ -1,6 +1,7 @@
 //! Files in memory that record every operation, and can fail or lose power at any of them. What a
 //! power cut keeps is simple: names and bytes that were synced, and of the rest, as the test says,
-//! nothing, the names without their bytes, or everything.
+//! nothing, the names without their bytes, or everything. A move from one folder to another is kept
+//! whole or not at all, as file systems with a journal do.
 
 use std::{
     collections::BTreeMap,
@@ -64,6 +65,15 @@ struct Disk {
     operations: Vec<String>,
     fault: Option<(usize, Fault)>,
     free: Space,
+    /// Moves between folders of which neither was synced yet.
+    moves: Vec<Move>,
+}
+
+#[derive(Debug, Clone)]
+struct Move {
+    from: (u64, OsString),
+    to: (u64, OsString),
+    id: u64,
 }
 
 /// The files. Clones are the same files.
@@ -79,8 +89,14 @@ fn no(kind: io::ErrorKind) -> io::Error {
 impl Default for RecordingFiles {
     fn default() -> Self {
         let free = Space { device: 1, bytes: 1 << 40, inodes: Some(1 << 20) };
-        let mut disk =
-            Disk { nodes: BTreeMap::new(), next: ROOT, operations: vec![], fault: None, free };
+        let mut disk = Disk {
+            nodes: BTreeMap::new(),
+            next: ROOT,
+            operations: vec![],
+            fault: None,
+            free,
+            moves: vec![],
+        };
         disk.insert(Content::Directory { names: Names::new(), synced: Names::new() }, 0o755);
         RecordingFiles(Arc::new(Mutex::new(disk)))
     }
@@ -134,7 +150,7 @@ impl RecordingFiles {
             }
         }
         let (next, free) = (disk.next, disk.free);
-        let disk = Disk { nodes, next, operations: vec![], fault: None, free };
+        let disk = Disk { nodes, next, operations: vec![], fault: None, free, moves: vec![] };
         RecordingFiles(Arc::new(Mutex::new(disk)))
     }
 
@@ -189,6 +205,13 @@ impl Disk {
             Some(Content::Link(_)) => Err(io::Error::other("a symbolic link is on the way")),
             Some(_) => Err(no(io::ErrorKind::NotADirectory)),
             None => Err(no(io::ErrorKind::NotFound)),
+        }
+    }
+
+    fn synced(&mut self, folder: u64) -> &mut Names {
+        match &mut self.nodes.get_mut(&folder).unwrap().content {
+            Content::Directory { synced, .. } => synced,
+            _ => panic!("no folder"),
         }
     }
 
@@ -443,6 +466,11 @@ impl Files for RecordingFiles {
                     (false, true) => return Err(no(io::ErrorKind::IsADirectory)),
                 }
             }
+            let folders = (disk.find(from)?.0, disk.find(to)?.0);
+            if folders.0 != folders.1 {
+                let (from, to) = ((folders.0, name_of(from)), (folders.1, name_of(to)));
+                disk.moves.push(Move { from, to, id });
+            }
             disk.set_name(from, None)?;
             disk.set_name(to, Some(id))
         })
@@ -477,10 +505,26 @@ impl Files for RecordingFiles {
     }
 
     fn sync_dir(&self, path: &Path) -> Result<(), FileError> {
-        self.change(Action::Sync, path, |node| {
-            if let Content::Directory { names, synced } = &mut node.content {
+        self.act(Action::Sync, path, |disk| {
+            let folder = disk.find(path)?.1.ok_or(no(io::ErrorKind::NotFound))?;
+            disk.names(folder)?;
+            let (settled, open): (Vec<_>, Vec<_>) = std::mem::take(&mut disk.moves)
+                .into_iter()
+                .partition(|moved| moved.from.0 == folder || moved.to.0 == folder);
+            disk.moves = open;
+            for Move { from, to, id } in settled {
+                let left = disk.synced(from.0);
+                if left.get(&from.1) == Some(&id) {
+                    left.remove(&from.1);
+                }
+                disk.synced(to.0).insert(to.1, id);
+            }
+            if let Content::Directory { names, synced } =
+                &mut disk.nodes.get_mut(&folder).unwrap().content
+            {
                 synced.clone_from(names);
             }
+            Ok(())
         })
     }
 

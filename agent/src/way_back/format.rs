@@ -308,7 +308,8 @@ fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/._-:@+,".contains(&byte)
 }
 
-fn encode(bytes: &[u8]) -> String {
+/// Bytes as one word: those that are not plain stand as `%XX`.
+pub(crate) fn encode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for &byte in bytes {
         if is_plain(byte) {
@@ -321,7 +322,11 @@ fn encode(bytes: &[u8]) -> String {
     text
 }
 
-fn decode(text: &str) -> Result<Vec<u8>, String> {
+/// The bytes of such a word.
+///
+/// # Errors
+/// If no [`encode`] wrote it.
+pub(crate) fn decode(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

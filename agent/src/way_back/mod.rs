@@ -11,6 +11,7 @@ mod run;
 mod undo_step;
 
 pub use format::FormatError;
+pub(crate) use format::{decode, encode};
 pub use place::{Place, PlaceError};
 pub use recover::{Decision, RecoverError, Recovered, decide, recover};
 pub use run::{RunError, Units, UnitsError, run};

@@ -1,0 +1,380 @@
+//! What a host saves before a release touches it: the product's link, the unit files of its services
+//! and the paths that the manifest names, as they are found. "Nothing was there" is saved too.
+//!
+//! ```text
+//! <data>/backups/<id>/content/<digest>    the bytes, each once
+//! <data>/backups/<id>/index.json          what stood where, with mode, owner, time and attributes
+//! <data>/backups/<id>/seal                the index's hash; written when all of it was restored once
+//! <data>/set-aside/<id>/                  what the release had written where something was brought back
+//! ```
+//!
+//! A backup counts from its seal on: everything in it was read back by hash, restored into a folder
+//! beside it and found to be what stands on the host. Paths that the manifest names are configuration:
+//! going back brings them back as they were, and what the new release or a person wrote there since is
+//! set aside and named, never destroyed. Data is what no manifest names; it is not touched.
+//!
+//! Files with several names come back as several files, sparse files without their holes: the bytes are
+//! what counts. Sockets are left out, since whoever listens makes them anew.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use refit_proto::{
+    names::{Digest, Product},
+    package::{ExpandError, FileRef},
+};
+
+use super::{
+    files::{self, FileError, Files},
+    preflight::{lacking, on_disk},
+};
+use crate::update::{BackupId, SealedBackup};
+
+mod covers;
+mod index;
+mod restore;
+mod scan;
+mod undo;
+
+pub use covers::{Cover, Role, covers};
+pub use index::{Covered, Entry, Index, What};
+
+/// Why there is no backup, or none to go back to.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The disk.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The disk is full.
+    #[error(
+        "no room to back up {}: the file system {} lacks {bytes} bytes or more\n\
+         help: free space there, or take large folders out of the manifest's backup",
+        path.display(), file_system.display()
+    )]
+    Full {
+        /// What was being saved or restored.
+        path: PathBuf,
+        /// Where it ran out.
+        file_system: PathBuf,
+        /// How much is missing, at least.
+        bytes: u64,
+    },
+    /// A file changed each time it was read.
+    #[error(
+        "{} changes while it is backed up\n\
+         help: find out who writes to it, or take it out of the manifest's backup",
+        .0.display()
+    )]
+    Busy(PathBuf),
+    /// It cannot be saved in a way that would bring it back.
+    #[error(
+        "{} cannot be backed up: {why}\nhelp: name other paths in the manifest's backup",
+        path.display()
+    )]
+    Unsaveable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// What was restored for a test is not what stands on the host.
+    #[error(
+        "the backup of {} does not bring back what is there: {why}\n\
+         help: does the agent's data folder keep owners and attributes? run the agent as root",
+        path.display()
+    )]
+    Unrestorable {
+        /// Which.
+        path: PathBuf,
+        /// What was different.
+        why: String,
+    },
+    /// What was saved is not what was sealed.
+    #[error(
+        "the backup is damaged: {}: {why}\nhelp: docs/RUNBOOK.md, \"Stuck host\"",
+        path.display()
+    )]
+    Damaged {
+        /// Which file of it.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A path in the manifest uses a variable that is not there.
+    #[error(transparent)]
+    Variable(#[from] ExpandError),
+}
+
+/// The backups of this host.
+pub struct Backups<'a> {
+    files: &'a dyn Files,
+    data: PathBuf,
+}
+
+const INDEX: &str = "index.json";
+const SEAL: &str = "seal";
+/// Largest index that is read: half a million entries of 400 bytes.
+const INDEX_MAX: u64 = 200_000_000;
+
+impl<'a> Backups<'a> {
+    /// Those below this data folder.
+    pub fn new(files: &'a dyn Files, data: PathBuf) -> Backups<'a> {
+        Backups { files, data }
+    }
+
+    /// Where a backup lies.
+    pub fn folder(&self, id: &BackupId) -> PathBuf {
+        self.root().join(id.as_str())
+    }
+
+    /// The folder of all backups.
+    pub fn root(&self) -> PathBuf {
+        self.data.join("backups")
+    }
+
+    fn scratch(&self, id: &BackupId) -> PathBuf {
+        self.root().join(format!(".{id}.test"))
+    }
+
+    fn content(&self, id: &BackupId, digest: &Digest) -> PathBuf {
+        self.folder(id).join("content").join(digest.to_string())
+    }
+
+    /// How many bytes and inodes the backup and its test will take.
+    ///
+    /// # Errors
+    /// If something that is covered cannot be read or saved.
+    pub fn size(&self, covers: &[Cover]) -> Result<(u64, u64), BackupError> {
+        let (mut bytes, mut inodes) = (0_u64, 8_u64);
+        for cover in covers {
+            let scanned = scan::scan(self.files, cover, &mut |_, stat| {
+                bytes = bytes.saturating_add(on_disk(stat.length));
+                Ok(Some(FileRef { sha256: Digest::of(b""), length: stat.length }))
+            })?;
+            inodes += scanned.entries.len() as u64;
+            // A line of the index each, and a block of each folder.
+            bytes = bytes.saturating_add((scanned.entries.len() as u64).saturating_mul(4096));
+        }
+        Ok((bytes.saturating_mul(2), inodes.saturating_mul(2)))
+    }
+
+    /// Saves what can be saved while the services run. What is written to meanwhile is left to
+    /// [`Self::seal`]. Changes nothing that it covers; of a backup that fails nothing is left.
+    ///
+    /// # Errors
+    /// If something cannot be saved.
+    pub fn save(&self, id: &BackupId, covers: &[Cover]) -> Result<(), BackupError> {
+        let saved = covers.iter().try_for_each(|cover| self.save_one(id, cover).map(drop));
+        self.or_discard(id, saved)
+    }
+
+    /// Saves what changed since, at rest; reads everything back, restores it beside, compares, and
+    /// seals it. Safe to repeat as long as nothing that it covers was changed by the update.
+    ///
+    /// # Errors
+    /// If there is no backup that brings back what is there. Nothing of it is left then.
+    pub fn seal(
+        &self,
+        id: &BackupId,
+        product: &Product,
+        covers: &[Cover],
+    ) -> Result<SealedBackup, BackupError> {
+        let sealed = self.try_seal(id, product, covers);
+        self.or_discard(id, sealed)
+    }
+
+    fn try_seal(
+        &self,
+        id: &BackupId,
+        product: &Product,
+        covers: &[Cover],
+    ) -> Result<SealedBackup, BackupError> {
+        let folder = self.folder(id);
+        files::create_dirs(self.files, &folder, 0o700)?;
+        files::remove_tree(self.files, &folder.join(SEAL))?;
+        let mut covered = Vec::new();
+        for cover in covers {
+            let scanned = self.save_one(id, cover)?;
+            if let Some(busy) = scanned.busy.into_iter().next() {
+                return Err(BackupError::Busy(busy));
+            }
+            let (path, role) = (cover.path.clone(), cover.role);
+            covered.push(Covered { path, role, entries: scanned.entries });
+        }
+        let index = Index::new(id.clone(), product.clone(), covered);
+        let bytes = index.to_bytes();
+        files::write_file(self.files, &folder.join(INDEX), &bytes, 0o600)?;
+        self.read_back(&index)?;
+        self.test_restore(&index)?;
+        let seal = Digest::of(&bytes);
+        files::write_file(self.files, &folder.join(SEAL), seal.to_string().as_bytes(), 0o600)?;
+        Ok(SealedBackup { id: id.clone(), seal })
+    }
+
+    fn save_one(&self, id: &BackupId, cover: &Cover) -> Result<scan::Scanned, BackupError> {
+        files::create_dirs(self.files, &self.folder(id).join("content"), 0o700)?;
+        let mut saved_any = false;
+        let scanned = scan::scan(self.files, cover, &mut |path, _| {
+            let hashed = self.hash(path)?;
+            let place = self.content(id, &hashed.sha256);
+            if files::exists(self.files, &place)? {
+                return Ok(Some(hashed));
+            }
+            saved_any = true;
+            Ok(self.copy_in(path, &place, &hashed)?.then_some(hashed))
+        })?;
+        if saved_any {
+            self.files.sync_dir(&self.folder(id).join("content"))?;
+        }
+        Ok(scanned)
+    }
+
+    fn hash(&self, path: &Path) -> Result<FileRef, FileError> {
+        let (sha256, length) = files::copy(self.files, path, None, u64::MAX)?;
+        Ok(FileRef { sha256, length })
+    }
+
+    /// Copies a file that was hashed to the place that its hash names. `false` if its bytes are others now.
+    fn copy_in(&self, from: &Path, place: &Path, hashed: &FileRef) -> Result<bool, BackupError> {
+        let new = place.with_extension("new");
+        files::remove_tree(self.files, &new)?;
+        let mut file = self.files.create(&new, 0o600)?;
+        let to = Some((new.as_path(), file.as_mut()));
+        let copied = match files::copy(self.files, from, to, hashed.length.saturating_add(1)) {
+            Ok((sha256, length)) => FileRef { sha256, length },
+            Err(error) if error.is_full() => {
+                files::remove_tree(self.files, &new)?;
+                return Err(self.full(error.path, hashed.length)?);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if copied != *hashed {
+            files::remove_tree(self.files, &new)?;
+            return Ok(false);
+        }
+        file.sync().map_err(FileError::at(files::Action::Sync, &new))?;
+        self.files.rename(&new, place)?;
+        Ok(true)
+    }
+
+    /// Reads a sealed backup and checks every byte of it. Touches nothing else.
+    ///
+    /// # Errors
+    /// If anything in it is not what was sealed.
+    pub fn verify(&self, sealed: &SealedBackup) -> Result<Index, BackupError> {
+        let folder = self.folder(&sealed.id);
+        let (index_path, seal_path) = (folder.join(INDEX), folder.join(SEAL));
+        let bytes = self.read(&index_path, INDEX_MAX)?;
+        let seal = self.read(&seal_path, 64)?;
+        if Digest::of(&bytes) != sealed.seal {
+            return Err(damaged(&index_path, "its hash is not the sealed one"));
+        }
+        if seal != sealed.seal.to_string().as_bytes() {
+            return Err(damaged(&seal_path, "it seals another backup"));
+        }
+        let index = Index::parse(&bytes)
+            .filter(|index| index.id == sealed.id)
+            .ok_or_else(|| damaged(&index_path, "it is no index of this backup"))?;
+        self.read_back(&index)?;
+        Ok(index)
+    }
+
+    fn read(&self, path: &Path, limit: u64) -> Result<Vec<u8>, BackupError> {
+        files::read_file(self.files, path, limit)
+            .map_err(|error| damaged(path, error.source.to_string()))
+    }
+
+    fn read_back(&self, index: &Index) -> Result<(), BackupError> {
+        for content in index.content() {
+            let path = self.content(&index.id, &content.sha256);
+            match files::copy(self.files, &path, None, content.length.saturating_add(1)) {
+                Ok(found) if found == (content.sha256, content.length) => {}
+                Ok(_) => return Err(damaged(&path, "its bytes are not those that were saved")),
+                Err(error) => return Err(damaged(&path, error.source.to_string())),
+            }
+        }
+        Ok(())
+    }
+
+    /// The index of a backup, by its own seal: to know what it refers to, not to go back from.
+    ///
+    /// # Errors
+    /// If it has no seal or is damaged.
+    pub fn index(&self, id: &BackupId) -> Result<Index, BackupError> {
+        let folder = self.folder(id);
+        let seal = self.read(&folder.join(SEAL), 64)?;
+        let bytes = self.read(&folder.join(INDEX), INDEX_MAX)?;
+        if Digest::of(&bytes).to_string().as_bytes() != seal {
+            return Err(damaged(&folder.join(INDEX), "its hash is not the sealed one"));
+        }
+        Index::parse(&bytes).ok_or_else(|| damaged(&folder.join(INDEX), "it is no index"))
+    }
+
+    /// The ids of all backups, sealed or not, in order.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    pub fn list(&self) -> Result<Vec<BackupId>, FileError> {
+        if !files::exists(self.files, &self.root())? {
+            return Ok(Vec::new());
+        }
+        let names = self.files.list(&self.root())?;
+        let names = names.iter().filter_map(|name| name.to_str());
+        let names = names.filter(|name| !name.starts_with('.'));
+        Ok(names.filter_map(|name| BackupId::parse(name).ok()).collect())
+    }
+
+    /// Removes the backups of a product that are not in `keep`. One whose index cannot be read stays,
+    /// since nobody knows whose it is.
+    ///
+    /// # Errors
+    /// If the system refuses; the next call goes on.
+    pub fn clean(&self, product: &Product, keep: &BTreeSet<BackupId>) -> Result<(), BackupError> {
+        for id in self.list()?.iter().filter(|id| !keep.contains(id)) {
+            if self.index(id).is_ok_and(|index| index.product == *product) {
+                self.remove(id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a backup, whatever there is of it: the seal first, so that no half of one counts.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn remove(&self, id: &BackupId) -> Result<(), FileError> {
+        files::remove_tree(self.files, &self.folder(id).join(SEAL))?;
+        files::remove_tree(self.files, &self.folder(id))?;
+        files::remove_tree(self.files, &self.scratch(id)).map(drop)
+    }
+
+    fn full(&self, path: PathBuf, bytes: u64) -> Result<BackupError, FileError> {
+        let (file_system, bytes) = lacking(self.files, &path, bytes)?;
+        Ok(BackupError::Full { path, file_system, bytes })
+    }
+
+    /// Of a backup that failed nothing is left, so that a full disk gets its space back.
+    fn or_discard<T>(
+        &self,
+        id: &BackupId,
+        result: Result<T, BackupError>,
+    ) -> Result<T, BackupError> {
+        let Err(error) = result else { return result };
+        let error = match error {
+            BackupError::File(error) if error.is_full() => self.full(error.path, 0)?,
+            other => other,
+        };
+        // What counts is why it failed; the next try removes what is left.
+        let _best_effort = self.remove(id);
+        Err(error)
+    }
+}
+
+fn damaged(path: &Path, why: impl Into<String>) -> BackupError {
+    BackupError::Damaged { path: path.to_owned(), why: why.into() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! The list of what was saved. Sealed by its hash, so nothing in it is believed before that was checked.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::{OsStr, OsString},
+    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    path::PathBuf,
+};
+
+use refit_proto::{names::Product, package::FileRef};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{
+    super::files::{Attributes, Time},
+    Role,
+};
+use crate::{
+    update::BackupId,
+    way_back::{decode, encode},
+};
+
+const KIND: &str = "backup";
+const FORMAT: u32 = 1;
+
+/// What was saved, of all that is covered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Index {
+    /// Always `backup`.
+    #[serde(rename = "_type")]
+    kind: String,
+    format: u32,
+    /// Of which backup.
+    pub id: BackupId,
+    /// Of which product.
+    pub product: Product,
+    /// What stood where.
+    pub covered: Vec<Covered>,
+}
+
+/// What stood at one path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Covered {
+    /// Where.
+    #[serde(with = "as_text")]
+    pub path: PathBuf,
+    /// As what.
+    pub role: Role,
+    /// The thing itself, then what is below it, folders before what is in them. Nothing was there:
+    /// none.
+    pub entries: Vec<Entry>,
+}
+
+/// One file, folder or link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Below the covered path; empty for the thing itself.
+    #[serde(with = "as_text")]
+    pub path: PathBuf,
+    /// What it is.
+    #[serde(flatten)]
+    pub what: What,
+    /// Permission bits, with set-id and sticky; always 777 of a link.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// When its content last changed.
+    pub modified: Time,
+    /// Extended attributes, access control lists and capabilities among them.
+    #[serde(with = "attributes", default, skip_serializing_if = "Attributes::is_empty")]
+    pub attributes: Attributes,
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum What {
+    /// A file.
+    File {
+        /// Its bytes.
+        #[serde(flatten)]
+        content: FileRef,
+    },
+    /// A folder.
+    Directory,
+    /// A symbolic link.
+    Link {
+        /// Where it leads.
+        #[serde(with = "as_text")]
+        target: PathBuf,
+    },
+}
+
+impl Index {
+    pub(super) fn new(id: BackupId, product: Product, covered: Vec<Covered>) -> Index {
+        Index { kind: KIND.into(), format: FORMAT, id, product, covered }
+    }
+
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        // No map with other than string keys and no fallible value: this cannot fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    pub(super) fn parse(bytes: &[u8]) -> Option<Index> {
+        let index: Index = serde_json::from_slice(bytes).ok()?;
+        (index.kind == KIND && index.format == FORMAT).then_some(index)
+    }
+
+    /// Every content that it needs, each once.
+    pub fn content(&self) -> BTreeSet<FileRef> {
+        let entries = self.covered.iter().flat_map(|covered| &covered.entries);
+        entries
+            .filter_map(|entry| match entry.what {
+                What::File { content } => Some(content),
+                What::Directory | What::Link { .. } => None,
+            })
+            .collect()
+    }
+
+    /// Where the product's link led; `None` if there was none.
+    pub fn link_target(&self) -> Option<&PathBuf> {
+        let link = self.covered.iter().find(|covered| covered.role == Role::Link)?;
+        match &link.entries.first()?.what {
+            What::Link { target } => Some(target),
+            What::File { .. } | What::Directory => None,
+        }
+    }
+}
+
+/// Names of files need not be text: bytes that are not plain stand as `%XX`.
+mod as_text {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(path: &PathBuf, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&encode(path.as_os_str().as_bytes()))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+        let bytes = decode(&String::deserialize(from)?).map_err(serde::de::Error::custom)?;
+        Ok(PathBuf::from(OsString::from_vec(bytes)))
+    }
+}
+
+mod attributes {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(from: &Attributes, to: S) -> Result<S::Ok, S::Error> {
+        let text = |name: &OsStr| encode(name.as_bytes());
+        to.collect_map(from.iter().map(|(name, value)| (text(name), encode(value))))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Attributes, D::Error> {
+        let text = BTreeMap::<String, String>::deserialize(from)?;
+        let bytes = |text: &str| decode(text).map_err(serde::de::Error::custom);
+        text.iter()
+            .map(|(name, value)| Ok((OsString::from_vec(bytes(name)?), bytes(value)?)))
+            .collect()
+    }
+}

@@ -1,0 +1,220 @@
+//! Bringing back, beside: for the test before a backup is sealed, and what a way back leaves to do
+//! after it has swapped the saved state in.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use refit_proto::package::FileRef;
+
+use super::{
+    super::files::{self, Action, FileError, Files, Kind},
+    BackupError, Backups, Cover, Covered, Entry, Index, Role, What,
+    scan::{self, join},
+    undo::aside_of,
+};
+use crate::update::BackupId;
+
+impl Backups<'_> {
+    /// Restores everything into a folder of its own and compares it with the index, which says what
+    /// stands on the host.
+    pub(super) fn test_restore(&self, index: &Index) -> Result<(), BackupError> {
+        let scratch = self.scratch(&index.id);
+        files::remove_tree(self.files, &scratch)?;
+        self.files.create_dir(&scratch, 0o700)?;
+        for (covered, n) in index.covered.iter().zip(0..) {
+            let to = scratch.join(n.to_string());
+            let content = |_: &Entry, file: &FileRef| self.content(&index.id, &file.sha256);
+            restore(self.files, &covered.entries, &to, &content)?;
+            let found = look(self.files, &to)?;
+            if let Some(why) = difference(&covered.entries, &found) {
+                return Err(BackupError::Unrestorable { path: covered.path.clone(), why });
+            }
+        }
+        files::remove_tree(self.files, &scratch)?;
+        Ok(())
+    }
+
+    /// After a way back has put the saved state in its place: gives it its times and attributes, which
+    /// a way back does not know, and keeps what it set aside, unless that is what was saved anyway.
+    /// Says what is kept. Safe to repeat.
+    ///
+    /// # Errors
+    /// If the system refuses; nothing is lost then, and the next call goes on.
+    pub fn finish(&self, index: &Index) -> Result<Vec<PathBuf>, BackupError> {
+        let mut kept = Vec::new();
+        for (covered, n) in index.covered.iter().zip(0..) {
+            match covered.role {
+                Role::Link => {}
+                Role::Unit => self.finish_metadata(covered)?,
+                Role::Declared => {
+                    self.finish_metadata(covered)?;
+                    kept.extend(self.keep_aside(&index.id, covered, n)?);
+                }
+            }
+        }
+        Ok(kept)
+    }
+
+    fn finish_metadata(&self, covered: &Covered) -> Result<(), BackupError> {
+        for entry in covered.entries.iter().rev() {
+            let at = join(&covered.path, &entry.path);
+            if files::exists(self.files, &at)? {
+                dress(self.files, &at, entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_aside(
+        &self,
+        id: &BackupId,
+        covered: &Covered,
+        n: u32,
+    ) -> Result<Option<PathBuf>, BackupError> {
+        let name = covered.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let folder = self.set_aside().join(id.as_str());
+        let to = folder.join(format!("{n}-{name}"));
+        let aside = aside_of(&covered.path, id);
+        let there = files::exists(self.files, &to)?;
+        let Some(stat) = self.files.stat(&aside)? else { return Ok(there.then_some(to)) };
+        // Made by the swap where nothing stood, or empty anyway.
+        let empty = stat.kind == Kind::Directory && self.files.list(&aside)?.is_empty();
+        if empty || difference(&covered.entries, &look(self.files, &aside)?).is_none() {
+            files::remove_tree(self.files, &aside)?;
+            return Ok(there.then_some(to));
+        }
+        files::create_dirs(self.files, &folder, 0o700)?;
+        // A copy that was not finished; the whole is still aside.
+        files::remove_tree(self.files, &to)?;
+        match self.files.rename(&aside, &to) {
+            Ok(()) => {
+                files::sync_parent(self.files, &to)?;
+                files::sync_parent(self.files, &aside)?;
+            }
+            Err(error) if error.source.kind() == io::ErrorKind::CrossesDevices => {
+                self.copy_away(&aside, &to)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Some(to))
+    }
+
+    /// To another file system: copied, compared, and only then removed.
+    fn copy_away(&self, from: &Path, to: &Path) -> Result<(), BackupError> {
+        let entries = look(self.files, from)?;
+        let source = |entry: &Entry, _: &FileRef| join(from, &entry.path);
+        restore(self.files, &entries, to, &source)?;
+        if let Some(why) = difference(&entries, &look(self.files, to)?) {
+            return Err(BackupError::Unrestorable { path: from.to_owned(), why });
+        }
+        files::sync_parent(self.files, to)?;
+        files::remove_tree(self.files, from)?;
+        Ok(())
+    }
+
+    /// Where what was set aside is kept.
+    pub fn set_aside(&self) -> PathBuf {
+        self.data.join("set-aside")
+    }
+}
+
+/// What stands there, with the hashes of its files.
+fn look(files: &dyn Files, path: &Path) -> Result<Vec<Entry>, BackupError> {
+    let cover = Cover { path: path.to_owned(), role: Role::Declared };
+    let found = scan::scan(files, &cover, &mut |path, _| {
+        let (sha256, length) = files::copy(files, path, None, u64::MAX)?;
+        Ok(Some(FileRef { sha256, length }))
+    })?;
+    match found.busy.into_iter().next() {
+        Some(busy) => Err(BackupError::Busy(busy)),
+        None => Ok(found.entries),
+    }
+}
+
+/// The first difference, in words; `None` if there is none.
+fn difference(saved: &[Entry], found: &[Entry]) -> Option<String> {
+    for (saved, found) in saved.iter().zip(found) {
+        let of = |what: &str| Some(format!("{what} of {:?}", saved.path.display().to_string()));
+        let Entry { path, what, mode, uid, gid, modified, attributes } = found;
+        if (path, what) != (&saved.path, &saved.what) {
+            return of("the content");
+        } else if *mode != saved.mode {
+            return of("the mode");
+        } else if (*uid, *gid) != (saved.uid, saved.gid) {
+            return of("the owner");
+        } else if *modified != saved.modified {
+            return of("the time");
+        } else if *attributes != saved.attributes {
+            return of("an extended attribute");
+        }
+    }
+    (saved.len() != found.len()).then(|| "the number of files".to_owned())
+}
+
+/// Makes these entries anew at `to`, each file from where `content` says, by its hash.
+fn restore(
+    files: &dyn Files,
+    entries: &[Entry],
+    to: &Path,
+    content: &dyn Fn(&Entry, &FileRef) -> PathBuf,
+) -> Result<(), BackupError> {
+    for entry in entries {
+        let at = join(to, &entry.path);
+        match &entry.what {
+            What::Directory => files.create_dir(&at, 0o700)?,
+            What::Link { target } => files.symlink(target, &at)?,
+            What::File { content: wanted } => {
+                let from = content(entry, wanted);
+                let mut file = files.create(&at, 0o600)?;
+                let limit = wanted.length.saturating_add(1);
+                let copied = files::copy(files, &from, Some((&at, file.as_mut())), limit)?;
+                if copied != (wanted.sha256, wanted.length) {
+                    let why = "its bytes are not those that were saved".into();
+                    return Err(BackupError::Damaged { path: from, why });
+                }
+                file.sync().map_err(FileError::at(Action::Sync, &at))?;
+            }
+        }
+    }
+    // What is in a folder first: putting something into it changes its time, and its mode may forbid it.
+    for entry in entries.iter().rev() {
+        let at = join(to, &entry.path);
+        if entry.what == What::Directory {
+            files.sync_dir(&at)?;
+        }
+        dress(files, &at, entry)?;
+    }
+    Ok(())
+}
+
+/// Gives what stands there owner, mode, attributes and time of the entry, where they differ: an agent
+/// that is not root may not set an owner, even to what it is.
+fn dress(files: &dyn Files, at: &Path, entry: &Entry) -> Result<(), FileError> {
+    let Some(stat) = files.stat(at)? else { return Ok(()) };
+    let owned = (stat.uid, stat.gid) == (entry.uid, entry.gid);
+    if !owned {
+        files.set_owner(at, entry.uid, entry.gid)?;
+    }
+    let is_link = matches!(entry.what, What::Link { .. });
+    // A change of owner takes set-id bits and capabilities away, so these come after it.
+    if !is_link && (!owned || stat.mode != entry.mode) {
+        files.set_mode(at, entry.mode)?;
+    }
+    if !is_link {
+        let there = files.attributes(at)?;
+        for (name, value) in &entry.attributes {
+            if there.get(name) != Some(value) {
+                files.set_attribute(at, name, value)?;
+            }
+        }
+        for name in there.keys().filter(|name| !entry.attributes.contains_key(*name)) {
+            files.remove_attribute(at, name)?;
+        }
+    }
+    if stat.modified != entry.modified || !owned {
+        files.set_modified(at, entry.modified)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! A sealed backup as steps of a way back, which whoever runs it can do without knowing this module.
+//!
+//! The link and unit files are put back where they are, each in one move. What the manifest names is
+//! first made beside its place, then swapped in, and what stood there is set aside on the same file
+//! system; [`Backups::finish`] brings that to the agent's own folder.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use super::{Backups, Covered, Entry, Index, Role, What, scan::join};
+use crate::{
+    update::BackupId,
+    way_back::{UndoStep, Undoing},
+};
+
+impl Backups<'_> {
+    /// The steps that bring back everything that the backup covers, in their order. Services have to
+    /// be stopped before the first and started after the last.
+    pub fn undo_steps(&self, index: &Index) -> Vec<UndoStep> {
+        // What the new release may read comes first, the pointer to the old one last.
+        let last = |covered: &&Covered| covered.role == Role::Link;
+        let (link, others): (Vec<_>, Vec<_>) = index.covered.iter().partition(last);
+        let others = others.into_iter().chain(link);
+        others.flat_map(|covered| self.undo(&index.id, covered)).collect()
+    }
+
+    fn undo(&self, id: &BackupId, covered: &Covered) -> Vec<UndoStep> {
+        let path = covered.path.clone();
+        match (covered.role, covered.entries.first()) {
+            (Role::Link, None) => vec![Undoing::RemoveLink { path }.into()],
+            (Role::Unit, None) => vec![Undoing::Remove { path }.into()],
+            (Role::Link | Role::Unit, Some(entry)) => vec![self.make(id, entry, path).into()],
+            (Role::Declared, None) => swap_in_nothing(id, path),
+            (Role::Declared, Some(_)) => self.swap_in(id, covered),
+        }
+    }
+
+    /// The step that makes one entry at a path.
+    fn make(&self, id: &BackupId, entry: &Entry, path: PathBuf) -> Undoing {
+        let Entry { mode, uid, gid, .. } = *entry;
+        match &entry.what {
+            What::Directory => Undoing::Folder { path, mode, uid, gid },
+            What::Link { target } => Undoing::Link { path, target: target.clone() },
+            What::File { content } => {
+                let (from, digest) = (self.content(id, &content.sha256), content.sha256);
+                Undoing::File { path, from, digest, mode, uid, gid }
+            }
+        }
+    }
+
+    fn swap_in(&self, id: &BackupId, covered: &Covered) -> Vec<UndoStep> {
+        let path = covered.path.clone();
+        let (from, aside) = (beside(&path, "back", id), aside_of(&path, id));
+        // None of it is done again once the swap has begun: then `from` may be in its place already.
+        let unless = Some(aside.clone());
+        let before = |undoing| UndoStep { undoing, unless: unless.clone() };
+        let mut steps = vec![before(Undoing::Remove { path: from.clone() })];
+        for entry in &covered.entries {
+            let at = join(&from, &entry.path);
+            let undoing = match (self.make(id, entry, at), &entry.what) {
+                // Its own mode comes last: it may forbid its owner to put anything into it.
+                (Undoing::Folder { path, mode, uid, gid }, _) => {
+                    Undoing::Folder { path, mode: mode | 0o700, uid, gid }
+                }
+                (other, _) => other,
+            };
+            steps.push(before(undoing));
+        }
+        for entry in covered.entries.iter().rev() {
+            if entry.what == What::Directory && entry.mode & 0o700 != 0o700 {
+                steps.push(before(self.make(id, entry, join(&from, &entry.path))));
+            }
+        }
+        steps.push(Undoing::Swap { path, from, aside }.into());
+        steps
+    }
+}
+
+/// Nothing was there: what is there now is set aside, by swapping an empty folder in and removing it.
+fn swap_in_nothing(id: &BackupId, path: PathBuf) -> Vec<UndoStep> {
+    let (from, aside) = (beside(&path, "back", id), aside_of(&path, id));
+    let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let (uid, gid) = own;
+    vec![
+        Undoing::Folder { path: from.clone(), mode: 0o700, uid, gid }.into(),
+        Undoing::Swap { path: path.clone(), from: from.clone(), aside }.into(),
+        Undoing::Remove { path: from }.into(),
+        Undoing::Remove { path }.into(),
+    ]
+}
+
+fn beside(path: &Path, word: &str, id: &BackupId) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".refit-{word}-{id}"));
+    path.with_file_name(name)
+}
+
+/// Where a way back sets aside what stands at a path.
+pub(super) fn aside_of(path: &Path, id: &BackupId) -> PathBuf {
+    beside(path, "aside", id)
+}
