@@ -15,9 +15,10 @@ use super::{
 };
 use crate::{
     access::ANY_ROLE,
-    fleet::{Host, HostState, RolloutPolicy, TokenRecord, TokenSubject, changes},
+    fleet::{Host, HostState, Rollout, RolloutPolicy, TokenRecord, TokenSubject, changes},
     identity::Role,
-    product_view::ProductNow,
+    planning,
+    product_view::{ProductNow, RingNow},
     rollout,
     store::{Commit, Note, Reads as _, Rev, Store},
 };
@@ -26,7 +27,7 @@ const ADMINISTRATOR: &[Role] = &[Role::Administrator];
 const OPERATOR: &[Role] = &[Role::Operator];
 
 /// Uses of one token: each is remembered, so that its key may come again after a lost answer.
-const MOST_USES: u32 = 10_000;
+const MOST_USES: u32 = 1_000;
 /// Entries of the audit log in one answer.
 const MOST_ENTRIES: u32 = 1000;
 /// Longest reason that a person gives.
@@ -292,34 +293,48 @@ fn steer(
     let member = call.member(store, OPERATOR)?;
     let (product, ring) = (Product::parse(&message.product)?, RingName::parse(&message.ring)?);
     let reason = one_line(&message.reason)?;
-    retry(shared, store, call.now, || {
-        let views = ProductNow::read_all(store)?;
-        let view = views.iter().find(|view| view.product == product);
-        let Some((view, ring)) = view.and_then(|view| Some((view, view.ring(&ring)?))) else {
-            let text =
-                format!("{product} has no ring {ring}\nhelp: `refit status` shows the rings");
-            return Err(ApiError::NotFound(text));
-        };
-        let Some(held) = &ring.rollout else {
-            let text = format!("nothing was ever promoted to {product} {}", ring.ring.value.ring);
-            return Err(ApiError::NotFound(text));
-        };
-        let after = match wheel {
-            Wheel::Pause => rollout::pause(&held.value, &member.to_string(), reason, call.now)?,
-            Wheel::Resume => rollout::resume(&held.value, call.now)?,
-            Wheel::Rollback => {
-                rollout::roll_back(&held.value, &ring.ring.value, &view.withdrawn, call.now)?
+    let deed = |held: &Rev<Rollout>, ring: &RingNow, withdrawn: &[Digest]| match wheel {
+        Wheel::Pause => rollout::pause(&held.value, &member.to_string(), reason, call.now),
+        Wheel::Resume => rollout::resume(&held.value, call.now),
+        Wheel::Rollback => rollout::roll_back(&held.value, &ring.ring.value, withdrawn, call.now),
+    };
+    loop {
+        let reply = retry(shared, store, call.now, || {
+            let views = ProductNow::read_all(store)?;
+            let view = views.iter().find(|view| view.product == product);
+            let Some((view, ring)) = view.and_then(|view| Some((view, view.ring(&ring)?))) else {
+                let text =
+                    format!("{product} has no ring {ring}\nhelp: `refit status` shows the rings");
+                return Err(ApiError::NotFound(text));
+            };
+            // What everybody is shown is the plan; a person acts on just that, so it is stored first.
+            let plan = view.plan(shared.listening_since, call.now, |_| Vec::new());
+            if !plan.is_empty() {
+                let (commit, deeds) = planning::commit(view, &plan, &[]);
+                return Ok((None, commit, deeds));
             }
-        };
-        let reply =
-            wire::RolloutReply { rollout_id: after.id.to_string(), state: after.word().to_owned() };
-        let mut commit = Commit::new();
-        if after != held.value {
-            commit.note(Note::Rollout(after.id.clone()));
-            commit.doc(held.rev, after);
+            let Some(held) = &ring.rollout else {
+                let ring = &ring.ring.value.ring;
+                let text = format!("nothing was ever promoted to {product} {ring}");
+                return Err(ApiError::NotFound(text));
+            };
+            let after = deed(held, ring, &view.withdrawn)?;
+            let reply = wire::RolloutReply {
+                rollout_id: after.id.to_string(),
+                state: after.word().to_owned(),
+            };
+            let mut commit = Commit::new();
+            if after != held.value {
+                commit.note(Note::Rollout(after.id.clone()));
+                commit.doc(held.rev, after);
+            }
+            Ok((Some(reply), commit, call.done()))
+        })?;
+        // After a plan was stored, planning again at the same time gives none.
+        if let Some(reply) = reply {
+            return Ok(reply);
         }
-        Ok((reply, commit, call.done()))
-    })
+    }
 }
 
 fn list_audit(

@@ -2,4 +2,7 @@
 
 mod enrollment;
 mod fleet;
+mod publisher;
+mod publishing;
 mod reports;
+mod rollouts;
