@@ -242,7 +242,6 @@ async fn routes(api: &Api, shared: &Arc<Shared>) -> anyhow::Result<Routes> {
 }
 
 /// Reflection tells what the protocol is, not what the fleet is: a certificate of the fleet is enough.
-#[expect(clippy::result_large_err, reason = "tonic's interceptors answer so")]
 fn certified_only(request: Request<()>, clock: &Clock) -> Result<Request<()>, Status> {
     let peer = request.extensions().get::<Peer>();
     match peer.map(|peer| access::certified(peer, clock.now())) {

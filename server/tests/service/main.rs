@@ -1,5 +1,7 @@
 //! The whole server as its callers see it: over loopback, with real TLS, on a store on disk.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod enrollment;
 mod fleet;
 mod publisher;
