@@ -8,6 +8,8 @@ pub mod host;
 pub mod identity;
 pub mod journal;
 pub mod link;
+pub mod machine;
+pub mod offline;
 pub mod outbox;
 pub mod report;
 pub mod run;

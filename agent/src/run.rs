@@ -25,6 +25,7 @@ use crate::{
     identity::{Identity, IdentityError},
     journal::{Journal, StoreJournal},
     link::{Pace, Server, Sync, Wanted},
+    machine::Manager,
     outbox::Outbox,
     report::{Inventory, Reporter, ReportingJournal},
     settings::Settings,
@@ -132,10 +133,9 @@ pub struct Parts<M> {
     /// Every file of the host.
     pub files: Arc<dyn Files>,
     /// What changes the machine, made after recovery from what runs services.
-    #[expect(clippy::type_complexity, reason = "used once")]
-    pub machine: Box<dyn FnOnce(Box<dyn Services>) -> M>,
+    pub machine: Box<dyn FnOnce(Manager) -> M>,
     /// What runs services.
-    pub services: Box<dyn Services>,
+    pub services: Manager,
 }
 
 /// Runs the agent until it is told to end.
@@ -186,7 +186,7 @@ pub fn run<M: Machine + 'static>(
         reported: Mutex::new(None),
     });
     let mut journal = ReportingJournal::new(StoreJournal::new(store.clone()), reporter.clone());
-    recover(settings, &mut journal, &parts.files, &mut *parts.services)?;
+    recover(settings, &mut journal, &parts.files, parts.services.services())?;
 
     let machine = (parts.machine)(parts.services);
     let steps = Steps {

@@ -9,6 +9,7 @@ pub use memory::Memory;
 
 use std::{sync::Arc, time::Duration};
 
+use refit_proto::names::Digest;
 use tokio::runtime::Handle;
 
 use crate::{
@@ -34,6 +35,15 @@ pub trait Machine: Send {
         fetch: &mut dyn Fetch,
         wait: &dyn Fn(Duration) -> Waited,
     ) -> Result<Event, HostError>;
+
+    /// Whether the release document of this digest is here.
+    fn knows(&self, release: &Digest) -> bool;
+
+    /// Keeps a release document, whose digest is signed, for the steps that follow.
+    ///
+    /// # Errors
+    /// If it can't be kept.
+    fn learn(&mut self, release: &[u8]) -> Result<(), Failure>;
 
     /// What is installed, as the file system tells.
     fn inventory(&self) -> Inventory;
@@ -93,6 +103,13 @@ impl<M: Machine> Host for Steps<M> {
                         .map_err(|error| HostError::Failed(error.to_string()))?;
                 }
                 Ok(event)
+            }
+            Step::Preflight { attempt, .. } if !self.machine.knows(&attempt.release.digest) => {
+                // Lost between two steps: asked for again.
+                match self.permit(attempt) {
+                    Ok(()) => self.by_machine(step),
+                    Err(failure) => Ok(failed(failure)),
+                }
             }
             Step::Preflight { .. }
             | Step::Fetch { .. }
@@ -159,7 +176,9 @@ impl<M: Machine> Steps<M> {
     }
 
     fn by_machine(&mut self, step: &Step) -> Result<Event, HostError> {
-        let mut frames = ServerFrames::new(self.server.clone(), self.runtime.clone());
+        let (of, orders) = (step.attempt().clone(), self.wanted.clone());
+        let stopped = move || orders.is_ending() || orders.took_back(&of);
+        let mut frames = ServerFrames::new(self.server.clone(), self.runtime.clone(), stopped);
         let product = step.attempt().product.clone();
         let probation = matches!(step, Step::Watch { .. });
         let (wanted, clock) = (self.wanted.clone(), self.clock.clone());

@@ -1,6 +1,10 @@
 //! The commands of `refit-agent`, one file each.
 
 mod enroll;
+mod quarantine;
+mod recover;
+mod run;
+mod status;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -35,6 +39,14 @@ struct Common {
 enum Command {
     /// Make this machine a host of the fleet, with a token of `refit token create`
     Enroll(enroll::Args),
+    /// Run the agent
+    Run,
+    /// Show what the agent on this host is doing
+    Status(status::Args),
+    /// Go back by the way back, where an update was cut and its journal cannot be read
+    Recover,
+    /// Let a release that failed here be tried again
+    Quarantine(quarantine::Args),
     /// Print the systemd unit of the agent
     PrintUnit,
 }
@@ -45,6 +57,10 @@ pub(crate) fn run() -> Result<ExitCode> {
     log_to_stderr();
     match command {
         Command::Enroll(args) => enroll::run(&common, args),
+        Command::Run => run::run(&common),
+        Command::Status(args) => status::run(&common, &args),
+        Command::Recover => recover::run(&common),
+        Command::Quarantine(args) => quarantine::run(&common, args),
         Command::PrintUnit => {
             print!("{}", unit::UNIT);
             Ok(ExitCode::SUCCESS)

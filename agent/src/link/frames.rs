@@ -16,18 +16,31 @@ use crate::host::content::{Fetch, FetchError};
 pub struct ServerFrames {
     server: Arc<Server>,
     runtime: Handle,
+    stopped: Box<dyn Fn() -> bool>,
 }
 
 impl ServerFrames {
-    /// Frames from this server, by the network of this runtime. Not to be used on the runtime's own
-    /// thread.
-    pub fn new(server: Arc<Server>, runtime: Handle) -> ServerFrames {
-        ServerFrames { server, runtime }
+    /// Frames from this server, by the network of this runtime, until `stopped` says that nobody wants
+    /// them any more. Not to be used on the runtime's own thread.
+    pub fn new(
+        server: Arc<Server>,
+        runtime: Handle,
+        stopped: impl Fn() -> bool + 'static,
+    ) -> ServerFrames {
+        ServerFrames { server, runtime, stopped: Box::new(stopped) }
+    }
+
+    fn go_on(&self) -> Result<(), CallError> {
+        if (self.stopped)() {
+            return Err(CallError::weather("the download was ended: nobody wants it any more"));
+        }
+        Ok(())
     }
 }
 
 impl Fetch for ServerFrames {
     fn frame(&mut self, digest: Digest, offset: u64) -> Result<Box<dyn Read + '_>, FetchError> {
+        self.go_on().map_err(|error| refused(error, offset))?;
         let download = self
             .runtime
             .block_on(self.server.download(&digest, offset))
@@ -35,7 +48,7 @@ impl Fetch for ServerFrames {
         if download.frame_length.is_some_and(|length| length < offset) {
             return Err(FetchError::Shorter { offset });
         }
-        Ok(Box::new(Reading { download, runtime: &self.runtime, chunk: Vec::new(), at: 0 }))
+        Ok(Box::new(Reading { download, frames: self, chunk: Vec::new(), at: 0 }))
     }
 }
 
@@ -50,7 +63,7 @@ fn refused(error: CallError, offset: u64) -> FetchError {
 
 struct Reading<'a> {
     download: Download,
-    runtime: &'a Handle,
+    frames: &'a ServerFrames,
     chunk: Vec<u8>,
     at: usize,
 }
@@ -58,7 +71,8 @@ struct Reading<'a> {
 impl Read for Reading<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.at == self.chunk.len() {
-            match self.runtime.block_on(self.download.next()).map_err(io::Error::other)? {
+            self.frames.go_on().map_err(io::Error::other)?;
+            match self.frames.runtime.block_on(self.download.next()).map_err(io::Error::other)? {
                 Some(chunk) => (self.chunk, self.at) = (chunk, 0),
                 None => return Ok(0),
             }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl<M: Machine> Steps<M> {
-    pub(super) fn permit(&self, attempt: &Attempt) -> Result<(), Failure> {
+    pub(super) fn permit(&mut self, attempt: &Attempt) -> Result<(), Failure> {
         let products = [attempt.product.clone()].into();
         let view = self
             .runtime
@@ -32,13 +32,14 @@ impl<M: Machine> Steps<M> {
             return Err(denied(&Denial::OtherRing { product, own, offered }));
         }
         self.not_quarantined(attempt, &view, &promotion)?;
-        let document = self
+        let (document, bytes) = self
             .runtime
             .block_on(release(&*self.server, &promotion))
             .map_err(|error| no_document(&error))?;
         let installed = self.machine.inventory().remove(&attempt.product);
         let floor = self.memory.floor(&attempt.product).map_err(at_fault)?;
         in_order(attempt, &promotion, &document, installed.as_ref(), floor)?;
+        self.machine.learn(&bytes)?;
         let next = promotion.terms.min_release_counter;
         self.memory.expect_floor(&attempt.product, digest, next).map_err(at_fault)
     }

@@ -117,7 +117,7 @@ async fn counters(
         let counter = match known {
             Some(counter) => Some(counter),
             None => match release(source, promotion).await {
-                Ok(release) => Some(release.counter),
+                Ok((release, _)) => Some(release.counter),
                 Err(error) => {
                     tracing::debug!(%error, version = %promotion.version, "its counter is not known");
                     None
@@ -129,11 +129,14 @@ async fn counters(
     counters
 }
 
-/// The release document that a promotion names.
+/// The release document that a promotion names, read and as received.
 ///
 /// # Errors
 /// If it can't be had, or is not the one that is signed.
-pub async fn release(source: &impl Source, promotion: &Promotion) -> Result<Release, ReleaseError> {
+pub async fn release(
+    source: &impl Source,
+    promotion: &Promotion,
+) -> Result<(Release, Vec<u8>), ReleaseError> {
     if promotion.length > Release::MAX_LENGTH {
         return Err(ReleaseError::Other(promotion.version.clone()));
     }
@@ -141,7 +144,7 @@ pub async fn release(source: &impl Source, promotion: &Promotion) -> Result<Rele
     if !promotion.target().fits(&bytes) {
         return Err(ReleaseError::Other(promotion.version.clone()));
     }
-    Ok(Release::parse(&bytes)?)
+    Ok((Release::parse(&bytes)?, bytes))
 }
 
 /// Why there is no release document.

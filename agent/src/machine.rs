@@ -1,0 +1,264 @@
+//! This machine, as updates change it: each step in terms of content, tree, backup, services, hooks and
+//! the way back. Decides in which order those are used within a step, so that a cut anywhere leaves a
+//! step that can be repeated; what step comes next is decided in [`crate::update`]. Knows neither the
+//! server nor trust: what it is given was permitted before.
+
+mod begin;
+mod change;
+mod failures;
+mod health;
+mod installed;
+mod settle;
+
+pub use installed::inventory;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use refit_proto::{
+    names::{Digest, Platform, Product},
+    package::Variables,
+};
+
+use crate::{
+    clock::Clock,
+    drive::HostError,
+    host::{
+        backup::Backups,
+        content::{ContentStore, Fetch},
+        documents::Documents,
+        files::{Files, create_dirs},
+        hook::Hooks,
+        preflight::Preflight,
+        service::{OwnSupervisor, Service, ServiceError, Services, Systemd, UnitName},
+        tree::Tree,
+    },
+    report::Inventory,
+    settings::Settings,
+    steps::{Machine, Waited},
+    update::{Attempt, BackupId, Event, Failure, InstallId, Step},
+    way_back::Place,
+};
+
+/// What runs services on this host: systemd, or the agent itself.
+pub enum Manager {
+    /// systemd.
+    Systemd(Systemd),
+    /// The agent.
+    Own(OwnSupervisor),
+}
+
+/// What runs services here, by the settings. The agent's own supervisor starts nothing yet.
+///
+/// # Errors
+/// If it can't be used.
+pub fn services(settings: &Settings) -> Result<Manager, ServiceError> {
+    if settings.services.systemd() {
+        if let Some(systemd) = Systemd::find(std::path::Path::new(Systemd::UNITS)) {
+            return Ok(Manager::Systemd(systemd));
+        }
+        tracing::warn!("there is no systemd here; the agent runs the services itself");
+    }
+    Ok(Manager::Own(OwnSupervisor::open(&settings.data.join("services"))?))
+}
+
+impl Manager {
+    /// The manager as updates use it.
+    pub fn services(&mut self) -> &mut dyn Services {
+        match self {
+            Manager::Systemd(systemd) => systemd,
+            Manager::Own(own) => own,
+        }
+    }
+
+    /// From now on what should run is started again when it ends: called after recovery.
+    fn supervise(&self) {
+        match self {
+            // systemd does by itself.
+            Manager::Systemd(_) => {}
+            Manager::Own(own) => own.supervise(),
+        }
+    }
+
+    fn hooks(&self) -> Hooks {
+        Hooks::find(matches!(self, Manager::Systemd(_)))
+    }
+}
+
+/// This machine.
+pub struct HostMachine {
+    files: Arc<dyn Files>,
+    data: PathBuf,
+    root: PathBuf,
+    platform: Platform,
+    variables: Variables,
+    manager: Manager,
+    hooks: Hooks,
+    clock: Clock,
+    /// How the checks of the release on probation have gone. Lost with the agent; then they begin anew.
+    probation: Option<(InstallId, health::Checks)>,
+}
+
+/// A folder of the agent's, made if it is not there, without a link on the way to it.
+fn resolved(files: &dyn Files, folder: &Path) -> PathBuf {
+    let made = create_dirs(files, folder, 0o755).and_then(|()| files.resolve(folder));
+    // What can't be made now fails, with its name, where it is used.
+    made.unwrap_or_else(|_| folder.to_owned())
+}
+
+/// The folder of installed releases, as the installer wants it.
+pub fn install_root(files: &dyn Files, settings: &Settings) -> PathBuf {
+    resolved(files, &settings.install_root)
+}
+
+impl HostMachine {
+    /// This machine by its settings, after recovery.
+    pub fn new(
+        files: Arc<dyn Files>,
+        settings: &Settings,
+        clock: Clock,
+        manager: Manager,
+    ) -> HostMachine {
+        manager.supervise();
+        HostMachine {
+            data: resolved(&*files, &settings.data),
+            root: install_root(&*files, settings),
+            files,
+            platform: settings.platform.clone(),
+            variables: settings.variables.clone(),
+            hooks: manager.hooks(),
+            manager,
+            clock,
+            probation: None,
+        }
+    }
+
+    fn tree(&self) -> Tree<'_> {
+        Tree::new(&*self.files, self.root.clone(), self.platform.clone())
+    }
+
+    fn content(&self) -> ContentStore<'_> {
+        ContentStore::new(&*self.files, self.data.join("content"))
+    }
+
+    fn backups(&self) -> Backups<'_> {
+        Backups::new(&*self.files, self.data.clone())
+    }
+
+    fn preflight_of(&self, attempt: &Attempt) -> Preflight<'_> {
+        Preflight::new(&*self.files, attempt.install.clone())
+    }
+
+    fn place(&self) -> Place {
+        Place::in_folder(self.files.clone(), &self.data)
+    }
+
+    /// The documents of what ran before the attempt; `None` if nothing did.
+    fn before(&self, attempt: &Attempt) -> Result<Option<Documents>, Failure> {
+        match &attempt.previous {
+            Some(release) => Ok(Some(self.tree().documents(&attempt.product, &release.digest)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The documents of what the attempt brings, once it stands here.
+    fn after(&self, attempt: &Attempt) -> Result<Documents, Failure> {
+        Ok(self.tree().documents(&attempt.product, &attempt.release.digest)?)
+    }
+
+    /// The folder of a package.
+    fn folder(&self, product: &Product, release: &Digest, package: &str) -> PathBuf {
+        self.tree().folder(product, release).join(package)
+    }
+
+    /// The services of a release.
+    fn services_of(&self, product: &Product, release: &Documents) -> Result<Vec<Service>, Failure> {
+        let mut services = Vec::new();
+        for package in &release.packages {
+            let folder = self.folder(product, &release.id.digest, package.name.as_str());
+            for service in &package.manifest.services {
+                services.push(Service::resolve(service, &folder, &self.variables)?);
+            }
+        }
+        Ok(services)
+    }
+
+    fn units_of(&self, product: &Product, release: &Documents) -> Vec<UnitName> {
+        let _ = product;
+        let packages = release.packages.iter();
+        packages.flat_map(|package| package.manifest.services.iter().map(UnitName::of)).collect()
+    }
+}
+
+/// The backup of an attempt: one each, so that a repeated step finds it.
+fn backup_id(attempt: &Attempt) -> Result<BackupId, Failure> {
+    BackupId::parse(attempt.install.as_str())
+        .map_err(|error| Failure::new(crate::update::Cause::HostFault, error.to_string()))
+}
+
+impl Machine for HostMachine {
+    fn perform(
+        &mut self,
+        step: &Step,
+        fetch: &mut dyn Fetch,
+        wait: &dyn Fn(Duration) -> Waited,
+    ) -> Result<Event, HostError> {
+        let done = match step {
+            Step::Preflight { attempt, .. } => self.preflight(attempt, fetch),
+            Step::Fetch { attempt, .. } => self.fetch(attempt, fetch),
+            Step::BackUp { attempt, .. } => self.back_up(attempt),
+            Step::Quiesce { change } => self.quiesce(change),
+            Step::Seal { change } => self.seal(change),
+            Step::Switch { change, sealed } => self.switch(change, sealed),
+            Step::Watch { change, .. } => match wait(change.terms.check_every) {
+                Waited::Over => self.watch(change),
+                Waited::BackOut => Ok(Event::BackOut),
+                Waited::Ending => return Err(HostError::Ending),
+            },
+            Step::GoBack { change, undo } => self.go_back(change, undo, wait),
+            Step::Settle { attempt, ended } => {
+                return self
+                    .settle(attempt, *ended)
+                    .map(|()| Event::Settled)
+                    .map_err(|failure| HostError::Failed(failure.to_string()));
+            }
+            // No installer asks for a reboot yet; permission is asked elsewhere.
+            Step::Reboot { .. } | Step::Permit { .. } | Step::AskLeave { .. } => {
+                return Err(HostError::Failed(format!("this agent can't do {}", step.name())));
+            }
+        };
+        Ok(done.unwrap_or_else(|failure| Event::Failed { failure }))
+    }
+
+    fn inventory(&self) -> Inventory {
+        inventory(&self.tree())
+    }
+
+    fn knows(&self, release: &Digest) -> bool {
+        self.release_bytes(release).is_ok()
+    }
+
+    fn learn(&mut self, release: &[u8]) -> Result<(), Failure> {
+        self.keep_release(release)
+    }
+
+    fn start_services(&mut self) {
+        let running = self.tree().products().unwrap_or_default();
+        for product in running {
+            match self.tree().installed(&product) {
+                Ok(Some(release)) => {
+                    for unit in self.units_of(&product, &release) {
+                        if let Err(error) = self.manager.services().start(&unit) {
+                            tracing::error!(%product, "{error}");
+                        }
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => tracing::error!(%product, "its services are not started: {error}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Before anything is changed: is there room, is everything here, is it saved.
+
+use std::{
+    collections::BTreeSet,
+    io::{self, Read},
+    path::PathBuf,
+};
+
+use refit_proto::{
+    names::Digest,
+    package::{Entry, FileRef, Release, compress},
+};
+
+use super::{HostMachine, backup_id};
+use crate::{
+    host::{
+        backup::{Cover, covers},
+        content::{Fetch, FetchError, Offered, longest_frame},
+        documents::{Documents, DocumentsError, manifests_of},
+        files,
+        preflight::{Need, Purpose, on_disk, total},
+        service::Service,
+    },
+    update::{Attempt, Event, Failure, Terms},
+};
+
+/// What the agent's own records of an update may take.
+const RECORDS: u64 = 8 << 20;
+
+impl HostMachine {
+    pub(super) fn preflight(
+        &mut self,
+        attempt: &Attempt,
+        fetch: &mut dyn Fetch,
+    ) -> Result<Event, Failure> {
+        let release = Release::parse(&self.release_bytes(&attempt.release.digest)?)?;
+        let manifests = manifests_of(&release, &self.platform)?;
+        self.content().bring_in(&manifests, &Offered::new(), fetch)?;
+        let documents = self.documents_from_content(attempt)?;
+        // A variable that is missing here is found now, and not when the services are down.
+        let services = self.services_of(&attempt.product, &documents)?;
+        let needs = self.needs(attempt, &documents, &services)?;
+        self.preflight_of(attempt).reserve(&needs)?;
+        let manifests = documents.packages.iter().map(|package| &package.manifest);
+        Ok(Event::PreflightPassed { terms: Terms::of(release.plan.way_back, manifests) })
+    }
+
+    /// Everything is here, and the release stands beside what runs.
+    pub(super) fn fetch(
+        &mut self,
+        attempt: &Attempt,
+        fetch: &mut dyn Fetch,
+    ) -> Result<Event, Failure> {
+        let documents = self.documents_from_content(attempt)?;
+        let offered = self.offered(attempt)?;
+        let room = self.preflight_of(attempt);
+        room.give_back(Purpose::Download, &self.data)?;
+        self.content().bring_in(&documents.content(), &offered, fetch)?;
+        room.give_back(Purpose::Unpack, &self.root)?;
+        use crate::host::tree::Installer as _;
+        self.tree().prepare(&documents, &self.content())?;
+        Ok(Event::Fetched)
+    }
+
+    pub(super) fn back_up(&mut self, attempt: &Attempt) -> Result<Event, Failure> {
+        let backup = backup_id(attempt)?;
+        let covers = self.covers(attempt, &self.after(attempt)?)?;
+        self.preflight_of(attempt).give_back(Purpose::Backup, &self.data)?;
+        self.backups().save(&backup, &covers)?;
+        let baseline = self.health_before(attempt)?;
+        Ok(Event::BackedUp { backup, baseline })
+    }
+
+    /// What has to be saved before this release comes: also the units that it does not have any more.
+    pub(super) fn covers(
+        &mut self,
+        attempt: &Attempt,
+        after: &Documents,
+    ) -> Result<Vec<Cover>, Failure> {
+        let mut services = self.services_of(&attempt.product, after)?;
+        if let Some(before) = self.before(attempt)? {
+            services.extend(self.services_of(&attempt.product, &before)?);
+        }
+        let mut units = BTreeSet::new();
+        for service in &services {
+            for unit in self.manager.services().unit_files(service)? {
+                units.insert(unit.path().to_owned());
+            }
+        }
+        let units: Vec<PathBuf> = units.into_iter().collect();
+        let link = self.tree().link(&attempt.product);
+        let own = [self.data.as_path(), self.root.as_path()];
+        Ok(covers(&*self.files, after, &self.variables, &link, &units, &own)?)
+    }
+
+    fn needs(
+        &mut self,
+        attempt: &Attempt,
+        documents: &Documents,
+        services: &[Service],
+    ) -> Result<Vec<Need>, Failure> {
+        let _ = services;
+        let content = documents.content();
+        let missing = self.content().missing(&content, &self.offered(attempt)?)?;
+        let download = total(missing.iter().map(|file| {
+            // The frame, and the plain bytes beside it until they are checked.
+            longest_frame(file.length).saturating_add(on_disk(file.length))
+        }));
+        let entries = documents.packages.iter().flat_map(|package| &package.manifest.entries);
+        let (mut unpacked, mut inodes) = (0_u64, 16_u64);
+        for entry in entries {
+            inodes += 1;
+            if let Entry::File { content, .. } = entry {
+                unpacked = unpacked.saturating_add(on_disk(content.length));
+            }
+        }
+        // The units of a release that is not unpacked yet can't be told; they are a few small files.
+        let link = self.tree().link(&attempt.product);
+        let own = [self.data.as_path(), self.root.as_path()];
+        let covers = covers(&*self.files, documents, &self.variables, &link, &[], &own)?;
+        let (backup, backup_inodes) = self.backups().size(&covers)?;
+        let need =
+            |purpose, at: &PathBuf, bytes, inodes| Need { purpose, at: at.clone(), bytes, inodes };
+        Ok(vec![
+            need(Purpose::Download, &self.data, download, missing.len() as u64 * 2),
+            need(Purpose::Unpack, &self.root, unpacked, inodes),
+            need(Purpose::Backup, &self.data, backup, backup_inodes),
+            need(Purpose::Journal, &self.data, RECORDS, 16),
+        ])
+    }
+
+    fn offered(&self, attempt: &Attempt) -> Result<Offered, Failure> {
+        let Some(before) = self.before(attempt)? else { return Ok(Offered::new()) };
+        Ok(before.offers(&self.tree().folder(&attempt.product, &before.id.digest)))
+    }
+
+    /// The release document, from the content that is here.
+    pub(super) fn release_bytes(&self, digest: &Digest) -> Result<Vec<u8>, Failure> {
+        let path = self.content().path(digest);
+        let bytes = files::read_file(&*self.files, &path, Release::MAX_LENGTH)?;
+        if Digest::of(&bytes) != *digest {
+            let text = format!("{} was changed on this host", path.display());
+            return Err(Failure::new(crate::update::Cause::FetchFailed, text));
+        }
+        Ok(bytes)
+    }
+
+    /// Keeps a release document, whose digest is signed, as content.
+    pub(super) fn keep_release(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        let wanted = [FileRef::to(bytes)].into();
+        Ok(self.content().bring_in(&wanted, &Offered::new(), &mut Known(bytes))?)
+    }
+
+    fn documents_from_content(&self, attempt: &Attempt) -> Result<Documents, Failure> {
+        let bytes = self.release_bytes(&attempt.release.digest)?;
+        Ok(Documents::new(bytes, &self.platform, |package| {
+            let path = self.content().path(&package.manifest.sha256);
+            files::read_file(&*self.files, &path, package.manifest.length)
+                .map_err(DocumentsError::File)
+        })?)
+    }
+}
+
+/// A file whose bytes are known already, where content comes from.
+struct Known<'a>(&'a [u8]);
+
+impl Fetch for Known<'_> {
+    fn frame(&mut self, _: Digest, offset: u64) -> Result<Box<dyn Read + '_>, FetchError> {
+        let mut frame = Vec::new();
+        compress(&mut &*self.0, &mut frame).map_err(|error| FetchError::Away(error.to_string()))?;
+        let at = usize::try_from(offset).unwrap_or(usize::MAX);
+        let rest = frame.get(at..).ok_or(FetchError::Shorter { offset })?.to_vec();
+        Ok(Box::new(io::Cursor::new(rest)))
+    }
+}

@@ -1,0 +1,218 @@
+//! The change itself and the way back from it. The way back is armed before the services stop, and holds
+//! everything before the target changes.
+
+use std::time::Duration;
+
+use refit_proto::package::HookTime;
+
+use super::{HostMachine, failures::failure};
+use crate::{
+    host::{
+        documents::Documents,
+        files,
+        hook::HookContext,
+        service::{UnitFile, UnitsOf},
+        tree::{Extras, Installer as _},
+    },
+    steps::Waited,
+    update::{Attempt, Cause, Change, Event, Failure, SealedBackup, Undo},
+    way_back::{self, UndoStep, Undoing, WayBack},
+};
+
+/// How much longer than its probation an update may take before the rescuer goes back.
+const MORE_PATIENCE: Duration = Duration::from_secs(3600);
+/// After how many starts of the host in the middle of an update the rescuer goes back.
+const STARTS: u32 = 3;
+
+impl HostMachine {
+    /// Arms the way back, then stops what runs.
+    pub(super) fn quiesce(&mut self, change: &Change) -> Result<Event, Failure> {
+        let before = self.before(&change.attempt)?;
+        // Nothing is changed yet: going back is starting again.
+        self.arm(change, self.starts(&change.attempt, before.as_ref()))?;
+        if let Some(before) = &before {
+            self.stop(&change.attempt, before)?;
+        }
+        Ok(Event::Quiesced)
+    }
+
+    /// Saves what had to be at rest, seals, and arms the whole way back.
+    pub(super) fn seal(&mut self, change: &Change) -> Result<Event, Failure> {
+        let after = self.after(&change.attempt)?;
+        let covers = self.covers(&change.attempt, &after)?;
+        let sealed = self.backups().seal(&change.backup, &change.attempt.product, &covers)?;
+        let steps = self.undo(change, &sealed)?;
+        self.arm(change, steps)?;
+        Ok(Event::Sealed { sealed })
+    }
+
+    /// Payload, then pointer, then services.
+    pub(super) fn switch(
+        &mut self,
+        change: &Change,
+        sealed: &SealedBackup,
+    ) -> Result<Event, Failure> {
+        let attempt = &change.attempt;
+        let (before, after) = (self.before(attempt)?, self.after(attempt)?);
+        // Repeated after a cut: what runs by then is stopped again, and the way back is armed.
+        if let Some(before) = &before {
+            self.stop(attempt, before)?;
+        }
+        self.stop(attempt, &after)?;
+        let steps = self.undo(change, sealed)?;
+        self.arm(change, steps)?;
+        self.tree().verify(&after, Extras::Refused)?;
+        self.run_hooks(attempt, &after, HookTime::BeforeSwitch)?;
+        self.tree().switch(&attempt.product, &after.id.digest)?;
+        self.put_units(attempt, before.as_ref(), &after)?;
+        self.run_hooks(attempt, &after, HookTime::AfterSwitch)?;
+        self.probation = None;
+        for unit in self.units_of(&attempt.product, &after) {
+            let started = self.manager.services().start(&unit);
+            started.map_err(|error| failure(Cause::ServicesDidNotStart, &error))?;
+        }
+        Ok(Event::Switched { at: self.clock.moment() })
+    }
+
+    pub(super) fn go_back(
+        &mut self,
+        change: &Change,
+        undo: &Undo,
+        wait: &dyn Fn(Duration) -> Waited,
+    ) -> Result<Event, Failure> {
+        let failed = |error: &dyn std::fmt::Display| failure(Cause::RollbackFailed, error);
+        match undo {
+            Undo::StartAgain { .. } => {
+                let before = self.before(&change.attempt).map_err(|error| failed(&error.text))?;
+                for step in self.starts(&change.attempt, before.as_ref()) {
+                    self.take(change, vec![step]).map_err(|error| failed(&error))?;
+                }
+            }
+            Undo::Restore { sealed } => {
+                let index = self.backups().verify(sealed)?;
+                let steps = self.undo(change, sealed)?;
+                self.take(change, steps).map_err(|error| failed(&error))?;
+                let kept = self.backups().finish(&index).map_err(|error| failed(&error))?;
+                for path in kept {
+                    tracing::warn!(path = %path.display(), "what the failed release wrote is kept");
+                }
+            }
+        }
+        let health = self.health_after_going_back(&change.attempt, wait)?;
+        Ok(Event::WentBack { health })
+    }
+
+    fn take(&mut self, change: &Change, steps: Vec<UndoStep>) -> Result<(), way_back::RunError> {
+        let way_back = self.way_back(change, steps);
+        let files = self.files.clone();
+        way_back::run(&way_back, &*files, &mut UnitsOf(self.manager.services()))
+    }
+
+    fn way_back(&self, change: &Change, steps: Vec<UndoStep>) -> WayBack {
+        let patience = change.terms.probation_max.saturating_add(MORE_PATIENCE);
+        WayBack {
+            install: change.attempt.install.clone(),
+            boot: self.clock.boot().clone(),
+            deadline: self.clock.running().plus(patience),
+            patience,
+            starts: STARTS,
+            attempt: Some(change.attempt.clone()),
+            lease: Some(change.lease.clone()),
+            steps,
+        }
+    }
+
+    fn arm(&self, change: &Change, steps: Vec<UndoStep>) -> Result<(), Failure> {
+        Ok(self.place().arm(&self.way_back(change, steps))?)
+    }
+
+    /// Stops everything, brings back what was saved, starts what ran.
+    fn undo(&self, change: &Change, sealed: &SealedBackup) -> Result<Vec<UndoStep>, Failure> {
+        let attempt = &change.attempt;
+        let index = self.backups().verify(sealed)?;
+        let before = self.before(attempt)?;
+        let mut units = self.units_of(&attempt.product, &self.after(attempt)?);
+        if let Some(before) = &before {
+            units.extend(self.units_of(&attempt.product, before));
+        }
+        let stops = units.iter().map(|unit| Undoing::StopUnit { unit: unit.to_string() }.into());
+        let mut steps: Vec<UndoStep> = stops.collect();
+        steps.extend(self.backups().undo_steps(&index));
+        steps.push(Undoing::ReloadUnits.into());
+        steps.extend(self.starts(attempt, before.as_ref()));
+        Ok(steps)
+    }
+
+    fn starts(&self, attempt: &Attempt, before: Option<&Documents>) -> Vec<UndoStep> {
+        let units = before.map(|before| self.units_of(&attempt.product, before));
+        let starts = units.into_iter().flatten();
+        starts.map(|unit| Undoing::StartUnit { unit: unit.to_string() }.into()).collect()
+    }
+
+    fn stop(&mut self, attempt: &Attempt, release: &Documents) -> Result<(), Failure> {
+        for unit in self.units_of(&attempt.product, release) {
+            let stopped = self.manager.services().stop(&unit);
+            stopped.map_err(|error| failure(Cause::ServicesDidNotStop, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the service manager know the new release's services and no other of the product's.
+    fn put_units(
+        &mut self,
+        attempt: &Attempt,
+        before: Option<&Documents>,
+        after: &Documents,
+    ) -> Result<(), Failure> {
+        let mut new = Vec::new();
+        for service in self.services_of(&attempt.product, after)? {
+            new.extend(self.manager.services().unit_files(&service)?);
+        }
+        if let Some(before) = before {
+            for service in self.services_of(&attempt.product, before)? {
+                for unit in self.manager.services().unit_files(&service)? {
+                    if !new.iter().any(|new| new.path() == unit.path()) {
+                        files::remove_tree(&*self.files, unit.path())?;
+                    }
+                }
+            }
+        }
+        for unit in &new {
+            let folder = unit.path().parent().unwrap_or(unit.path());
+            files::create_dirs(&*self.files, folder, 0o755)?;
+            match unit {
+                UnitFile::File { path, bytes } => {
+                    files::write_file(&*self.files, path, bytes, 0o644)?;
+                }
+                UnitFile::Link { path, target } => {
+                    files::replace_link(&*self.files, target, path)?;
+                }
+            }
+        }
+        let reloaded = self.manager.services().reload();
+        reloaded.map_err(|error| failure(Cause::SwitchFailed, &error))
+    }
+
+    pub(super) fn run_hooks(
+        &self,
+        attempt: &Attempt,
+        release: &Documents,
+        when: HookTime,
+    ) -> Result<(), Failure> {
+        for package in &release.packages {
+            let folder = self.folder(&attempt.product, &release.id.digest, package.name.as_str());
+            let context = HookContext {
+                install: &attempt.install,
+                folder: &folder,
+                variables: &self.variables,
+            };
+            for (number, hook) in package.manifest.hooks.iter().enumerate() {
+                if hook.when == when {
+                    let ran = self.hooks.run(hook, number, context);
+                    ran.map_err(|error| failure(Cause::HookFailed, &error))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
