@@ -52,8 +52,7 @@ pub(super) async fn everything(
     connection: &Connection,
 ) -> anyhow::Result<Option<TrustedSet>> {
     let Some(set) = refresh(context, connection, &[]).await? else { return Ok(None) };
-    let all: Vec<Role> = set.targets().delegations.iter().map(|one| one.role.clone()).collect();
-    refresh(context, connection, &all).await
+    refresh(context, connection, &delegated(&set)).await
 }
 
 /// The newest file that is kept here, without asking anyone.
@@ -61,6 +60,15 @@ pub(crate) fn load(context: &Context, wanted: &[Role]) -> anyhow::Result<Trusted
     TrustedSet::load(&OwnCopy::of(context).stored()?, wanted).context(
         "the own copy of the metadata is not whole\nhelp: run it once with the server in reach",
     )
+}
+
+/// The newest files that are kept here, of every role that targets delegates to.
+pub(super) fn load_everything(context: &Context) -> anyhow::Result<TrustedSet> {
+    load(context, &delegated(&load(context, &[])?))
+}
+
+fn delegated(set: &TrustedSet) -> Vec<Role> {
+    set.targets().delegations.iter().map(|one| one.role.clone()).collect()
 }
 
 async fn fetch(connection: &Connection, request: &Request) -> anyhow::Result<Option<Vec<u8>>> {

@@ -41,7 +41,7 @@ pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
         Ok(set) => set,
         Err(error) => {
             eprintln!("warning: this is the own copy as it was last seen: {error:#}");
-            refresh::load(context, &[]).ok()
+            refresh::load_everything(context).ok()
         }
     };
     let unsent = OwnCopy::of(context).unsent()?;
