@@ -1,6 +1,7 @@
 //! `refit key`: the keys that sign. They are made and kept on this side; only public halves leave.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -150,31 +151,38 @@ struct Kept {
 
 fn kept(folder: &Path) -> anyhow::Result<Vec<Kept>> {
     let mut keys = Vec::new();
-    for path in public_files(folder)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let name = name.trim_end_matches(PUBLIC).to_owned();
-        let private = folder.join(format!("{name}.pem")).exists();
-        keys.push(Kept { name, key_id: read_public(&path)?.id().to_string(), private });
+    for name in names(folder)? {
+        let pem = folder.join(format!("{name}.pem"));
+        let private = pem.is_file();
+        let public = match public_half(folder, &name)? {
+            Some(public) => public,
+            None => read_private(&pem)?.public().clone(),
+        };
+        keys.push(Kept { name, key_id: public.id().to_string(), private });
     }
     Ok(keys)
 }
 
 const PUBLIC: &str = ".pub.json";
 
-fn public_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
+/// The names of all keys in a folder, whichever half of them is there.
+fn names(folder: &Path) -> anyhow::Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
     if folder.is_dir() {
         let entries =
             fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
         for entry in entries {
-            let path = entry?.path();
-            if path.to_string_lossy().ends_with(PUBLIC) {
-                found.push(path);
-            }
+            let file = entry?.file_name().to_string_lossy().into_owned();
+            let name = file.strip_suffix(PUBLIC).or_else(|| file.strip_suffix(".pem"));
+            names.extend(name.map(str::to_owned));
         }
     }
-    found.sort();
-    Ok(found)
+    Ok(names)
+}
+
+fn public_half(folder: &Path, name: &str) -> anyhow::Result<Option<PublicKey>> {
+    let path = folder.join(format!("{name}{PUBLIC}"));
+    if path.is_file() { read_public(&path).map(Some) } else { Ok(None) }
 }
 
 /// `root.alice.pem` → `root.alice.pub.json`.
@@ -230,13 +238,14 @@ pub(crate) fn at_hand(
     context: &Context,
     wanted: impl Fn(&PublicKey) -> bool,
 ) -> anyhow::Result<Vec<LocalKey>> {
+    let folder = context.home.keys();
     let mut keys = Vec::new();
-    for path in public_files(&context.home.keys())? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let private = path.with_file_name(format!("{}.pem", name.trim_end_matches(PUBLIC)));
-        if wanted(&read_public(&path)?) && private.is_file() {
-            // The public file is a convenience: what the private one says counts.
-            keys.push(read_private(&private)?);
+    for name in names(&folder)? {
+        let pem = folder.join(format!("{name}.pem"));
+        // A public half that does not fit spares reading the private one. What that one says counts.
+        let fits = public_half(&folder, &name)?.is_none_or(|public| wanted(&public));
+        if fits && pem.is_file() {
+            keys.push(read_private(&pem)?);
         }
     }
     keys.retain(|key| wanted(key.public()));
@@ -327,6 +336,10 @@ mod tests {
         );
         assert_eq!(at_hand(&context, |public| public == key.public()).unwrap().len(), 1);
         assert_eq!(at_hand(&context, |_| false).unwrap().len(), 0);
+        // The public half can always be made again from the private one.
+        fs::remove_file(public_path(&path)).unwrap();
+        assert_eq!(at_hand(&context, |public| public == key.public()).unwrap().len(), 1);
+        assert_eq!(super::kept(&context.home.keys()).unwrap()[0].key_id, kept[0].key_id);
     }
 
     #[test]
