@@ -151,7 +151,11 @@ pub fn run<M: Machine + 'static>(
     let (identity, keys) = Identity::load(&settings.identity())?;
     let store = open_store(settings, &clock)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let server = Arc::new(Server::new(&identity, &keys, clock.clone())?);
+    let server = {
+        // A channel's own tasks live on the runtime.
+        let _inside = runtime.enter();
+        Arc::new(Server::new(&identity, &keys, clock.clone())?)
+    };
     let holder = Holder {
         host: identity.host.clone(),
         labels: identity.labels.clone(),

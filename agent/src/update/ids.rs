@@ -1,5 +1,5 @@
-//! What is named by an id: an install, a backup, a boot, a lease. Each is a word that is safe in a
-//! path, parsed once at the edge. Who makes ids, and how, is decided elsewhere.
+//! What is named by an id: an install, a backup, a boot, a lease. Each but the lease is a word that is
+//! safe in a path; all are parsed once at the edge. Who makes ids, and how, is decided elsewhere.
 
 use std::fmt;
 
@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 
 /// Why a text is not an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{what} {text:?} is not valid: 1 to 128 letters, digits, dots, hyphens or underscores, not all dots"
-)]
+#[error("{what} {text:?} is not valid: {rule}")]
 pub struct IdError {
     what: &'static str,
     text: String,
+    rule: &'static str,
 }
+
+const ID_RULE: &str = "1 to 128 letters, digits, dots, hyphens or underscores, not all dots";
 
 fn is_id(text: &str) -> bool {
     (1..=128).contains(&text.len())
@@ -21,8 +22,16 @@ fn is_id(text: &str) -> bool {
         && text.bytes().any(|b| b != b'.')
 }
 
+const LEASE_RULE: &str = "1 to 256 letters, digits, dots, hyphens, underscores or slashes";
+
+/// The server's own words, which never become a path here: the names of a product, a ring and a host.
+fn is_lease(text: &str) -> bool {
+    let word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/');
+    (1..=256).contains(&text.len()) && text.bytes().all(word)
+}
+
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $check:expr, $rule:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -32,12 +41,13 @@ macro_rules! id {
             /// Parses the id.
             ///
             /// # Errors
-            /// If it is empty, too long, or could be more than one step of a path.
+            /// The rule that it breaks.
             pub fn parse(text: &str) -> Result<Self, IdError> {
-                if is_id(text) {
+                let check: fn(&str) -> bool = $check;
+                if check(text) {
                     Ok($name(text.to_owned()))
                 } else {
-                    Err(IdError { what: $what, text: text.chars().take(80).collect() })
+                    Err(IdError { what: $what, text: text.chars().take(80).collect(), rule: $rule })
                 }
             }
 
@@ -71,19 +81,19 @@ macro_rules! id {
 id!(
     /// One try to bring one release to this host, never used again: what the journal, the backup and
     /// the way back of the same update have in common.
-    InstallId, "install id"
+    InstallId, "install id", is_id, ID_RULE
 );
 id!(
     /// A backup on this host.
-    BackupId, "backup id"
+    BackupId, "backup id", is_id, ID_RULE
 );
 id!(
     /// One boot of this host, as the kernel names it.
-    BootId, "boot id"
+    BootId, "boot id", is_id, ID_RULE
 );
 id!(
     /// The leave under which an update began, as the server names it.
-    LeaseId, "lease id"
+    LeaseId, "lease id", is_lease, LEASE_RULE
 );
 
 #[cfg(test)]
