@@ -49,6 +49,9 @@ pub enum Manager {
     Systemd(Systemd),
     /// The agent.
     Own(OwnSupervisor),
+    /// Services that a test decides.
+    #[cfg(test)]
+    Fake(Box<dyn Services>),
 }
 
 /// What runs services here, by the settings. The agent's own supervisor starts nothing yet.
@@ -71,6 +74,8 @@ impl Manager {
         match self {
             Manager::Systemd(systemd) => systemd,
             Manager::Own(own) => own,
+            #[cfg(test)]
+            Manager::Fake(fake) => &mut **fake,
         }
     }
 
@@ -80,6 +85,8 @@ impl Manager {
             // systemd does by itself.
             Manager::Systemd(_) => {}
             Manager::Own(own) => own.supervise(),
+            #[cfg(test)]
+            Manager::Fake(_) => {}
         }
     }
 
@@ -245,9 +252,9 @@ impl Machine for HostMachine {
         self.keep_release(release)
     }
 
-    fn start_services(&mut self) {
-        let running = self.tree().products().unwrap_or_default();
-        for product in running {
+    fn start_services(&mut self, except: Option<&Product>) {
+        let installed = self.tree().products().unwrap_or_default();
+        for product in installed.into_iter().filter(|product| Some(product) != except) {
             match self.tree().installed(&product) {
                 Ok(Some(release)) => {
                     for unit in self.units_of(&product, &release) {
@@ -262,3 +269,6 @@ impl Machine for HostMachine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ pub use memory::Memory;
 
 use std::{sync::Arc, time::Duration};
 
-use refit_proto::names::Digest;
+use refit_proto::names::{Digest, Product};
 use tokio::runtime::Handle;
 
 use crate::{
@@ -48,8 +48,9 @@ pub trait Machine: Send {
     /// What is installed, as the file system tells.
     fn inventory(&self) -> Inventory;
 
-    /// Starts what runs here, at a start of the agent with no update under way.
-    fn start_services(&mut self);
+    /// Starts what runs here, at a start of the agent; but nothing of `except`, whose services an update
+    /// that is under way has stopped.
+    fn start_services(&mut self, except: Option<&Product>);
 }
 
 /// How a wait ended.

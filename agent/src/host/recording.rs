@@ -56,6 +56,8 @@ struct Node {
     attributes: Attributes,
     /// Counts changes of any kind.
     changed: i64,
+    /// How many names it has.
+    links: u64,
 }
 
 #[derive(Debug)]
@@ -123,6 +125,12 @@ impl RecordingFiles {
         disk.fault = Some((disk.operations.len() + operations, fault));
     }
 
+    /// Whether the power is gone.
+    pub(crate) fn is_dark(&self) -> bool {
+        let disk = self.disk();
+        matches!(disk.fault, Some((at, Fault::PowerCut)) if disk.operations.len() > at)
+    }
+
     /// No fault any more.
     pub(crate) fn mend(&self) {
         self.disk().fault = None;
@@ -149,6 +157,7 @@ impl RecordingFiles {
                 Content::Link(_) | Content::Special(_) => {}
             }
         }
+        count_names(&mut nodes);
         let (next, free) = (disk.next, disk.free);
         let disk = Disk { nodes, next, operations: vec![], fault: None, free, moves: vec![] };
         RecordingFiles(Arc::new(Mutex::new(disk)))
@@ -181,7 +190,8 @@ impl Disk {
         let id = self.next;
         self.next += 1;
         let (modified, attributes) = (Time::default(), Attributes::new());
-        let node = Node { content, mode, owner: (0, 0), modified, attributes, changed: 0 };
+        let node =
+            Node { content, mode, owner: (0, 0), modified, attributes, changed: 0, links: 0 };
         self.nodes.insert(id, node);
         id
     }
@@ -241,23 +251,42 @@ impl Disk {
         let (folder, None) = self.find(path)? else {
             return Err(no(io::ErrorKind::AlreadyExists));
         };
+        self.names(folder)?;
         let id = self.insert(content, mode);
-        self.names(folder)?.insert(name_of(path), id);
+        self.set_name(path, Some(id))?;
         Ok(id)
     }
 
     fn set_name(&mut self, path: &Path, id: Option<u64>) -> io::Result<()> {
         let (folder, _) = self.find(path)?;
         let names = self.names(folder)?;
-        match id {
+        let before = match id {
             Some(id) => names.insert(name_of(path), id),
             None => names.remove(&name_of(path)),
         };
+        if let Some(node) = before.and_then(|before| self.nodes.get_mut(&before)) {
+            node.links -= 1;
+        }
+        if let Some(node) = id.and_then(|id| self.nodes.get_mut(&id)) {
+            node.links += 1;
+        }
         Ok(())
     }
 
     fn is_dir(&self, id: u64) -> bool {
         matches!(self.nodes[&id].content, Content::Directory { .. })
+    }
+}
+
+fn count_names(nodes: &mut BTreeMap<u64, Node>) {
+    let mut counted: BTreeMap<u64, u64> = BTreeMap::new();
+    for node in nodes.values() {
+        if let Content::Directory { names, .. } = &node.content {
+            names.values().for_each(|id| *counted.entry(*id).or_default() += 1);
+        }
+    }
+    for (id, node) in nodes {
+        node.links = counted.get(id).copied().unwrap_or(0);
     }
 }
 
@@ -342,14 +371,6 @@ impl Files for RecordingFiles {
                 Err(error) => return Err(error),
             };
             let Some(inode) = found else { return Ok(None) };
-            let names = |disk: &Disk| {
-                let folders = disk.nodes.values().filter_map(|node| match &node.content {
-                    Content::Directory { names, .. } => Some(names.values()),
-                    _ => None,
-                });
-                folders.flatten().filter(|id| **id == inode).count() as u64
-            };
-            let links = names(disk);
             let node = &disk.nodes[&inode];
             let (kind, length) = match &node.content {
                 Content::File { bytes, .. } => (Kind::File, bytes.len() as u64),
@@ -367,7 +388,7 @@ impl Files for RecordingFiles {
                 changed: Time { seconds: node.changed, nanos: 0 },
                 device: 1,
                 inode,
-                links,
+                links: node.links,
             }))
         })
     }

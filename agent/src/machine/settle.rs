@@ -1,7 +1,7 @@
 //! After the end of an update: the way back is disarmed, and what nothing refers to any more is removed.
 //! The release before, and the backup that leads to it, are kept.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use refit_proto::{names::Digest, package::HookTime};
 
@@ -63,14 +63,58 @@ impl HostMachine {
     /// backup leads to.
     fn clean(&self, attempt: &Attempt, backups: &BTreeSet<BackupId>) -> Result<(), Failure> {
         self.backups().clean(&attempt.product, backups)?;
-        let mut keep = BTreeSet::new();
+        let mut keep = running(&self.tree().product(&attempt.product));
         for id in self.backups().list()? {
-            let Ok(index) = self.backups().index(&id) else { continue };
-            let target = index.link_target().and_then(|target| target.file_name());
-            let digest = target.and_then(|name| Digest::parse(name.to_str()?).ok());
-            keep.extend(digest);
+            match self.backups().index(&id) {
+                Ok(index) => keep.extend(index.link_target().and_then(|target| release_in(target))),
+                Err(error) => {
+                    // Nobody knows what it leads back to, so nothing goes.
+                    tracing::warn!(backup = %id, "no old release is removed: {error}");
+                    return Ok(());
+                }
+            }
         }
         let removed = self.tree().clean(&attempt.product, &keep);
         removed.map(drop).map_err(|error| failure(Cause::HostFault, &error))
+    }
+}
+
+/// The release that a path below a product's folder is in.
+fn release_in(path: &Path) -> Option<Digest> {
+    let mut names = path.components().skip_while(|name| name.as_os_str() != "releases");
+    Digest::parse(names.nth(1)?.as_os_str().to_str()?).ok()
+}
+
+/// The releases of a product that a process runs from, or works in. A process that the agent may not
+/// look at is none of its own.
+fn running(product: &Path) -> BTreeSet<Digest> {
+    let mut releases = BTreeSet::new();
+    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        for what in ["exe", "cwd"] {
+            let Ok(path) = std::fs::read_link(process.path().join(what)) else { continue };
+            releases.extend(path.strip_prefix(product).ok().and_then(release_in));
+        }
+    }
+    releases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_that_a_process_works_in_is_told_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let product = dir.path().canonicalize().unwrap();
+        let digest = Digest::of(b"release");
+        let folder = product.join("releases").join(digest.to_string()).join("payments");
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut process =
+            std::process::Command::new("sleep").arg("60").current_dir(&folder).spawn().unwrap();
+        let found = running(&product);
+        process.kill().unwrap();
+        process.wait().unwrap();
+        assert_eq!(found, [digest].into());
+        assert_eq!(running(&product), BTreeSet::new());
     }
 }

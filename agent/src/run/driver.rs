@@ -30,8 +30,11 @@ pub(super) struct Driver<M> {
 impl<M: Machine> Driver<M> {
     /// Runs until the agent ends.
     pub(super) fn run(mut self) {
-        if matches!(self.journal.load(), Ok(None)) {
-            self.steps.machine.start_services();
+        // A journal that cannot be read was dealt with before this.
+        if let Ok(under_way) = self.journal.load() {
+            let stopped = under_way.as_ref().filter(|update| update.has_stopped_services());
+            let except = stopped.map(|update| &update.attempt().product);
+            self.steps.machine.start_services(except);
         }
         let wanted = self.steps.wanted.clone();
         while !wanted.is_ending() {

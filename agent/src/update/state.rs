@@ -295,6 +295,28 @@ impl Update {
         }
     }
 
+    /// Whether the update has stopped services that are not to be started by anybody else now.
+    pub fn has_stopped_services(&self) -> bool {
+        match self.phase() {
+            Phase::Quiescing
+            | Phase::Sealing
+            | Phase::Switching
+            | Phase::Rebooting
+            | Phase::RollingBack => true,
+            Phase::Offered
+            | Phase::Preflight
+            | Phase::Fetching
+            | Phase::Waiting
+            | Phase::BackingUp
+            | Phase::Probation
+            | Phase::Committed
+            | Phase::Refused
+            | Phase::Dropped
+            | Phase::RolledBack
+            | Phase::Stuck => false,
+        }
+    }
+
     /// What the update waits for; `None` when nothing is left to do.
     pub fn next(&self) -> Option<Step> {
         Some(match self.clone() {

@@ -45,6 +45,11 @@ impl Backups<'_> {
     pub fn finish(&self, index: &Index) -> Result<Vec<PathBuf>, BackupError> {
         let mut kept = Vec::new();
         for (covered, n) in index.covered.iter().zip(0..) {
+            // What the update was about to put there when it was cut off.
+            let parent = covered.path.parent().unwrap_or(&covered.path);
+            if files::exists(self.files, parent)? {
+                files::remove_unfinished(self.files, &covered.path)?;
+            }
             match covered.role {
                 Role::Link => {}
                 Role::Unit => self.finish_metadata(covered)?,

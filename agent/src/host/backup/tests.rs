@@ -266,7 +266,8 @@ fn every_flipped_or_missing_byte_of_a_backup_is_noticed_before_the_target_is_tou
         let length = start.stat(&file).unwrap().unwrap().length as usize;
         // Each byte of the seal and of what is small, every 61st of what is large.
         let places: Vec<_> = (0..length).step_by(if length > 100 { 61 } else { 1 }).collect();
-        let mut damages: Vec<Box<dyn Fn(&mut Vec<u8>)>> = vec![];
+        type Damage = Box<dyn Fn(&mut Vec<u8>)>;
+        let mut damages: Vec<Damage> = vec![];
         for at in places {
             damages.push(Box::new(move |bytes| bytes[at] ^= 1));
             damages.push(Box::new(move |bytes| bytes.truncate(at)));

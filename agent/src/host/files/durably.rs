@@ -114,8 +114,7 @@ pub fn write_file(
         let _best_effort = files.remove_file(&new);
         return Err(FileError::at(Action::Write, place)(error));
     }
-    files.rename(&new, place)?;
-    sync_parent(files, place)
+    put(files, &new, place)
 }
 
 /// Makes `link` lead to `target`, over whatever link or file was there: at every moment it leads to
@@ -127,8 +126,17 @@ pub fn replace_link(files: &dyn Files, target: &Path, link: &Path) -> Result<(),
     let new = beside(link);
     remove_tree(files, &new)?;
     files.symlink(target, &new)?;
-    files.rename(&new, link)?;
-    sync_parent(files, link)
+    put(files, &new, link)
+}
+
+/// Gives what was made beside a place its name there, or leaves nothing of it.
+fn put(files: &dyn Files, new: &Path, place: &Path) -> Result<(), FileError> {
+    if let Err(error) = files.rename(new, place) {
+        // What counts is why it failed; the next try removes what is left.
+        let _best_effort = files.remove_file(new);
+        return Err(error);
+    }
+    sync_parent(files, place)
 }
 
 /// Reads a whole file of at most `limit` bytes.

@@ -1,0 +1,512 @@
+//! Whole updates on files in memory: forward, back, and cut or failed at every operation on files.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use jiff::Timestamp;
+use refit_proto::{
+    names::{PackageName, RingName, Version},
+    package::{
+        self, Backup, Check, FileRef, Health, Hook, Manifest, Observed, PackageRef, Probe, Release,
+        compress,
+    },
+};
+
+use super::*;
+use crate::{
+    drive::{DriveError, Host, drive, resume},
+    host::{
+        content::FetchError,
+        files,
+        recording::{Fault, Kept, RecordingFiles, put, snapshot},
+        service::{ServiceState, UnitFile, UnitsOf},
+        tree::{
+            Extras,
+            testing::{file, payments, platform},
+        },
+    },
+    journal::{Journal, MemoryJournal},
+    update::{BootId, Cause, Lease, LeaseId, Outcome, Phase, ReleaseId, Running, Update},
+    way_back,
+};
+
+/// What runs, and what would fail its check.
+#[derive(Clone, Default)]
+struct FakeServices {
+    running: Arc<Mutex<BTreeSet<String>>>,
+    bad: Option<Digest>,
+    files: RecordingFiles,
+}
+
+const UNITS: &str = "/etc/units";
+
+impl Services for FakeServices {
+    fn unit_files(&self, service: &Service) -> Result<Vec<UnitFile>, ServiceError> {
+        let path = Path::new(UNITS).join(service.unit.as_str());
+        let bytes = format!("run {} {:?}", service.program, service.arguments).into_bytes();
+        Ok(vec![
+            UnitFile::File { path: path.clone(), bytes },
+            UnitFile::Link { path: path.with_extension("wanted"), target: path },
+        ])
+    }
+
+    fn reload(&mut self) -> Result<(), ServiceError> {
+        Ok(())
+    }
+
+    fn start(&mut self, unit: &UnitName) -> Result<(), ServiceError> {
+        self.running.lock().unwrap().insert(unit.to_string());
+        Ok(())
+    }
+
+    fn stop(&mut self, unit: &UnitName) -> Result<(), ServiceError> {
+        self.running.lock().unwrap().remove(unit.as_str());
+        Ok(())
+    }
+
+    fn state(&mut self, unit: &UnitName) -> Result<ServiceState, ServiceError> {
+        let tree = Tree::new(&self.files, "/opt/refit".into(), platform());
+        let bad = tree.current(&payments()).is_ok_and(|current| current == self.bad);
+        Ok(match self.running.lock().unwrap().contains(unit.as_str()) {
+            true if bad && self.bad.is_some() => {
+                ServiceState::Failed { text: "it fell over".into() }
+            }
+            true => ServiceState::Active { restarts: 0 },
+            false => ServiceState::Stopped,
+        })
+    }
+}
+
+/// Everything that was ever published.
+#[derive(Clone, Default)]
+struct Frames(BTreeMap<Digest, Vec<u8>>);
+
+impl Frames {
+    fn add(&mut self, bytes: &[u8]) {
+        let mut frame = vec![];
+        compress(&mut &bytes[..], &mut frame).unwrap();
+        self.0.insert(Digest::of(bytes), frame);
+    }
+}
+
+impl Fetch for Frames {
+    fn frame(&mut self, digest: Digest, offset: u64) -> Result<Box<dyn Read + '_>, FetchError> {
+        let frame = self.0.get(&digest).ok_or(FetchError::Refused("unknown".into()))?;
+        Ok(Box::new(&frame[offset as usize..]))
+    }
+}
+
+/// A host, its disk, and what lives through a power cut beside it.
+#[derive(Clone)]
+struct World {
+    files: RecordingFiles,
+    frames: Frames,
+    releases: BTreeMap<Digest, Vec<u8>>,
+    bad: Option<Digest>,
+    running: Arc<Mutex<BTreeSet<String>>>,
+    journal: MemoryJournal,
+    time: Arc<AtomicU64>,
+}
+
+/// The steps of the machine; trust and server always agree.
+struct Alone<'a> {
+    machine: HostMachine,
+    world: &'a World,
+}
+
+impl Host for Alone<'_> {
+    fn perform(&mut self, step: &Step) -> Result<Event, HostError> {
+        let at = self.machine.clock.moment();
+        let time = &self.world.time;
+        let wait = |longest: Duration| {
+            time.fetch_add(longest.as_nanos() as u64, Ordering::Relaxed);
+            Waited::Over
+        };
+        let event = match step {
+            Step::Permit { attempt, .. } => {
+                let document = &self.world.releases[&attempt.release.digest];
+                let learned = self.machine.learn(document);
+                learned.map_or_else(|failure| Event::Failed { failure }, |()| Event::Permitted)
+            }
+            Step::AskLeave { .. } => {
+                let (id, lasts) = (LeaseId::parse("l1").unwrap(), Duration::from_secs(600));
+                Event::LeaseGiven { lease: Lease { id, asked: at.clone(), lasts }, at }
+            }
+            step => self.machine.perform(step, &mut self.world.frames.clone(), &wait)?,
+        };
+        match self.world.files.is_dark() {
+            true => Err(HostError::Failed("no power".into())),
+            false => Ok(event),
+        }
+    }
+}
+
+impl World {
+    fn services(&self) -> FakeServices {
+        let (running, bad) = (self.running.clone(), self.bad);
+        FakeServices { running, bad, files: self.files.clone() }
+    }
+
+    fn machine(&self) -> HostMachine {
+        let time = self.time.clone();
+        let clock = Clock::from_fns(
+            BootId::parse("boot").unwrap(),
+            || Timestamp::UNIX_EPOCH,
+            move || Running::from_nanos(time.load(Ordering::Relaxed)),
+        );
+        let settings = Settings {
+            data: "/data".into(),
+            install_root: "/opt/refit".into(),
+            services: Default::default(),
+            variables: Variables::from([("ETC".into(), "/etc".into())]),
+            poll: None,
+            platform: platform(),
+        };
+        let manager = Manager::Fake(Box::new(self.services()));
+        HostMachine::new(Arc::new(self.files.clone()), &settings, clock, manager)
+    }
+
+    fn update(&mut self, update: Update) -> Result<Outcome, String> {
+        let machine = self.machine();
+        let mut journal = self.journal.clone();
+        let mut host = Alone { machine, world: self };
+        let outcome = drive(update, &mut host, &mut journal, &mut ());
+        self.journal = journal;
+        outcome.map_err(|error| error.to_string())
+    }
+
+    /// As an agent does at its start; again as long as something fails.
+    fn resume(&mut self) -> Option<Outcome> {
+        let machine = self.machine();
+        let mut journal = self.journal.clone();
+        let place = Place::in_folder(Arc::new(self.files.clone()), Path::new("/data"));
+        let mut services = self.services();
+        way_back::recover(&place, &mut journal, &mut (), &self.files, &mut UnitsOf(&mut services))
+            .unwrap();
+        let at = machine.clock.moment();
+        let mut host = Alone { machine, world: self };
+        let under_way = journal.load().unwrap();
+        let stopped = under_way.as_ref().filter(|update| update.has_stopped_services());
+        host.machine.start_services(stopped.map(|update| &update.attempt().product));
+        let outcome: Result<_, DriveError> = resume(at, &mut host, &mut journal, &mut ());
+        self.journal = journal;
+        outcome.unwrap()
+    }
+
+    /// The release that is whole and runs.
+    fn stands_on(&self, step: &str) -> Option<Version> {
+        let machine = self.machine();
+        let installed = machine.tree().installed(&payments()).unwrap();
+        let running = self.running.lock().unwrap().clone();
+        let Some(release) = installed else {
+            assert!(running.is_empty(), "{step}: {running:?}");
+            return None;
+        };
+        machine.tree().verify(&release, Extras::Refused).unwrap_or_else(|e| panic!("{step}: {e}"));
+        let services = machine.services_of(&payments(), &release).unwrap();
+        let mut wanted = BTreeSet::new();
+        let mut units = BTreeMap::new();
+        for service in services {
+            wanted.insert(service.unit.to_string());
+            for file in self.services().unit_files(&service).unwrap() {
+                units.insert(file.path().to_owned(), file);
+            }
+        }
+        assert_eq!(running, wanted, "{step}: what runs is what is installed");
+        for (path, unit) in &units {
+            match unit {
+                UnitFile::File { bytes, .. } => {
+                    let found = files::read_file(&self.files, path, 1000).unwrap();
+                    assert_eq!(&found, bytes, "{step}: {}", path.display());
+                }
+                UnitFile::Link { target, .. } => {
+                    assert_eq!(&self.files.read_link(path).unwrap(), target, "{step}");
+                }
+            }
+        }
+        if files::exists(&self.files, Path::new(UNITS)).unwrap() {
+            let found = self.files.list(Path::new(UNITS)).unwrap().len();
+            assert_eq!(found, units.len(), "{step}: no other units are left");
+        }
+        Some(release.id.version)
+    }
+
+    /// What belongs to the host's owner and what the product was: everything but the agent's own.
+    fn outside(&self) -> BTreeMap<PathBuf, String> {
+        let mut all = snapshot(&self.files, Path::new("/etc"));
+        all.extend(snapshot(&self.files, Path::new("/opt/refit/payments")));
+        all
+    }
+
+    /// Nothing of an update under way is left.
+    fn is_tidy(&self, step: &str) {
+        assert!(!files::exists(&self.files, Path::new("/data/content")).unwrap(), "{step}");
+        assert!(!files::exists(&self.files, Path::new("/data/way-back")).unwrap(), "{step}");
+        for (folder, prefix) in
+            [("/data", ".reserved"), ("/data/backups", "."), ("/opt/refit", ".")]
+        {
+            if files::exists(&self.files, Path::new(folder)).unwrap() {
+                for name in self.files.list(Path::new(folder)).unwrap() {
+                    let name = name.to_string_lossy().into_owned();
+                    assert!(!name.starts_with(prefix), "{step}: {folder}/{name}");
+                }
+            }
+        }
+    }
+
+    /// The power goes; what was synced stays, no process does.
+    fn after_power_cut(&self, kept: Kept) -> World {
+        let files = self.files.after_power_cut(kept);
+        World { files, running: Arc::default(), ..self.clone() }
+    }
+
+    fn fork(&self) -> World {
+        let running = Arc::new(Mutex::new(self.running.lock().unwrap().clone()));
+        World { files: self.files.fork(), running, ..self.clone() }
+    }
+}
+
+/// A release with these services, each one program, that changes its own configuration.
+fn publish(world: &mut World, version: &str, services: &[&str]) -> ReleaseId {
+    let name = PackageName::parse("payments").unwrap();
+    let program = format!("program {version}").into_bytes();
+    let service = |name: &&str| package::Service {
+        name: PackageName::parse(name).unwrap(),
+        command: vec!["./run".into(), version.into()],
+        environment: BTreeMap::new(),
+        user: None,
+        unit_file: None,
+    };
+    let check = |name: &&str| Check {
+        name: PackageName::parse(name).unwrap(),
+        probe: Probe::Unit { service: PackageName::parse(name).unwrap() },
+        timeout_seconds: 5,
+    };
+    let health = Health::Checked(Observed {
+        checks: services.iter().map(check).collect(),
+        start_seconds: 0,
+        interval_seconds: 5,
+        failures: 2,
+        good_seconds: 10,
+        max_seconds: 100,
+    });
+    let health = if services.is_empty() { Health::None } else { health };
+    let manifest = Manifest::new(
+        name.clone(),
+        vec![file("run", 0o755, &program), file("same", 0o644, b"the same in all")],
+        services.iter().map(service).collect(),
+        health,
+        Backup { paths: vec!["${ETC}/payments".into()] },
+        Vec::<Hook>::new(),
+    )
+    .unwrap();
+    let manifest_ref = FileRef::to(&manifest.to_bytes());
+    let platforms =
+        BTreeMap::from([(platform(), vec![PackageRef { name, manifest: manifest_ref }])]);
+    let version = Version::parse(version).unwrap();
+    let release = Release::new(payments(), version.clone(), 1, platforms);
+    for bytes in [&program[..], b"the same in all", &manifest.to_bytes()] {
+        world.frames.add(bytes);
+    }
+    world.releases.insert(Digest::of(&release.to_bytes()), release.to_bytes());
+    ReleaseId { version, digest: Digest::of(&release.to_bytes()) }
+}
+
+fn attempt(release: &ReleaseId, previous: Option<&ReleaseId>, install: &str) -> Update {
+    Update::offered(Attempt {
+        install: InstallId::parse(install).unwrap(),
+        product: payments(),
+        release: release.clone(),
+        ring: RingName::parse("pilot").unwrap(),
+        rollout: "r".into(),
+        number: 1,
+        rollback: false,
+        previous: previous.cloned(),
+    })
+}
+
+fn empty() -> World {
+    let files = RecordingFiles::default();
+    put(&files, Path::new("/etc/payments/conf"), b"port = 1", 0o640);
+    let time = Arc::new(AtomicU64::new(1_000_000_000_000));
+    let (frames, journal) = (Frames::default(), MemoryJournal::default());
+    World {
+        files,
+        frames,
+        releases: BTreeMap::new(),
+        bad: None,
+        running: Arc::default(),
+        journal,
+        time,
+    }
+}
+
+/// A host on 1.0, which runs `web` and `old`, and the release 2.0, which runs `web` and `new`.
+fn on_one() -> (World, Update, ReleaseId) {
+    let mut world = empty();
+    let one = publish(&mut world, "1.0", &["web", "old"]);
+    let two = publish(&mut world, "2.0", &["web", "new"]);
+    let outcome = world.update(attempt(&one, None, "i1")).unwrap();
+    assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+    assert_eq!(world.stands_on("installed").unwrap().as_str(), "1.0");
+    world.files = world.files.fork();
+    (world, attempt(&two, Some(&one), "i2"), two)
+}
+
+#[test]
+fn a_good_release_stays_and_what_it_may_go_back_to_is_kept() {
+    let (mut world, update, _) = on_one();
+    let outcome = world.update(update).unwrap();
+    assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+    assert_eq!(world.stands_on("updated").unwrap().as_str(), "2.0");
+    world.is_tidy("updated");
+    let releases = world.files.list(Path::new("/opt/refit/payments/releases")).unwrap();
+    assert_eq!(releases.len(), 2);
+    assert_eq!(world.files.list(Path::new("/data/backups")).unwrap(), ["i2"]);
+}
+
+#[test]
+fn a_bad_release_goes_back_to_what_ran_and_leaves_everything_as_it_was() {
+    let (mut world, update, two) = on_one();
+    let before = world.outside();
+    world.bad = Some(two.digest);
+    let outcome = world.update(update).unwrap();
+    assert!(matches!(outcome, Outcome::RolledBack { .. }), "{outcome:?}");
+    assert_eq!(world.stands_on("back").unwrap().as_str(), "1.0");
+    let mut after = world.outside();
+    // It failed, but what was before it is all there; the failed one is not.
+    after.retain(|path, _| before.contains_key(path));
+    assert_eq!(after, before);
+    assert_eq!(world.outside(), before);
+    world.is_tidy("back");
+}
+
+#[test]
+fn a_failing_first_install_ends_with_nothing_left() {
+    let mut world = empty();
+    let one = publish(&mut world, "1.0", &["web"]);
+    world.bad = Some(one.digest);
+    let before = world.outside();
+    let outcome = world.update(attempt(&one, None, "i1")).unwrap();
+    let Outcome::RolledBack { health: None, .. } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(world.stands_on("back"), None);
+    let after = world.outside();
+    // The folder for units was made for it; it is empty.
+    let left: Vec<_> = after.keys().filter(|path| !before.contains_key(*path)).collect();
+    assert_eq!(left, [Path::new(UNITS)]);
+    world.is_tidy("back");
+}
+
+#[test]
+fn a_release_that_does_not_fit_is_refused_and_nothing_is_changed() {
+    let (mut world, update, _) = on_one();
+    let before = world.outside();
+    world.files.set_free(20 << 20, None);
+    let outcome = world.update(update).unwrap();
+    let Outcome::Refused { failure } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(failure.cause, Cause::NoSpace, "{failure}");
+    assert_eq!(world.outside(), before);
+    assert_eq!(world.stands_on("refused").unwrap().as_str(), "1.0");
+    world.is_tidy("refused");
+}
+
+#[test]
+fn a_release_without_packages_of_the_product_removes_it_and_is_reversible() {
+    let (mut world, update, two) = on_one();
+    world.update(update).unwrap();
+    let gone = Release::new(
+        payments(),
+        Version::parse("3.0").unwrap(),
+        3,
+        BTreeMap::from([(platform(), vec![])]),
+    );
+    let digest = Digest::of(&gone.to_bytes());
+    world.releases.insert(digest, gone.to_bytes());
+    let gone = ReleaseId { version: Version::parse("3.0").unwrap(), digest };
+    let outcome = world.update(attempt(&gone, Some(&two), "i3")).unwrap();
+    assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+    assert_eq!(world.stands_on("removed").unwrap().as_str(), "3.0");
+    assert!(world.running.lock().unwrap().is_empty());
+    let outcome = world.update(attempt(&two, Some(&gone), "i4")).unwrap();
+    assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+    assert_eq!(world.stands_on("again").unwrap().as_str(), "2.0");
+}
+
+/// Carries the update with the fault at each operation on files, then on to its end.
+fn at_each(fault: Fault, bad: bool, check: impl Fn(&mut World, Result<Outcome, String>, &str)) {
+    let (mut start, update, two) = on_one();
+    start.bad = bad.then_some(two.digest);
+    for n in 0.. {
+        let mut world = start.fork();
+        world.files.fault_after(n, fault);
+        let outcome = world.update(update.clone());
+        let hit = world.files.operations(0).get(n).cloned();
+        let step = format!("{fault:?} at operation {n}: {}", hit.as_deref().unwrap_or("none"));
+        let left = world.files.clone();
+        if fault == Fault::PowerCut {
+            // Each way to lose what was not synced in its turn.
+            world = world.after_power_cut(Kept::ALL[n % 3]);
+        } else {
+            left.mend();
+        }
+        check(&mut world, outcome, &step);
+        if hit.is_none() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn after_a_power_cut_anywhere_in_a_good_update_the_host_comes_to_stand_on_one_whole_release() {
+    at_each(Fault::PowerCut, false, |world, _, step| {
+        world.resume();
+        let version = world.stands_on(step).unwrap_or_else(|| panic!("{step}: nothing runs"));
+        let ended = world.journal.ended().last().map(Outcome::phase);
+        let expected = match ended {
+            _ if world.journal.ended().len() == 1 => "1.0",
+            Some(Phase::Committed) => "2.0",
+            _ => "1.0",
+        };
+        assert_eq!(version.as_str(), expected, "{step}: {ended:?}");
+    });
+}
+
+#[test]
+fn after_a_power_cut_anywhere_in_a_bad_update_the_host_runs_what_ran_before() {
+    at_each(Fault::PowerCut, true, |world, _, step| {
+        world.resume();
+        assert_eq!(world.stands_on(step).unwrap().as_str(), "1.0", "{step}");
+        let conf = files::read_file(&world.files, Path::new("/etc/payments/conf"), 100).unwrap();
+        assert_eq!(conf, b"port = 1", "{step}");
+    });
+}
+
+#[test]
+fn whatever_fails_once_in_a_good_update_the_host_stands_on_one_whole_release() {
+    for errno in [28 /* ENOSPC */, 5 /* EIO */] {
+        at_each(Fault::Fails(errno), false, |world, outcome, step| {
+            let outcome = match outcome {
+                Ok(outcome) => outcome,
+                // The agent tries again from its journal, or from its beginning.
+                Err(_) => match world.resume() {
+                    Some(outcome) => outcome,
+                    None => return drop(world.stands_on(step).unwrap()),
+                },
+            };
+            let version = world.stands_on(step).unwrap();
+            match outcome {
+                Outcome::Committed { .. } => assert_eq!(version.as_str(), "2.0", "{step}"),
+                Outcome::Refused { .. } | Outcome::RolledBack { .. } => {
+                    assert_eq!(version.as_str(), "1.0", "{step}");
+                }
+                other => panic!("{step}: {other:?}"),
+            }
+        });
+    }
+}
