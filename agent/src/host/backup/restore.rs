@@ -202,12 +202,9 @@ fn dress(files: &dyn Files, at: &Path, entry: &Entry) -> Result<(), FileError> {
     if !owned {
         files.set_owner(at, entry.uid, entry.gid)?;
     }
-    let is_link = matches!(entry.what, What::Link { .. });
-    // A change of owner takes set-id bits and capabilities away, so these come after it.
-    if !is_link && (!owned || stat.mode != entry.mode) {
-        files.set_mode(at, entry.mode)?;
-    }
-    if !is_link {
+    if !matches!(entry.what, What::Link { .. }) {
+        // A change of owner takes capabilities and set-id bits away, so these come after it; and the
+        // mode last, since it may forbid its owner to set an attribute, and a list of access changes it.
         let there = files.attributes(at)?;
         for (name, value) in &entry.attributes {
             if there.get(name) != Some(value) {
@@ -216,6 +213,9 @@ fn dress(files: &dyn Files, at: &Path, entry: &Entry) -> Result<(), FileError> {
         }
         for name in there.keys().filter(|name| !entry.attributes.contains_key(*name)) {
             files.remove_attribute(at, name)?;
+        }
+        if !owned || stat.mode != entry.mode || there != entry.attributes {
+            files.set_mode(at, entry.mode)?;
         }
     }
     if stat.modified != entry.modified || !owned {
