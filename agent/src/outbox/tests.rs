@@ -1,3 +1,5 @@
+//! Reports against a server that goes by the rules of the protocol.
+
 use std::cell::Cell;
 
 use refit_durable::{Entry, MemStore, StoreStats};

@@ -49,7 +49,7 @@ impl Trust {
             view: RwLock::new(None),
             refreshing: tokio::sync::Mutex::new(()),
         };
-        match trust.load_view(&BTreeSet::new()) {
+        match trust.load_view() {
             Ok(view) => trust.set_view(view),
             // A host that was just enrolled has only a root; whatever else is missing is fetched again.
             Err(error) => tracing::info!("no usable metadata is stored: {error}"),
@@ -76,8 +76,8 @@ impl Trust {
         refresh::run(self, source, products).await
     }
 
-    fn load_view(&self, products: &BTreeSet<Product>) -> Result<View, TrustError> {
-        View::load(&self.folder, &self.holder, products)
+    fn load_view(&self) -> Result<View, TrustError> {
+        View::load(&self.folder, &self.holder)
     }
 
     fn set_view(&self, view: View) {
@@ -85,3 +85,6 @@ impl Trust {
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(view));
     }
 }
+
+#[cfg(test)]
+mod tests;

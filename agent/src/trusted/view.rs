@@ -86,17 +86,18 @@ impl Denial {
 }
 
 impl View {
-    /// Verifies what is stored, with the release and ring files of these products.
-    pub(super) fn load(
-        folder: &TrustFolder,
-        holder: &Holder,
-        products: &BTreeSet<Product>,
-    ) -> Result<View, TrustError> {
+    /// Verifies what is stored, with the release and ring files of every product that has some here.
+    pub(super) fn load(folder: &TrustFolder, holder: &Holder) -> Result<View, TrustError> {
         let stored = folder.stored()?;
+        let products = stored.keys().filter_map(|role| match role {
+            Role::Release(product) => Some(product.clone()),
+            _ => None,
+        });
+        let products = products.collect();
         // First who is in which ring; then what those rings permit.
         let set = TrustedSet::load(&stored, &[Role::Policy])?;
         let mut view = View::of(set, folder, holder)?;
-        view.set = TrustedSet::load(&stored, &view.wanted(products))?;
+        view.set = TrustedSet::load(&stored, &view.wanted(&products))?;
         Ok(view)
     }
 
