@@ -4,7 +4,7 @@
 
 use std::{
     env, fs,
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -70,10 +70,19 @@ fn read(installed: &Path, file: &str) -> io::Result<String> {
     Ok(fs::read_to_string(installed.join(file))?.trim().to_owned())
 }
 
+/// Longer requests are cut off, bytes.
+const LONGEST_REQUEST: u64 = 16_384;
+
 fn answer(mut stream: TcpStream, version: &str, fault: Fault) -> io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    let mut request = String::new();
-    BufReader::new(&stream).read_line(&mut request)?;
+    let mut lines = BufReader::new((&stream).take(LONGEST_REQUEST)).lines();
+    let request = lines.next().transpose()?.unwrap_or_default();
+    // To the empty line: a client must have been heard to the end before it is hung up on.
+    for line in lines.by_ref() {
+        if line?.is_empty() {
+            break;
+        }
+    }
     let path = request.split_whitespace().nth(1).unwrap_or("/");
     let (status, body) = match (path, fault) {
         (_, Fault::Hangs) => {

@@ -123,8 +123,7 @@ impl ReleaseFolder {
 
     fn check_file(&self, reference: FileRef) -> anyhow::Result<()> {
         let path = self.content(&reference.sha256);
-        let mut from =
-            File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut from = File::open(&path).with_context(|| unreadable(&path))?;
         ensure!(copy(&mut from, &mut io::sink())? == reference, damaged(&path));
         Ok(())
     }
@@ -132,7 +131,7 @@ impl ReleaseFolder {
     /// The folder's file for content, opened for upload.
     pub(super) fn open(&self, reference: FileRef) -> anyhow::Result<File> {
         let path = self.content(&reference.sha256);
-        File::open(&path).with_context(|| format!("cannot read {}", path.display()))
+        File::open(&path).with_context(|| unreadable(&path))
     }
 
     /// The signed file of the release role, if the release is signed.
@@ -175,8 +174,14 @@ fn copy(from: &mut dyn io::Read, to: &mut dyn io::Write) -> io::Result<FileRef> 
 
 /// A text file that the publisher names, such as the notes.
 pub(super) fn read_text(path: &Path) -> anyhow::Result<String> {
-    let length =
-        fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len();
+    let length = fs::metadata(path).with_context(|| unreadable(path))?.len();
     ensure!(length <= Release::MAX_LENGTH / 2, "{} is too long for a release", path.display());
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+/// A release's folder is made as a whole; what is missing from it can only be made again.
+fn unreadable(path: &Path) -> String {
+    format!(
+        "cannot read {}\nhelp: a part of the release is gone; make it again with `refit release build`",
+        path.display()
+    )
 }

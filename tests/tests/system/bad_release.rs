@@ -1,0 +1,69 @@
+//! A bad release goes back by itself, stops its rollout, and is not taken again.
+
+use std::fs;
+
+use refit_tests::{release::Behaviour, sandbox::Sandbox};
+
+#[test]
+fn a_release_that_fails_its_health_check_goes_back_and_touches_no_other_ring() {
+    for behaviour in [Behaviour::Unhealthy, Behaviour::Exits, Behaviour::Hangs] {
+        let mut fleet = Sandbox::new(&super::TWO_RINGS).unwrap();
+        fleet.host("web-1", &["ring=pilot"]).unwrap();
+        fleet.host("web-2", &["ring=early"]).unwrap();
+        for ring in ["pilot", "early"] {
+            if ring == "pilot" {
+                fleet.publish("1.0", Behaviour::Good).unwrap();
+            }
+            fleet.promote("1.0", ring).unwrap();
+            fleet.until_rollout(ring, "1.0", "done").unwrap();
+        }
+        fleet.publish("1.1", behaviour).unwrap();
+        fleet.promote("1.1", "early").unwrap();
+        fleet.promote("1.1", "pilot").unwrap();
+        let pilot = fleet.until_rollout("pilot", "1.1", "halted").unwrap();
+        assert_eq!(pilot["rollout"]["counts"]["rolled_back"], 1, "{behaviour:?}: {pilot}");
+        fleet.until_runs("web-1", "1.0").unwrap();
+        assert_eq!(fleet.host_named("web-2").says().unwrap(), "payments 1.0", "{behaviour:?}");
+        // The digest is refused from now on, and both sides say so.
+        let host = fleet.host_status("web-1").unwrap();
+        assert_eq!(host["products"][0]["quarantine"].as_array().map(Vec::len), Some(1), "{host}");
+        let current = fs::read_link(fleet.host_named("web-1").install().join("payments/current"));
+        fleet.refit(["rollout", "resume", "payments", "pilot", "--reason", "try again"]).unwrap();
+        refit_tests::wait::until("the host is held for its quarantine", || {
+            let host = fleet.host_status("web-1")?;
+            Ok((host["products"][0]["hold"]["reason"] == "quarantined").then_some(()))
+        })
+        .unwrap();
+        let now = fs::read_link(fleet.host_named("web-1").install().join("payments/current"));
+        assert_eq!(now.unwrap(), current.unwrap(), "{behaviour:?}: it was installed again");
+    }
+}
+
+#[test]
+fn a_first_install_that_fails_leaves_nothing_behind() {
+    let mut fleet = Sandbox::new(&super::ONE_RING).unwrap();
+    fleet.host("web-1", &["ring=pilot"]).unwrap();
+    fleet.publish("1.0", Behaviour::Unhealthy).unwrap();
+    fleet.promote("1.0", "pilot").unwrap();
+    fleet.until_rollout("pilot", "1.0", "halted").unwrap();
+    let host = fleet.host_named("web-1");
+    assert!(host.says().is_err(), "the service still runs");
+    let left: Vec<_> = walk(&host.install());
+    assert!(left.is_empty(), "left behind: {left:?}");
+    // And the next, good release is taken as if nothing had been.
+    super::install(&fleet, "1.1");
+}
+
+/// Every file and link below a folder; folders that hold nothing do not count.
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut found = Vec::new();
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if path.is_dir() && !path.is_symlink() {
+            found.extend(walk(&path))
+        } else {
+            found.push(path)
+        }
+    }
+    found
+}

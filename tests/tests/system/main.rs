@@ -1,0 +1,41 @@
+//! Claims about the whole system, each tried on real processes with real TLS. One program, so that it is
+//! linked once; one file for each kind of claim.
+
+mod bad_release;
+mod disk_full;
+mod enrollment;
+mod good_way;
+mod killed_agent;
+mod killed_server;
+mod page;
+mod pause;
+mod publishing;
+mod real_host;
+mod server_away;
+mod stale_metadata;
+mod tampering;
+
+use refit_tests::sandbox::{LIMITS, Ring, Sandbox};
+
+/// The rings of most tests: hosts with the label `ring=pilot` or `ring=early`.
+const TWO_RINGS: [Ring; 2] =
+    [Ring { name: "pilot", limits: LIMITS }, Ring { name: "early", limits: LIMITS }];
+
+/// One ring, for claims about one host.
+const ONE_RING: [Ring; 1] = [Ring { name: "pilot", limits: LIMITS }];
+
+/// A fleet of one host in one ring that runs 1.0.
+fn one_host_on_1_0() -> Sandbox {
+    let mut fleet = Sandbox::new(&ONE_RING).unwrap();
+    fleet.host("web-1", &["ring=pilot"]).unwrap();
+    install(&fleet, "1.0");
+    fleet
+}
+
+/// Publishes a good release and sees it through the pilot ring.
+fn install(fleet: &Sandbox, version: &str) {
+    fleet.publish(version, refit_tests::release::Behaviour::Good).unwrap();
+    fleet.promote(version, "pilot").unwrap();
+    fleet.until_runs("web-1", version).unwrap();
+    fleet.until_rollout("pilot", version, "done").unwrap();
+}
