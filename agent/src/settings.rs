@@ -114,7 +114,7 @@ impl Settings {
             None => Written::default(),
         };
         let absolute = |folder: &Path| {
-            std::path::absolute(folder).map_err(|error| SettingsError::Wrong {
+            resolved(folder).map_err(|error| SettingsError::Wrong {
                 path: path.clone(),
                 why: format!("{}: {error}", folder.display()),
             })
@@ -156,6 +156,24 @@ impl Settings {
     }
 }
 
+/// The folder's own place. An administrator may put a folder on another disk with a link: it is followed
+/// here, once, and no link is followed below it. Of a folder that is not there yet, the part that is.
+fn resolved(folder: &Path) -> std::io::Result<PathBuf> {
+    let folder = std::path::absolute(folder)?;
+    for there in folder.ancestors() {
+        match there.canonicalize() {
+            Ok(place) => {
+                let rest = folder.strip_prefix(there).unwrap_or(Path::new(""));
+                // Joining nothing would add a slash.
+                return Ok(if rest.as_os_str().is_empty() { place } else { place.join(rest) });
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(folder)
+}
+
 fn parse(bytes: &[u8]) -> Result<Written, String> {
     let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
     // The parser's words name the line and the key.
@@ -185,6 +203,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(FILE), text).unwrap();
         Settings::load(dir.path(), None)
+    }
+
+    #[test]
+    fn a_folder_that_was_put_on_another_disk_with_a_link_is_found_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = folder.path().canonicalize().unwrap().join("disk");
+        std::fs::create_dir(&disk).unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&disk, &link).unwrap();
+        assert_eq!(Settings::load(&link, None).unwrap().data, disk);
+        // What is not there yet will be made below it.
+        assert_eq!(Settings::load(&link.join("a/b"), None).unwrap().data, disk.join("a/b"));
     }
 
     #[test]

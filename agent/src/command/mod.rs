@@ -62,7 +62,10 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Recover => recover::run(&common),
         Command::Quarantine(args) => quarantine::run(&common, args),
         Command::PrintUnit => {
-            print!("{}", unit::UNIT);
+            print!(
+                "{}",
+                unit::text(&std::env::current_exe()?, &std::path::absolute(&common.data)?)
+            );
             Ok(ExitCode::SUCCESS)
         }
     }
