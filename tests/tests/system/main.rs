@@ -1,6 +1,8 @@
 //! Claims about the whole system, each tried on real processes with real TLS. One program, so that it is
 //! linked once; one file for each kind of claim.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on is to stop with what went wrong")]
+
 mod bad_release;
 mod disk_full;
 mod enrollment;

@@ -1,3 +1,5 @@
+//! What a backup promises: nothing is forgotten, nothing damaged is taken for whole.
+
 use std::{collections::BTreeMap, ffi::OsString, os::unix::ffi::OsStringExt as _, time::Duration};
 
 use proptest::prelude::*;

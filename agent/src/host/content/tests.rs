@@ -1,3 +1,5 @@
+//! What the content store promises: only bytes that were verified get their name.
+
 use refit_proto::package::compress;
 
 use super::{

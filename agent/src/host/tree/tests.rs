@@ -1,3 +1,5 @@
+//! What the tree installer promises: one whole release, whatever is cut or fails.
+
 use proptest::prelude::*;
 
 use super::{
