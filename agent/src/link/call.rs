@@ -1,8 +1,9 @@
 //! What a failed call means: weather, which passes, or a refusal, which somebody has to look at. Either
 //! way the agent calls again; only what it says and where it looks for help differ.
 
-use std::{error::Error, future::Future, time::Duration};
+use std::{error::Error, future::Future, io, time::Duration};
 
+use rustls::CertificateError;
 use tonic::{Code, Response, Status};
 
 /// A call that did not succeed.
@@ -12,9 +13,14 @@ pub struct CallError {
     /// What it means.
     pub trouble: Trouble,
     text: String,
+    /// Whether what answered could not prove that it is the fleet's server.
+    impostor: bool,
 }
 
 /// What a failed call means.
+///
+/// A server that cannot prove who it is counts as weather: it may be another one tomorrow, and nothing
+/// was said to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
     /// The network, a server that starts, is full or fails: it passes.
@@ -36,11 +42,33 @@ pub(super) const LARGE: Duration = Duration::from_secs(30 * 60);
 
 impl CallError {
     pub(super) fn weather(text: impl Into<String>) -> CallError {
-        CallError { trouble: Trouble::Weather, text: text.into() }
+        CallError { trouble: Trouble::Weather, text: text.into(), impostor: false }
+    }
+
+    /// The error with what to do about it, for a person who waits for the answer. The server's own
+    /// help comes first.
+    pub fn with_help(&self) -> String {
+        if self.text.contains("\nhelp:") {
+            return self.text.clone();
+        }
+        let help = match self.trouble {
+            _ if self.impostor => {
+                "do not trust this server; compare its address with the administrator's, and have \
+                 them make a new token if the server was set up anew"
+            }
+            Trouble::Weather => {
+                "look whether the server runs and can be reached from here, then try again"
+            }
+            Trouble::Barred => "have an administrator make a new token, then try again with it",
+            Trouble::Absent | Trouble::Refused => {
+                "have an administrator look at the server's log; compare the versions of both programs"
+            }
+        };
+        format!("{}\nhelp: {help}", self.text)
     }
 
     pub(super) fn refused(text: impl Into<String>) -> CallError {
-        CallError { trouble: Trouble::Refused, text: text.into() }
+        CallError { trouble: Trouble::Refused, text: text.into(), impostor: false }
     }
 }
 
@@ -64,7 +92,7 @@ impl From<Status> for CallError {
             | Code::Unavailable
             | Code::DataLoss => Trouble::Weather,
         };
-        CallError { trouble, text: told(&status) }
+        CallError { trouble, text: told(&status), impostor: is_impostor(&status) }
     }
 }
 
@@ -100,6 +128,25 @@ fn told(status: &Status) -> String {
     said.chars().take(LONGEST).collect()
 }
 
+/// Whether the connection failed by the server's certificate. TLS's own error travels inside one of
+/// input and output.
+fn is_impostor(status: &Status) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = status.source();
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let tls = error.downcast_ref().or_else(|| inner?.downcast_ref());
+        if let Some(rustls::Error::InvalidCertificate(why)) = tls {
+            // One that has run out is the fleet's own, neglected.
+            return !matches!(
+                why,
+                CertificateError::Expired | CertificateError::ExpiredContext { .. }
+            );
+        }
+        cause = error.source();
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,6 +157,16 @@ mod tests {
             assert_eq!(CallError::from(Status::new(code, "x")).trouble, Trouble::Weather);
         }
         assert_eq!(CallError::from(Status::unauthenticated("x")).trouble, Trouble::Barred);
+    }
+
+    #[test]
+    fn every_failed_call_has_one_help_and_the_servers_own_counts() {
+        for code in [Code::Unavailable, Code::Unauthenticated, Code::NotFound, Code::DataLoss] {
+            let said = CallError::from(Status::new(code, "it rains")).with_help();
+            assert!(said.starts_with("it rains\nhelp: "), "{said}");
+        }
+        let said = CallError::from(Status::unauthenticated("no\nhelp: ask bob")).with_help();
+        assert_eq!(said, "no\nhelp: ask bob");
     }
 
     #[tokio::test(start_paused = true)]

@@ -48,7 +48,7 @@ pub enum EnrollError {
     #[error(transparent)]
     Transport(#[from] TransportError),
     /// The server could not be asked, or did not want.
-    #[error("server {server} did not enroll this host: {cause}")]
+    #[error("server {server} did not enroll this host: {}", cause.with_help())]
     Call {
         /// The token's server.
         server: String,

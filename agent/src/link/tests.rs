@@ -147,6 +147,7 @@ async fn a_server_of_another_authority_than_the_tokens_is_not_talked_to() {
     .unwrap();
     let error = host.enroll(&impostor).await.unwrap_err();
     assert!(matches!(error, EnrollError::Call { .. }), "{error}");
+    assert!(error.to_string().contains("\nhelp: do not trust this server"), "{error}");
     assert_eq!(*asked.lock().unwrap(), 0, "the token's secret must not reach it");
 }
 
@@ -198,7 +199,7 @@ async fn a_host_whose_clock_is_in_1970_enrolls_and_an_expired_server_is_refused(
     let server = FakeServer::start(server.authority.clone(), expired).await;
     let host = Host { clock: clock("1970-01-01T00:00:10Z"), ..Host::new() };
     let error = host.enroll(&server.token(&labels(), ROOT)).await.unwrap_err().to_string();
-    assert!(error.contains("expired"), "{error}");
+    assert!(error.contains("expired") && error.contains("\nhelp: look whether"), "{error}");
 }
 
 #[tokio::test]
