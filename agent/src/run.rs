@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use crate::{
     clock::Clock,
     host::{
+        backup::Backups,
         files::Files,
         service::{Services, UnitsOf},
     },
@@ -268,7 +269,15 @@ pub fn recover(
     services: &mut dyn Services,
 ) -> Result<Recovered, RunError> {
     let place = Place::in_folder(files.clone(), &settings.data);
-    let recovered = way_back::recover(&place, journal, &mut (), &**files, &mut UnitsOf(services))?;
+    let backups = Backups::new(&**files, settings.data.clone());
+    let recovered = way_back::recover(
+        &place,
+        journal,
+        &mut (),
+        &**files,
+        &mut UnitsOf(services),
+        &|way_back| backups.finish_after(way_back),
+    )?;
     match &recovered {
         Recovered::Nothing => {}
         Recovered::SetAside => {

@@ -155,7 +155,7 @@ impl FakeHost {
             })?;
         }
         self.power.clone().write(|| self.running = before.clone())?;
-        Ok(Event::WentBack { health: before.map(|_| Verdict::Good) })
+        Ok(Event::WentBack { health: before.map(|_| Verdict::Good), kept: Vec::new() })
     }
 
     /// What stays for good: nothing half, nothing that nothing refers to.
@@ -218,7 +218,7 @@ impl Host for FakeHost {
             }
             Step::GoBack { undo: Undo::StartAgain { .. }, .. } => {
                 power.write(|| self.running = self.disk.link.clone())?;
-                Event::WentBack { health: Some(Verdict::Good) }
+                Event::WentBack { health: Some(Verdict::Good), kept: Vec::new() }
             }
             Step::GoBack { undo: Undo::Restore { .. }, .. } => self.restore()?,
             Step::Settle { ended: Phase::Stuck, .. } => {

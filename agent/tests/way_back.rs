@@ -425,7 +425,8 @@ fn journal_with(bytes: Option<&[u8]>, update: Option<&Update>) -> MemoryJournal 
 }
 
 fn recover_on(host: &Sandbox, journal: &mut MemoryJournal) -> Result<Recovered, RecoverError> {
-    recover(&host.place(), journal, &mut (), &RealFiles, &mut FakeUnits::default())
+    let none = |_: &WayBack| Vec::new();
+    recover(&host.place(), journal, &mut (), &RealFiles, &mut FakeUnits::default(), &none)
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use refit_proto::package::HookTime;
+use refit_proto::package::{self, HookTime};
 
 use super::{HostMachine, failures::failure};
 use crate::{
@@ -41,8 +41,7 @@ impl HostMachine {
         let after = self.after(&change.attempt)?;
         let covers = self.covers(&change.attempt, &after)?;
         let sealed = self.backups().seal(&change.backup, &change.attempt.product, &covers)?;
-        let steps = self.undo(change, &sealed)?;
-        self.arm(change, steps)?;
+        self.arm_for_the_switch(change, &sealed)?;
         Ok(Event::Sealed { sealed })
     }
 
@@ -59,8 +58,7 @@ impl HostMachine {
             self.stop(attempt, before)?;
         }
         self.stop(attempt, &after)?;
-        let steps = self.undo(change, sealed)?;
-        self.arm(change, steps)?;
+        self.arm_for_the_switch(change, sealed)?;
         self.tree().verify(&after, Extras::Refused)?;
         self.run_hooks(attempt, &after, HookTime::BeforeSwitch)?;
         self.tree().switch(&attempt.product, &after.id.digest)?;
@@ -81,6 +79,7 @@ impl HostMachine {
         wait: &dyn Fn(Duration) -> Waited,
     ) -> Result<Event, Failure> {
         let failed = |error: &dyn std::fmt::Display| failure(Cause::RollbackFailed, error);
+        let mut kept = Vec::new();
         match undo {
             Undo::StartAgain { .. } => {
                 let before = self.before(&change.attempt).map_err(|error| failed(&error.text))?;
@@ -92,14 +91,14 @@ impl HostMachine {
                 let index = self.backups().verify(sealed)?;
                 let steps = self.undo(change, sealed)?;
                 self.take(change, steps).map_err(|error| failed(&error))?;
-                let kept = self.backups().finish(&index).map_err(|error| failed(&error))?;
-                for path in kept {
+                kept = self.backups().finish(&index).map_err(|error| failed(&error))?;
+                for path in &kept {
                     tracing::warn!(path = %path.display(), "what the failed release wrote is kept");
                 }
             }
         }
         let health = self.health_after_going_back(&change.attempt, wait)?;
-        Ok(Event::WentBack { health })
+        Ok(Event::WentBack { health, kept })
     }
 
     fn take(&mut self, change: &Change, steps: Vec<UndoStep>) -> Result<(), way_back::RunError> {
@@ -124,6 +123,16 @@ impl HostMachine {
 
     fn arm(&self, change: &Change, steps: Vec<UndoStep>) -> Result<(), Failure> {
         Ok(self.place().arm(&self.way_back(change, steps))?)
+    }
+
+    /// Before the target changes: the whole way back. A release that has none must not be undone by a
+    /// file either, should the journal be lost, so there nothing is armed from here on.
+    fn arm_for_the_switch(&self, change: &Change, sealed: &SealedBackup) -> Result<(), Failure> {
+        let steps = self.undo(change, sealed)?;
+        match change.terms.way_back {
+            package::WayBack::Automatic => self.arm(change, steps),
+            package::WayBack::None => Ok(self.place().disarm().map(drop)?),
+        }
     }
 
     /// Stops everything, brings back what was saved, starts what ran.

@@ -187,8 +187,10 @@ impl World {
         let mut journal = self.journal.clone();
         let place = Place::in_folder(Arc::new(self.files.clone()), Path::new("/data"));
         let mut services = self.services();
-        way_back::recover(&place, &mut journal, &mut (), &self.files, &mut UnitsOf(&mut services))
-            .unwrap();
+        let backups = Backups::new(&self.files, "/data".into());
+        let keep = |way_back: &way_back::WayBack| backups.finish_after(way_back);
+        let mut units = UnitsOf(&mut services);
+        way_back::recover(&place, &mut journal, &mut (), &self.files, &mut units, &keep).unwrap();
         let at = machine.clock.moment();
         let mut host = Alone { machine, world: self };
         let under_way = journal.load().unwrap();
@@ -385,6 +387,90 @@ fn a_bad_release_goes_back_to_what_ran_and_leaves_everything_as_it_was() {
     assert_eq!(after, before);
     assert_eq!(world.outside(), before);
     world.is_tidy("back");
+}
+
+/// A host on which a release writes where the manifest's backup says, as soon as it is on probation;
+/// then the agent may be cut off.
+struct Writing<'a> {
+    alone: Alone<'a>,
+    cut: bool,
+}
+
+impl Host for Writing<'_> {
+    fn perform(&mut self, step: &Step) -> Result<Event, HostError> {
+        if matches!(step, Step::Watch { .. }) {
+            let files = &self.alone.world.files;
+            put(files, Path::new("/etc/payments/conf"), b"written by a person", 0o640);
+            if self.cut {
+                return Err(HostError::Ending);
+            }
+        }
+        self.alone.perform(step)
+    }
+}
+
+impl World {
+    /// An update whose release writes; its outcome, unless it is cut off there.
+    fn update_that_writes(&mut self, update: Update, cut: bool) -> Option<Outcome> {
+        let mut journal = self.journal.clone();
+        let alone = Alone { machine: self.machine(), world: self };
+        let outcome = drive(update, &mut Writing { alone, cut }, &mut journal, &mut ());
+        self.journal = journal;
+        outcome.ok()
+    }
+
+    /// What was written is whole, under the folder that is named.
+    fn keeps_what_was_written(&self, said: &Failure) {
+        let folder = "/data/set-aside/i2/";
+        let at = said.text.find(folder).unwrap_or_else(|| panic!("{said}"));
+        let kept = Path::new(said.text[at..].split_whitespace().next().unwrap());
+        let written = files::read_file(&self.files, &kept.join("conf"), 100).unwrap();
+        assert_eq!(written, b"written by a person");
+    }
+}
+
+#[test]
+fn what_was_written_under_a_bad_release_is_kept_and_named() {
+    let (mut world, update, two) = on_one();
+    let before = world.outside();
+    world.bad = Some(two.digest);
+    let outcome = world.update_that_writes(update, false);
+    let Some(Outcome::RolledBack { failure, .. }) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(failure.cause, Cause::HealthCheckFailed);
+    world.keeps_what_was_written(&failure);
+    assert_eq!(world.outside(), before);
+}
+
+#[test]
+fn what_was_written_under_an_update_whose_journal_is_lost_is_kept_and_named() {
+    let (mut world, update, _) = on_one();
+    let before = snapshot(&world.files, Path::new("/etc"));
+    assert_eq!(world.update_that_writes(update, true), None);
+    world.journal = MemoryJournal::default();
+    world.resume();
+    assert_eq!(world.stands_on("back").unwrap().as_str(), "1.0");
+    let after = snapshot(&world.files, Path::new("/etc"));
+    assert_eq!(after, before, "nothing stays beside its place");
+    let ended = world.journal.ended();
+    let Some(failure) = ended.last().and_then(|ended| ended.failure()) else { panic!() };
+    assert_eq!(failure.cause, Cause::JournalUnreadable);
+    world.keeps_what_was_written(failure);
+}
+
+#[test]
+fn a_release_without_a_way_back_is_not_undone_where_the_journal_is_lost() {
+    let (mut world, _, _) = on_one();
+    let release = publish(&mut world, "3.0", &["web"]);
+    let mut document = Release::parse(&world.releases[&release.digest]).unwrap();
+    document.plan.way_back = package::WayBack::None;
+    let digest = Digest::of(&document.to_bytes());
+    world.releases.insert(digest, document.to_bytes());
+    let release = ReleaseId { digest, ..release };
+    let before = world.machine().tree().installed(&payments()).unwrap().unwrap().id;
+    assert_eq!(world.update_that_writes(attempt(&release, Some(&before), "i2"), true), None);
+    world.journal = MemoryJournal::default();
+    world.resume();
+    assert_eq!(world.stands_on("forward").unwrap().as_str(), "3.0");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Why an update did not go on, and whose fault that is. What is blamed decides what follows: weather
 //! is tried again, a release that failed here is not taken a second time.
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -257,6 +257,20 @@ impl Failure {
     pub fn new(cause: Cause, text: impl Into<String>) -> Failure {
         let text: String = text.into();
         Failure { cause, text: text.chars().take(LONGEST_TEXT).collect() }
+    }
+
+    /// The same failure, which also names where that is kept which going back found in its way. The
+    /// names come whole: of the rest, as much is kept as there is room for.
+    #[must_use]
+    pub fn and_kept(self, kept: &[PathBuf]) -> Failure {
+        if kept.is_empty() {
+            return self;
+        }
+        let named: Vec<_> = kept.iter().map(|path| path.display().to_string()).collect();
+        let named = format!("; what it had written is kept in {}", named.join(", "));
+        let room = LONGEST_TEXT.saturating_sub(named.chars().count());
+        let text: String = self.text.chars().take(room).collect();
+        Failure::new(self.cause, text + &named)
     }
 
     /// Who has to act.

@@ -1,5 +1,7 @@
 //! What can happen to an update: the answer to each step, and what comes from outside.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -91,6 +93,8 @@ pub enum Event {
     WentBack {
         /// How healthy it is.
         health: Option<Verdict>,
+        /// Where that is kept which stood in the way of what was brought back.
+        kept: Vec<PathBuf>,
     },
     /// Nothing is left to tidy up.
     Settled,

@@ -451,10 +451,10 @@ impl Update {
             ) => go_back(change, sealed, failure),
 
             // Going back.
-            (RollingBack { change, failure, .. }, Event::WentBack { health }) => finished(
+            (RollingBack { change, failure, .. }, Event::WentBack { health, kept }) => finished(
                 change.attempt,
                 Some(change.lease),
-                Outcome::RolledBack { failure, health },
+                Outcome::RolledBack { failure: failure.and_kept(&kept), health },
             ),
             (RollingBack { change, failure, .. }, Event::Failed { failure: rollback }) => {
                 stuck(change, failure, Some(rollback))

@@ -286,7 +286,7 @@ fn what_was_red_before_is_not_the_releases_fault() {
     {
         let back = probation(change).on(bad()).unwrap();
         assert_eq!(back.failure().map(|failure| failure.cause), Some(cause));
-        let went_back = Event::WentBack { health: Some(Verdict::Good) };
+        let went_back = Event::WentBack { health: Some(Verdict::Good), kept: Vec::new() };
         let Update::Finished { outcome, .. } = back.on(went_back).unwrap() else { panic!() };
         assert_eq!(outcome.quarantines(), quarantined);
     }
@@ -363,7 +363,9 @@ fn answer(update: &Update) -> Event {
         Some(Step::Switch { .. }) => Event::Switched { at: at(110) },
         Some(Step::Reboot { .. }) => Event::Resumed { at: at_boot("boot-2", 1) },
         Some(Step::Watch { .. }) => good(200),
-        Some(Step::GoBack { .. }) => Event::WentBack { health: Some(Verdict::Good) },
+        Some(Step::GoBack { .. }) => {
+            Event::WentBack { health: Some(Verdict::Good), kept: Vec::new() }
+        }
         Some(Step::Settle { .. }) | None => Event::Settled,
     }
 }

@@ -2,6 +2,8 @@
 //! begun, and who carries it on. An unreadable journal is never "nothing pending": as long as a way back
 //! is armed, something had begun, and the host goes back by it.
 
+use std::path::PathBuf;
+
 use refit_durable::Batch;
 
 use super::{Place, PlaceError, RunError, Units, WayBack, run};
@@ -108,7 +110,8 @@ pub enum RecoverError {
     Journal(#[from] JournalError),
 }
 
-/// Does what has to be done before anything else. Safe to repeat.
+/// Does what has to be done before anything else. Safe to repeat. `keep` brings away what the steps of
+/// a way back have set aside, and says where it is.
 ///
 /// # Errors
 /// If a person is needed, or what was done is not certain to be saved.
@@ -118,6 +121,7 @@ pub fn recover(
     observer: &mut dyn Observer,
     files: &dyn Files,
     units: &mut dyn Units,
+    keep: &dyn Fn(&WayBack) -> Vec<PathBuf>,
 ) -> Result<Recovered, RecoverError> {
     let (pending, armed) = (journal.load(), place.load());
     match decide(&pending, &armed) {
@@ -128,10 +132,12 @@ pub fn recover(
         }
         Decision::GoBack(way_back) => {
             run(&way_back, files, units)?;
+            // Before the outcome is recorded, so that it can name what was kept. Safe to repeat.
+            let kept = keep(&way_back);
             if pending.is_err() {
                 journal.set_aside()?;
             }
-            let outcome = record(&way_back, journal, observer)?;
+            let outcome = record(&way_back, &kept, journal, observer)?;
             // Last: until the journal knows how it ended, only the way back does.
             place.disarm()?;
             Ok(Recovered::WentBack(outcome))
@@ -149,13 +155,14 @@ pub fn recover(
 /// Saves how the update ended, so that it is reported. A journal that holds another update keeps it.
 fn record(
     way_back: &WayBack,
+    kept: &[PathBuf],
     journal: &mut dyn Journal,
     observer: &mut dyn Observer,
 ) -> Result<Option<Outcome>, JournalError> {
     let Some(attempt) = way_back.attempt.clone() else { return Ok(None) };
     let other = journal.load()?;
     let text = "the journal lost this update, so the host went back by the way back";
-    let failure = Failure::new(Cause::JournalUnreadable, text);
+    let failure = Failure::new(Cause::JournalUnreadable, text).and_kept(kept);
     let outcome = Outcome::RolledBack { failure, health: None };
     let ended = Update::Finished {
         attempt,

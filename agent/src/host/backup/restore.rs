@@ -14,7 +14,10 @@ use super::{
     scan::{self, join},
     undo::aside_of,
 };
-use crate::update::BackupId;
+use crate::{
+    update::BackupId,
+    way_back::{Undoing, WayBack},
+};
 
 impl Backups<'_> {
     /// Restores everything into a folder of its own and compares it with the index, which says what
@@ -60,6 +63,34 @@ impl Backups<'_> {
             }
         }
         Ok(kept)
+    }
+
+    /// The same after a way back that was run without the journal: its install names the backup.
+    /// Where the backup cannot be asked any more, what was set aside stays where it is and is named.
+    pub fn finish_after(&self, way_back: &WayBack) -> Vec<PathBuf> {
+        let asides = way_back.steps.iter().filter_map(|step| match &step.undoing {
+            Undoing::Swap { aside, .. } => Some(aside),
+            _ => None,
+        });
+        let asides: Vec<&PathBuf> = asides.collect();
+        if asides.is_empty() {
+            return Vec::new();
+        }
+        let finished = BackupId::parse(way_back.install.as_str())
+            .map_err(|error| error.to_string())
+            .and_then(|id| {
+                let index = self.index(&id).map_err(|error| error.to_string())?;
+                self.finish(&index).map_err(|error| error.to_string())
+            });
+        let kept = finished.unwrap_or_else(|error| {
+            tracing::error!("what was set aside stays beside its place: {error}");
+            let there = |aside: &&PathBuf| files::exists(self.files, aside).unwrap_or(true);
+            asides.into_iter().filter(there).cloned().collect()
+        });
+        for path in &kept {
+            tracing::warn!(path = %path.display(), "what the update had written is kept");
+        }
+        kept
     }
 
     fn finish_metadata(&self, covered: &Covered) -> Result<(), BackupError> {
