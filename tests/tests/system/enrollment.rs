@@ -49,7 +49,7 @@ fn a_used_wrong_or_foreign_token_is_refused_on_both_sides_and_on_record() {
 #[test]
 fn an_expired_token_is_refused() {
     let fleet = Sandbox::new(&super::ONE_RING).unwrap();
-    let out = fleet.refit(["token", "create", "--label", "ring=pilot", "--expires", "1s"]).unwrap();
+    let out = fleet.refit(["token", "create", "--label", "ring=pilot", "--expires", "5s"]).unwrap();
     let token = out.split_whitespace().find(|word| word.starts_with("refit1-")).unwrap().to_owned();
     let expires = refit_proto::token::Token::parse(&token).unwrap().expires;
     until("the token has expired", || {
