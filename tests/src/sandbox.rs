@@ -138,6 +138,17 @@ impl Sandbox {
         Ok(sandbox)
     }
 
+    /// Prints the end of every log, for whoever has to find out what went wrong.
+    pub fn print_logs(&self) {
+        let logs = self.hosts.values().map(|host| host.folder.join("agent.log"));
+        for log in logs.chain([self.path().join("server.log")]) {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            let end: Vec<&str> = text.lines().rev().take(40).collect();
+            eprintln!("--- the end of {}", log.display());
+            end.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+
     /// Leaves every process running; their ids.
     pub fn leave_running(&mut self) -> Vec<u32> {
         let agents = self.hosts.values_mut().filter_map(|host| host.agent.as_mut());
@@ -521,13 +532,7 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let logs = self.hosts.values().map(|host| host.folder.join("agent.log"));
-            for log in logs.chain([self.path().join("server.log")]) {
-                let text = fs::read_to_string(&log).unwrap_or_default();
-                let end: Vec<&str> = text.lines().rev().take(40).collect();
-                eprintln!("--- the end of {}", log.display());
-                end.iter().rev().for_each(|line| eprintln!("{line}"));
-            }
+            self.print_logs();
         }
         if matches!(self.folder, Folder::Passing(_)) {
             // Agents first: one that runs would start its service again.

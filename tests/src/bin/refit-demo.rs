@@ -65,7 +65,18 @@ fn demo(keep: Option<PathBuf>) -> Result<()> {
         None => Sandbox::new(&rings)?,
     };
     story.line("The server holds four keys of its own and can sign no release and no promotion.");
+    let told = tell(&story, &mut fleet);
+    if told.is_err() {
+        fleet.print_logs();
+    }
+    told?;
+    if let Some(folder) = keep {
+        leave(&mut fleet, &folder)?;
+    }
+    Ok(())
+}
 
+fn tell(story: &Story, fleet: &mut Sandbox) -> Result<()> {
     story
         .chapter("Six hosts enroll, each with a token; from then on everything is mutual TLS 1.3.");
     for (ring, hosts) in FLEET {
@@ -76,18 +87,15 @@ fn demo(keep: Option<PathBuf>) -> Result<()> {
     }
 
     for version in ["1.0", "1.1"] {
-        good_release(&story, &fleet, version)?;
+        good_release(story, fleet, version)?;
     }
-    bad_release(&story, &fleet)?;
-    tampered_release(&story, &fleet)?;
+    bad_release(story, fleet)?;
+    tampered_release(story, fleet)?;
 
     story.chapter("Where everything stands, as `refit status` shows it:");
     println!("\n{}", fleet.refit(["status"])?);
     println!("{}", fleet.refit(["host", "list"])?);
     story.chapter("All of it held: every claim above was checked.");
-    if let Some(folder) = keep {
-        leave(&mut fleet, &folder)?;
-    }
     Ok(())
 }
 
@@ -136,7 +144,7 @@ fn bad_release(story: &Story, fleet: &Sandbox) -> Result<()> {
     }
     let early = fleet.ring("early")?;
     story.line(&format!(
-        "1.2 was promoted to early all the same, and waits: {}",
+        "1.2 was promoted to early all the same. Its hold: {}",
         early["rollout"]["hold"]["text"].as_str().unwrap_or_default()
     ));
     Ok(())

@@ -54,6 +54,18 @@ fn a_first_install_that_fails_leaves_nothing_behind() {
     super::install(&fleet, "1.1");
 }
 
+#[test]
+fn a_release_that_failed_on_a_ring_never_becomes_the_rings_way_back() {
+    let fleet = super::one_host_on_1_0();
+    fleet.publish("1.1", Behaviour::Unhealthy).unwrap();
+    fleet.promote("1.1", "pilot").unwrap();
+    fleet.until_rollout("pilot", "1.1", "halted").unwrap();
+    super::install(&fleet, "1.2");
+    assert_eq!(fleet.ring("pilot").unwrap()["back"], "1.0");
+    fleet.refit(["rollout", "rollback", "payments", "pilot", "--reason", "slow"]).unwrap();
+    fleet.until_runs("web-1", "1.0").unwrap();
+}
+
 /// Every file and link below a folder; folders that hold nothing do not count.
 fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };

@@ -14,6 +14,15 @@ use crate::{
     },
 };
 
+/// What a ring returns to after a promotion.
+#[derive(Clone, Copy)]
+enum NextBack {
+    /// What was current until now.
+    Current,
+    /// What it returned to until now.
+    Unchanged,
+}
+
 impl Draft {
     /// Makes a release the ring's current one. `releases` is the product's verified release file,
     /// `counter` the release's counter as its document says it.
@@ -28,6 +37,32 @@ impl Draft {
         version: &Version,
         counter: u64,
         terms: Terms,
+    ) -> Result<(), EditError> {
+        self.make_current(releases, version, counter, terms, NextBack::Current)
+    }
+
+    /// The same over a release that the ring has not proven: `back` stays what it is. A ring whose
+    /// newest release failed must not have that release as its way back.
+    ///
+    /// # Errors
+    /// As for [`Draft::promote`].
+    pub fn promote_over_unproven(
+        &mut self,
+        releases: &Targets,
+        version: &Version,
+        counter: u64,
+        terms: Terms,
+    ) -> Result<(), EditError> {
+        self.make_current(releases, version, counter, terms, NextBack::Unchanged)
+    }
+
+    fn make_current(
+        &mut self,
+        releases: &Targets,
+        version: &Version,
+        counter: u64,
+        terms: Terms,
+        next_back: NextBack,
     ) -> Result<(), EditError> {
         let (product, ring) = self.ring()?;
         if let Some(floor) = terms.min_release_counter.filter(|floor| *floor > counter) {
@@ -47,7 +82,10 @@ impl Draft {
         let others = |promotion: &&Promotion| promotion.version != *version;
         // Promoted again, with other terms, it must not become its own way back.
         let promoted_again = before.current.as_ref().is_some_and(|c| c.version == *version);
-        let back = if promoted_again { &before.back } else { &before.current };
+        let back = match next_back {
+            NextBack::Current if !promoted_again => &before.current,
+            NextBack::Current | NextBack::Unchanged => &before.back,
+        };
 
         let mut targets = Map::new();
         for barrier in before.barriers.iter().filter(is_released).filter(others) {

@@ -189,6 +189,28 @@ fn a_promotion_makes_the_release_before_the_way_back_and_drops_the_rest() {
 }
 
 #[test]
+fn a_release_that_did_not_prove_itself_becomes_no_way_back() {
+    let mut repository = TestRepository::with_payments();
+    for version in ["1.1", "1.2", "1.3"] {
+        repository.release(version);
+    }
+    repository.promote("1.1").unwrap();
+    repository.promote("1.2").unwrap();
+    let releases = repository.release_file();
+    repository.edit("ring.payments.pilot", |draft| {
+        let terms = Terms::new(Standing::Current);
+        draft.promote_over_unproven(&releases, &version("1.3"), 1, terms).unwrap();
+    });
+    assert_eq!(names(&ring_of(&repository)), (Some("1.3"), Some("1.1"), vec![]));
+    // The way back itself, promoted again, does not stand twice.
+    repository.edit("ring.payments.pilot", |draft| {
+        let terms = Terms::new(Standing::Current);
+        draft.promote_over_unproven(&releases, &version("1.1"), 1, terms).unwrap();
+    });
+    assert_eq!(names(&ring_of(&repository)), (Some("1.1"), None, vec![]));
+}
+
+#[test]
 fn barriers_stay_until_they_are_withdrawn() {
     let mut repository = TestRepository::with_payments();
     for version in ["1.1", "1.2"] {

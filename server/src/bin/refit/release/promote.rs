@@ -14,7 +14,7 @@ use crate::{
     connect::Connection,
     output,
     publish::{Change, base, carry_out},
-    signing, trust,
+    signing, status, trust,
 };
 
 /// Options of `refit release promote`.
@@ -44,6 +44,8 @@ struct Wanted<'a> {
     args: &'a Args,
     release: Release,
     digest: Digest,
+    /// What is current now did not prove itself on the ring, so it must not become the way back.
+    over_unproven: bool,
 }
 
 pub(super) async fn run(
@@ -54,10 +56,15 @@ pub(super) async fn run(
     let release = Role::Release(args.product.clone());
     let set = trust::newest(context, connection, &[release]).await?;
     let (release, digest) = document(connection, &set, &args.product, &args.label).await?;
-    let wanted = Wanted { args: &args, release, digest };
+    let mut wanted = Wanted { args: &args, release, digest, over_unproven: false };
     let set = base(context, connection, &wanted).await?;
     if wanted.is_promoted(&set) {
         return output::line(&format!("{} is promoted already", wanted.what("")));
+    }
+    if let Some(current) = wanted.unproven_current(&set, connection).await? {
+        let ring = &args.ring;
+        output::line(&format!("{current} did not prove itself on {ring}: it becomes no way back"))?;
+        wanted.over_unproven = true;
     }
     carry_out(context, connection, &wanted, set).await?;
     output::line(&format!(
@@ -85,6 +92,26 @@ impl Wanted<'_> {
             && self.args.floor.is_none()
     }
 
+    /// The version that is current now, if its rollout has not come to a good end. Whether it has is
+    /// the server's word; it only chooses between releases that were signed for this ring.
+    async fn unproven_current(
+        &self,
+        set: &TrustedSet,
+        connection: &Connection,
+    ) -> anyhow::Result<Option<Version>> {
+        let current = self.ring_file(set).and_then(|file| file.current.as_ref());
+        let Some(current) = current.filter(|current| current.digest != self.digest) else {
+            return Ok(None);
+        };
+        let status = status::fleet(connection, self.args.product.as_str()).await?;
+        let rings = status.products.iter().flat_map(|product| &product.rings);
+        let ring = rings.into_iter().find(|ring| ring.ring == self.args.ring.as_str());
+        let proven = ring.and_then(|ring| ring.rollout.as_ref()).is_some_and(|rollout| {
+            rollout.digest == current.digest.to_string() && rollout.state == "done"
+        });
+        Ok((!proven).then(|| current.version.clone()))
+    }
+
     fn terms(&self) -> Terms {
         let retry = if self.args.retry { vec![self.digest] } else { Vec::new() };
         let min_release_counter = self.args.floor;
@@ -110,7 +137,12 @@ impl Change for Wanted<'_> {
             .delegated(&Role::Release(self.args.product.clone()))
             .context("the product has no releases")?;
         let mut draft = signing::draft(context, set, self.role())?;
-        draft.promote(releases, &self.release.version, self.release.counter, self.terms())?;
+        let (version, counter) = (&self.release.version, self.release.counter);
+        if self.over_unproven {
+            draft.promote_over_unproven(releases, version, counter, self.terms())?;
+        } else {
+            draft.promote(releases, version, counter, self.terms())?;
+        }
         signing::signed(context, set, &draft, &self.args.keys)
     }
 
