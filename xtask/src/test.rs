@@ -46,14 +46,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             ["--workspace", "--all-targets", "--features", FEATURES, "--", "-D", "warnings"];
         check("clippy", component("clippy", &clippy, &mut not_run)?);
     }
-    let build = ["build", "--workspace", "--bins", "--features", FEATURES];
-    check("build", cargo::cargo(&build).status()?.success());
     check("tests", tests(arguments, &not_run_file)?);
     not_run
         .extend(fs::read_to_string(&not_run_file).unwrap_or_default().lines().map(str::to_owned));
     report(&failed, &not_run)
 }
 
+/// Cargo builds the programs that whole-system tests start along with the tests of their packages.
 /// Without the shell's own settings of the program under test, or the caller's would change the result.
 fn tests(arguments: &Arguments, not_run_file: &PathBuf) -> Result<bool> {
     let mut tests =
