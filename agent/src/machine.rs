@@ -13,6 +13,7 @@ mod settle;
 pub use installed::inventory;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -242,6 +243,10 @@ impl Machine for HostMachine {
 
     fn inventory(&self) -> Inventory {
         inventory(&self.tree())
+    }
+
+    fn damages(&self) -> BTreeMap<Product, String> {
+        installed::damages(&self.tree())
     }
 
     fn knows(&self, release: &Digest) -> bool {

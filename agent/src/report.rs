@@ -33,6 +33,8 @@ pub struct InstalledRelease {
     pub id: ReleaseId,
     /// Tells the order of releases.
     pub counter: u64,
+    /// What of it was found not to be as it was signed.
+    pub damage: Option<String>,
 }
 
 /// What is installed, by product.

@@ -40,6 +40,10 @@ use crate::{
 /// then is ended as by `kill -9`, which every step survives.
 const ENDING: Duration = Duration::from_secs(15);
 
+/// How far this host's clock may be behind the server's and still count as right: signed metadata is as
+/// new as a second, and no two clocks agree.
+const SKEW: Duration = Duration::from_secs(60);
+
 /// Why the agent does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -53,7 +57,10 @@ pub enum RunError {
         path: String,
     },
     /// The lock.
-    #[error("cannot lock {path}: {source}")]
+    #[error(
+        "cannot lock {path}: {source}\n\
+         help: the agent writes to its data folder; look at the folder's owner, mode and file system"
+    )]
     Lock {
         /// The lock's file.
         path: String,
@@ -163,7 +170,7 @@ pub fn run<M: Machine + 'static>(
         root: identity.root,
     };
     let trust = Arc::new(Trust::load(TrustFolder::at(settings.trust()), holder, clock.clone()));
-    if !clock.behind().is_zero() {
+    if clock.behind() > SKEW {
         tracing::warn!(
             behind_seconds = clock.behind().as_secs(),
             "this host's clock is wrong; the newest moment known from signed metadata is used"
@@ -204,6 +211,7 @@ pub fn run<M: Machine + 'static>(
         memory: Memory::new(store.clone()),
         runtime: runtime.handle().clone(),
         inventory,
+        damages: std::collections::BTreeMap::new(),
     };
     steps.look();
     let driver = driver::Driver { steps, journal, queue: StoreJournal::new(store) };

@@ -7,7 +7,7 @@ mod permit;
 
 pub use memory::Memory;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use refit_proto::names::{Digest, Product};
 use tokio::runtime::Handle;
@@ -48,6 +48,9 @@ pub trait Machine: Send {
     /// What is installed, as the file system tells.
     fn inventory(&self) -> Inventory;
 
+    /// What of that is not as it was signed, by product. Reads all of it.
+    fn damages(&self) -> BTreeMap<Product, String>;
+
     /// Starts what runs here, at a start of the agent; but nothing of `except`, whose services an update
     /// that is under way has stopped.
     fn start_services(&mut self, except: Option<&Product>);
@@ -84,6 +87,8 @@ pub struct Steps<M> {
     pub runtime: Handle,
     /// What is installed, for reports.
     pub inventory: Arc<std::sync::RwLock<Inventory>>,
+    /// What of that was damaged when all of it was read last.
+    pub damages: BTreeMap<Product, String>,
 }
 
 impl<M: Machine> Host for Steps<M> {
@@ -210,6 +215,15 @@ impl<M: Machine> Steps<M> {
         let mut inventory =
             self.inventory.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         *inventory = self.machine.inventory();
+        for (product, installed) in inventory.iter_mut() {
+            installed.damage = self.damages.get(product).cloned();
+        }
+    }
+
+    /// Reads again whether what is installed is as it was signed.
+    pub fn inspect(&mut self) {
+        self.damages = self.machine.damages();
+        self.look();
     }
 
     /// The window is open (the server keeps windows and gives no lease outside them): permission is asked

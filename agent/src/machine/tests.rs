@@ -457,6 +457,36 @@ fn what_was_written_under_an_update_whose_journal_is_lost_is_kept_and_named() {
     world.keeps_what_was_written(failure);
 }
 
+/// A host whose disk changes what was saved while the release is on probation.
+struct Rotting<'a>(Alone<'a>);
+
+impl Host for Rotting<'_> {
+    fn perform(&mut self, step: &Step) -> Result<Event, HostError> {
+        if matches!(step, Step::Watch { .. }) {
+            let (files, folder) = (&self.0.world.files, Path::new("/data/backups/i2/content"));
+            for saved in files.list(folder).unwrap() {
+                put(files, &folder.join(saved), b"rot", 0o600);
+            }
+        }
+        self.0.perform(step)
+    }
+}
+
+#[test]
+fn a_damaged_backup_is_never_reported_as_gone_back_and_nothing_is_touched() {
+    let (mut world, update, two) = on_one();
+    world.bad = Some(two.digest);
+    let mut journal = world.journal.clone();
+    let machine = world.machine();
+    let outcome =
+        drive(update, &mut Rotting(Alone { machine, world: &world }), &mut journal, &mut ());
+    let Ok(Outcome::Stuck { rollback: Some(rollback), .. }) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(rollback.cause, Cause::BackupDamaged);
+    assert_eq!(world.stands_on("stuck").unwrap().as_str(), "2.0");
+}
+
 #[test]
 fn a_release_without_a_way_back_is_not_undone_where_the_journal_is_lost() {
     let (mut world, _, _) = on_one();

@@ -58,8 +58,42 @@ impl Look<'_> {
                 }
             }
         }
+        let well = matches!(state.health.as_str(), "good" | "unobserved");
+        if well && !self.stands(product, installed, last) {
+            "unknown".clone_into(&mut state.health);
+        }
         state.hold = self.hold(product, &state, order);
+        // Nearer than whatever the server waits for: it may be this.
+        if let Some(damage) = installed.and_then(|installed| installed.damage.as_ref()) {
+            state.hold = Some(hold("changed-on-host", damage, "the host's owner"));
+        }
         state
+    }
+
+    /// Whether what was found healthy is what stands here, unchanged.
+    fn stands(
+        &self,
+        product: &Product,
+        installed: Option<&InstalledRelease>,
+        last: Option<&Ended>,
+    ) -> bool {
+        if installed.is_some_and(|installed| installed.damage.is_some()) {
+            return false;
+        }
+        let under_way = self.update.filter(|update| update.attempt().product == *product);
+        let (attempt, outcome) = match (under_way, last) {
+            (Some(Update::Finished { attempt, outcome, .. }), _) => (attempt, outcome),
+            (Some(_), _) | (None, None) => return true,
+            (None, Some(ended)) => (&ended.attempt, &ended.outcome),
+        };
+        let meant = match outcome {
+            Outcome::RolledBack { .. } => attempt.previous.as_ref(),
+            Outcome::Committed { .. }
+            | Outcome::Refused { .. }
+            | Outcome::Dropped
+            | Outcome::Stuck { .. } => Some(&attempt.release),
+        };
+        installed.map(|installed| &installed.id) == meant
     }
 
     /// Whether what is installed is newer than what the ring should run, as far as both are known.

@@ -18,6 +18,9 @@ use crate::{
 /// looked at again, since nothing may depend on one message.
 const AGAIN: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_secs(60);
+/// How often every byte of what is installed is compared with what was signed; also after each update,
+/// and at the start of the agent.
+const INSPECT: Duration = Duration::from_secs(3600);
 
 /// What carries updates.
 pub(super) struct Driver<M> {
@@ -37,11 +40,19 @@ impl<M: Machine> Driver<M> {
             self.steps.machine.start_services(except);
         }
         let wanted = self.steps.wanted.clone();
+        let mut inspected = None;
         while !wanted.is_ending() {
             let seen = wanted.changes();
             match self.turn() {
-                Ok(true) => {}
-                Ok(false) => wanted.wait(seen, LOOK),
+                Ok(true) => inspected = None,
+                Ok(false) => {
+                    let now = self.steps.clock.running();
+                    if inspected.is_none_or(|at| now.since(at) >= INSPECT) {
+                        self.steps.inspect();
+                        inspected = Some(now);
+                    }
+                    wanted.wait(seen, LOOK);
+                }
                 Err(DriveError::Host(HostError::Ending)) => return,
                 Err(error) => {
                     tracing::error!("{error}");
@@ -120,7 +131,9 @@ impl<M: Machine> Driver<M> {
         }
         let last = self.queue.last(product)?;
         let answered = last.is_some_and(|last| {
-            offer.is_for(&last.attempt) && !matches!(last.outcome, Outcome::Dropped)
+            // What was installed and is not there any more was taken away on this host: it comes again.
+            let over = !matches!(last.outcome, Outcome::Dropped | Outcome::Committed { .. });
+            offer.is_for(&last.attempt) && over
         });
         if answered {
             return Ok(None);

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on is to stop with what went wrong")]
 
 mod bad_release;
+mod changed_host;
 mod disk_full;
 mod enrollment;
 mod good_way;
