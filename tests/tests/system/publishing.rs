@@ -88,3 +88,13 @@ fn a_person_without_the_role_is_refused_and_the_refusal_is_on_record() {
     assert!(audit.contains("victor"), "{audit}");
     fleet.refit(["audit", "verify"]).unwrap();
 }
+
+#[test]
+fn without_a_product_the_releases_of_all_are_listed() {
+    let fleet = Sandbox::new(&super::ONE_RING).unwrap();
+    assert_eq!(fleet.refit(["release", "list"]).unwrap().lines().count(), 1, "headings alone");
+    fleet.publish("1.0", Behaviour::Good).unwrap();
+    let all = fleet.refit(["release", "list"]).unwrap();
+    assert_eq!(all, fleet.refit(["release", "list", "payments"]).unwrap());
+    assert!(all.contains("payments") && all.contains("1.0"), "{all}");
+}

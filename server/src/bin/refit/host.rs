@@ -64,7 +64,10 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     match args.verb {
         Verb::List(List { product, ring, output }) => {
             let request = ListHostsRequest { product, ring, ..ListHostsRequest::default() };
-            output.print(&hosts(&connection, request).await?, |hosts| list(hosts))
+            let mut hosts = hosts(&connection, request).await?;
+            // Names are not for ever: of two hosts that had one after the other, the id tells.
+            hosts.sort_by(|a, b| (&a.name, &a.host_id).cmp(&(&b.name, &b.host_id)));
+            output.print(&hosts, |hosts| list(hosts))
         }
         Verb::Show { host, output } => output.print(&one(&connection, &host).await?, show),
         Verb::Revoke(leave) => revoke(&connection, leave).await,
@@ -117,7 +120,7 @@ fn list(hosts: &[HostStatus]) -> String {
                 of(|placed| placed.phase.clone()),
                 of(|placed| placed.health.clone()),
                 of(|placed| placed.hold.as_ref().map(|hold| hold.text.clone()).unwrap_or_default()),
-                host.last_seen.clone(),
+                output::moment(&host.last_seen),
             ]
         })
     });
@@ -146,8 +149,8 @@ fn show(host: &HostStatus) -> String {
         format!("state         {}", host.state),
         format!("labels        {}", labels.join(" ")),
         format!("platform      {}, agent {}", host.platform, host.agent_version),
-        format!("last seen     {}", host.last_seen),
-        format!("certificate   expires {}", host.certificate_expires),
+        format!("last seen     {}", output::moment(&host.last_seen)),
+        format!("certificate   expires {}", output::moment(&host.certificate_expires)),
     ];
     for placed in &host.products {
         let ring = if placed.ring.is_empty() { "in no ring" } else { &placed.ring };

@@ -63,9 +63,26 @@ pub(crate) fn table<const N: usize>(
     table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
+/// A moment for a table: to the second, which is as much as anybody reads. What is no moment stays as
+/// it is.
+pub(crate) fn moment(text: &str) -> String {
+    let rounded = text.parse::<jiff::Timestamp>().ok().and_then(|at| {
+        // Down, not to the nearest: nothing has happened in the future.
+        jiff::Timestamp::from_second(at.as_millisecond().div_euclid(1000)).ok()
+    });
+    rounded.map_or_else(|| text.to_owned(), |at| at.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_shows_moments_to_the_second() {
+        assert_eq!(moment("2030-01-01T00:00:00.987654321Z"), "2030-01-01T00:00:00Z");
+        assert_eq!(moment("2030-01-01T00:00:00Z"), "2030-01-01T00:00:00Z");
+        assert_eq!((moment(""), moment("never")), (String::new(), "never".to_owned()));
+    }
 
     #[test]
     fn a_table_has_one_line_a_row_and_shows_what_is_empty() {

@@ -135,7 +135,9 @@ async fn show(connection: &Connection, shown: Shown) -> anyhow::Result<()> {
     let mut stream = stream.map_err(refused("watch the fleet"))?.into_inner();
     while let Some(fleet) = stream.message().await.map_err(refused("watch the fleet"))? {
         match shown.output.format {
-            Format::Table => output::line(&format!("{}\n{}", fleet.at, in_words(&fleet)))?,
+            Format::Table => {
+                output::line(&format!("{}\n{}", output::moment(&fleet.at), in_words(&fleet)))?
+            }
             Format::Json => output::line(&serde_json::to_string(&fleet)?)?,
         }
     }

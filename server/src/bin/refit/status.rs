@@ -35,10 +35,9 @@ fn in_words(fleet: &FleetStatus) -> String {
     text.push('\n');
     text.push_str(&output::table(
         ["metadata", "version", "expires"],
-        fleet
-            .metadata
-            .iter()
-            .map(|file| [file.role.clone(), file.version.to_string(), file.expires.clone()]),
+        fleet.metadata.iter().map(|file| {
+            [file.role.clone(), file.version.to_string(), output::moment(&file.expires)]
+        }),
     ));
     text
 }
@@ -93,7 +92,7 @@ pub(crate) fn hold(hold: Option<&Hold>) -> String {
     let Some(hold) = hold else { return String::new() };
     let mut text = if hold.text.is_empty() { hold.reason.clone() } else { hold.text.clone() };
     if !hold.until.is_empty() {
-        text.push_str(&format!(" (until {})", hold.until));
+        text.push_str(&format!(" (until {})", output::moment(&hold.until)));
     }
     if !hold.who.is_empty() {
         text.push_str(&format!(" [{}]", hold.who));

@@ -43,7 +43,7 @@ struct Create {
     #[arg(long = "role", value_enum)]
     roles: Vec<PersonRole>,
     /// How many hosts may use it.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     uses: u32,
     /// Until when: a span from now, or a moment (RFC 3339).
     #[arg(long, default_value = "24h")]

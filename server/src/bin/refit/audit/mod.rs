@@ -77,6 +77,7 @@ async fn verify(context: &Context, args: Verify) -> anyhow::Result<()> {
         0 => String::new(),
         more => format!("; {more} newer entries are chained to it and not signed yet"),
     };
+    let at = output::moment(&at);
     output::line(&format!(
         "the log is whole: {} entries, signed at {at} by audit key {}{more}",
         seen.length,
@@ -115,9 +116,14 @@ fn list(log: &Log) -> String {
     output::table(
         ["no", "at", "who", "act", "what", "outcome"],
         log.entries.iter().map(|entry| match Line::read(entry) {
-            Ok(line) => {
-                [line.sequence.to_string(), line.at, line.who, line.act, line.what, line.outcome]
-            }
+            Ok(line) => [
+                line.sequence.to_string(),
+                output::moment(&line.at),
+                line.who,
+                line.act,
+                line.what,
+                line.outcome,
+            ],
             Err(error) => [entry.sequence.to_string(), String::new(), error.to_string()]
                 .into_iter()
                 .chain(std::iter::repeat_n(String::new(), 3))

@@ -31,8 +31,8 @@ enum Verb {
     /// Upload a signed release.
     #[command(after_help = "Example:\n  refit release publish payments-2.4.1")]
     Publish(publish::Args),
-    /// The releases of a product, as its release keys signed them.
-    #[command(after_help = "Example:\n  refit release list payments")]
+    /// The releases of a product, or of all, as their release keys signed them.
+    #[command(after_help = "Examples:\n  refit release list\n  refit release list payments")]
     List(list::List),
     /// One release: notes, plan, packages.
     #[command(after_help = "Example:\n  refit release show payments 2.4.1")]
