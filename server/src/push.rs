@@ -228,6 +228,7 @@ fn ring(
         ring: definition.ring.clone(),
         order,
         select: definition.select.clone(),
+        defined_at: old.filter(|old| old.is_defined()).map_or(pusher.now, |old| old.defined_at),
         gate: definition.gate,
         current,
         back,

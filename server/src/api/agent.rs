@@ -242,7 +242,7 @@ fn lease(
             Ok(match (view, held) {
                 (Some(view), Some(held)) => admit(shared, view, &held, &ask, call.now),
                 (None, _) | (_, None) => {
-                    let hold = Hold::new(HoldReason::NotOffered, None);
+                    let hold = Hold::new(HoldReason::NotOffered, call.now);
                     (Some(Answer::Hold(hold.into())), Commit::new(), Vec::new())
                 }
             })
@@ -251,7 +251,7 @@ fn lease(
             return Ok(wire::LeaseReply { answer });
         }
     }
-    let hold = Hold::new(HoldReason::NotOffered, Some(call.now));
+    let hold = Hold::new(HoldReason::NotOffered, call.now);
     Ok(wire::LeaseReply { answer: Some(Answer::Hold(hold.into())) })
 }
 

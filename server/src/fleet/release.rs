@@ -62,6 +62,8 @@ pub struct RingRecord {
     pub order: u32,
     /// Which hosts it selects.
     pub select: Selector,
+    /// When it was first defined; after it was dropped, when it was defined again.
+    pub defined_at: Timestamp,
     /// The server's gate key may sign its own part for this ring.
     pub gate: bool,
     /// What is promoted; `None` before the first promotion.

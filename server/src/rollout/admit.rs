@@ -59,7 +59,7 @@ pub fn admit(
     ask: &Ask,
     now: Timestamp,
 ) -> Admission {
-    let not_offered = || Hold::new(HoldReason::NotOffered, Some(now));
+    let not_offered = || Hold::new(HoldReason::NotOffered, now);
     if ring.is_some_and(|plan| !plan.write.is_empty() || !plan.late.is_empty()) {
         return Admission::PlanFirst;
     }
@@ -75,7 +75,7 @@ pub fn admit(
     };
     // The plan has halted what reached a limit; this is for plans that nobody has made yet.
     if let Some(reason) = brake::reached(policy, plan.counts.failures(), plan.counts.total) {
-        return held(placement, Hold::new(HoldReason::Halted(reason), Some(now)), now);
+        return held(placement, Hold::new(HoldReason::Halted(reason), now), now);
     }
     if let Some(lease) = still_valid(placement, &offer, rollout, now) {
         let step = Step::between(placement, placement.clone(), now);
@@ -89,7 +89,7 @@ pub fn admit(
     let allowed = policy.max_in_flight;
     if updating >= u64::from(allowed) {
         let reason = HoldReason::AtCapacity { updating, allowed };
-        return held(placement, Hold::new(reason, Some(rollout.changed_at)), now);
+        return held(placement, Hold::new(reason, rollout.changed_at), now);
     }
     Admission::Granted(Box::new(grant(rollout, offer, policy.lease_seconds, placement, now)))
 }

@@ -340,5 +340,7 @@ pub fn leave(before: &Placement, now: Timestamp) -> Step {
     let mut after = before.clone();
     after.flight = None;
     after.met = None;
+    // Also where nothing else changes: it is since then that the host stands still for that reason.
+    after.changed_at = now;
     Step::between(before, after, now)
 }

@@ -15,9 +15,9 @@ pub(super) fn closed(
 ) -> Option<Hold> {
     let ring = &rings[at];
     let Some(rollout) = rollouts[at].as_ref() else {
-        return Some(Hold::new(HoldReason::NothingPromoted, None));
+        return Some(Hold::new(HoldReason::NothingPromoted, ring.ring.defined_at));
     };
-    let since = Some(rollout.changed_at);
+    let since = rollout.changed_at;
     if ring.policy.is_none() {
         return Some(Hold::new(HoldReason::NoPolicy, since));
     }
@@ -60,7 +60,7 @@ fn behind(
         if !open {
             let since = theirs.map_or(rollout.created_at, |it| it.changed_at);
             let ring = rings[before].ring.ring.clone();
-            return Some(Hold::new(HoldReason::Behind(ring), Some(since)));
+            return Some(Hold::new(HoldReason::Behind(ring), since));
         }
         nearest = false;
     }

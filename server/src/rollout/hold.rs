@@ -14,8 +14,8 @@ use crate::fleet::{FailureKind, HaltReason, ReportedHold};
 pub struct Hold {
     /// The reason.
     pub reason: HoldReason,
-    /// Since when; `None` where nobody knows.
-    pub since: Option<Timestamp>,
+    /// Since when.
+    pub since: Timestamp,
     /// Until when; `None` where it takes somebody's act.
     pub until: Option<Timestamp>,
 }
@@ -76,6 +76,8 @@ pub enum HoldReason {
     Quarantined(Digest),
     /// The host's last attempt failed; it is not tried again in this count.
     Failed(FailureKind),
+    /// Attempts ended early again and again, and nobody is to blame; the next comes later.
+    TriedBefore(u32),
     /// The host has not been heard since the rollout started.
     Away,
     /// The host may not call any more.
@@ -88,13 +90,13 @@ pub enum HoldReason {
 
 impl Hold {
     /// A hold that ends by somebody's act.
-    pub fn new(reason: HoldReason, since: Option<Timestamp>) -> Hold {
+    pub fn new(reason: HoldReason, since: Timestamp) -> Hold {
         Hold { reason, since, until: None }
     }
 
     /// A hold that ends by itself.
     pub fn until(reason: HoldReason, since: Timestamp, until: Timestamp) -> Hold {
-        Hold { reason, since: Some(since), until: Some(until) }
+        Hold { reason, since, until: Some(until) }
     }
 }
 
@@ -121,6 +123,7 @@ impl HoldReason {
             HoldReason::Ahead => "ahead",
             HoldReason::Quarantined(_) => "quarantined",
             HoldReason::Failed(_) => "failed",
+            HoldReason::TriedBefore(_) => "tried-before",
             HoldReason::Away => "away",
             HoldReason::Revoked => "revoked",
             HoldReason::NotOffered => "not-offered",
@@ -165,6 +168,9 @@ impl HoldReason {
                 format!("release {} failed on this host and is refused", digest.short())
             }
             HoldReason::Failed(kind) => format!("the last attempt failed: {}", kind.word()),
+            HoldReason::TriedBefore(attempts) => {
+                format!("{attempts} attempts ended before they began; the next comes later")
+            }
             HoldReason::Away => "not heard since before the rollout began".into(),
             HoldReason::Revoked => "the host's certificate is revoked".into(),
             HoldReason::NotOffered => "this release is not offered to this host now".into(),
@@ -192,9 +198,10 @@ impl HoldReason {
             | HoldReason::AllAway(_)
             | HoldReason::Away
             | HoldReason::NotOffered => "the host",
-            HoldReason::Soaking => "time",
+            HoldReason::Soaking | HoldReason::TriedBefore(_) => "time",
             HoldReason::Ahead => "operator, by rollback",
             HoldReason::Revoked => "administrator",
+            HoldReason::Host(hold) if hold.who.is_empty() => "the host",
             HoldReason::Host(hold) => &hold.who,
         }
     }
@@ -217,12 +224,11 @@ fn halt_text(reason: HaltReason) -> String {
 
 impl From<Hold> for wire::Hold {
     fn from(hold: Hold) -> wire::Hold {
-        let time = |time: Option<Timestamp>| time.map(|at| at.to_string()).unwrap_or_default();
         wire::Hold {
             reason: hold.reason.word().to_owned(),
             text: hold.reason.text(),
-            since: time(hold.since),
-            until: time(hold.until),
+            since: hold.since.to_string(),
+            until: hold.until.map(|at| at.to_string()).unwrap_or_default(),
             who: hold.reason.who().to_owned(),
         }
     }

@@ -4,6 +4,7 @@
 use refit_proto::{names::RingName, wire};
 
 use super::{
+    counts::after,
     hold::{Hold, HoldReason},
     plan::{RingPlan, stopped, wave_limit, waves},
 };
@@ -42,12 +43,12 @@ pub struct Offer {
 /// Decides what one host gets to hear. `ring` is the plan of the ring that the placement is in; `None`
 /// if it is in no ring.
 pub fn decide(ring: Option<&RingPlan>, placement: &Placement) -> Decision {
-    let hold = |reason| Decision::Hold(Hold::new(reason, Some(placement.changed_at)));
+    let hold = |reason| Decision::Hold(Hold::new(reason, placement.changed_at));
     let Some(plan) = ring.filter(|plan| Some(&plan.ring.ring) == placement.ring.as_ref()) else {
         return hold(HoldReason::NoRing);
     };
     let Some(rollout) = &plan.rollout else {
-        return hold(HoldReason::NothingPromoted);
+        return Decision::Hold(Hold::new(HoldReason::NothingPromoted, plan.ring.defined_at));
     };
     if let Some(answer) = going_back(plan, rollout, placement) {
         return answer;
@@ -75,10 +76,8 @@ fn going_back(plan: &RingPlan, rollout: &Rollout, placement: &Placement) -> Opti
     if rollout.direction == Direction::Forward {
         return None;
     }
-    let left = Hold::new(
-        HoldReason::RolledBack(rollout.release.version.clone()),
-        Some(rollout.changed_at),
-    );
+    let left =
+        Hold::new(HoldReason::RolledBack(rollout.release.version.clone()), rollout.changed_at);
     let outward = match &placement.flight {
         Some(flight) => flight.rollout == rollout.id && flight.direction == Direction::Forward,
         // Lost on its way out, and back: only the release itself can be on probation here.
@@ -106,7 +105,7 @@ fn going_back(plan: &RingPlan, rollout: &Rollout, placement: &Placement) -> Opti
 /// Why a host is not offered the release of a rollout that goes forward.
 fn obstacle(plan: &RingPlan, rollout: &Rollout, placement: &Placement) -> Option<Hold> {
     if placement.ahead {
-        return Some(Hold::new(HoldReason::Ahead, Some(placement.changed_at)));
+        return Some(Hold::new(HoldReason::Ahead, placement.changed_at));
     }
     if let Some(hold) = stopped(rollout).or_else(|| plan.gate.clone()) {
         return Some(hold);
@@ -115,7 +114,7 @@ fn obstacle(plan: &RingPlan, rollout: &Rollout, placement: &Placement) -> Option
     let digest = rollout.release.digest;
     if !retry && placement.quarantine.contains(&digest) {
         let reason = HoldReason::Quarantined(digest);
-        return Some(Hold::new(reason, Some(placement.changed_at)));
+        return Some(Hold::new(reason, placement.changed_at));
     }
     if let Some(hold) = own_obstacle(rollout, placement, &digest) {
         return Some(hold);
@@ -127,10 +126,32 @@ fn obstacle(plan: &RingPlan, rollout: &Rollout, placement: &Placement) -> Option
         | RolloutState::Halted { .. }
         | RolloutState::RollingBack
         | RolloutState::Superseded { .. } => {
-            return Some(Hold::new(HoldReason::NotOffered, Some(rollout.changed_at)));
+            return Some(Hold::new(HoldReason::NotOffered, rollout.changed_at));
         }
     }
-    wave_is_full(plan, rollout, placement)
+    tried_before(plan, rollout, placement).or_else(|| wave_is_full(plan, rollout, placement))
+}
+
+/// Attempts that may follow each other at once.
+const AT_ONCE: u32 = 2;
+/// Longest pause between two attempts, in seconds.
+const LONGEST_PAUSE: u64 = 15 * 60;
+
+/// A host whose attempts end early again and again, which is nobody's failure and halts nothing, is offered
+/// the release more and more rarely: else the two would go round in circles for ever.
+fn tried_before(plan: &RingPlan, rollout: &Rollout, placement: &Placement) -> Option<Hold> {
+    let idle = placement.flight.is_none() && !under_way(placement);
+    let ended = placement.attempted.as_ref() == Some(&rollout.id) && placement.attempt_ended;
+    let since = placement.changed_at;
+    // A fresh count lets every host begin at once.
+    if !idle || !ended || since <= rollout.count_since {
+        return None;
+    }
+    let doublings = placement.attempt.checked_sub(AT_ONCE)?.min(16);
+    let poll = u64::from(plan.policy.as_ref()?.poll_seconds);
+    let until = after(since, (poll << doublings).min(LONGEST_PAUSE));
+    let reason = HoldReason::TriedBefore(placement.attempt);
+    (plan.at < until).then(|| Hold::until(reason, since, until))
 }
 
 /// What the host's own last attempt stands in the way of.
@@ -149,7 +170,7 @@ fn failure(rollout: &Rollout, placement: &Placement) -> Option<Hold> {
     let failed = placement.failed.as_ref()?;
     let blocks =
         failed.rollout == rollout.id && failed.count == rollout.count && !failed.kind.is_silence();
-    blocks.then(|| Hold::new(HoldReason::Failed(failed.kind), Some(failed.at)))
+    blocks.then(|| Hold::new(HoldReason::Failed(failed.kind), failed.at))
 }
 
 /// Why a wave takes nobody else. Waves are over once every host is through.
@@ -161,7 +182,7 @@ fn wave_is_full(plan: &RingPlan, rollout: &Rollout, placement: &Placement) -> Op
     let begun = plan.counts.begun.saturating_sub(mine);
     if in_waves && begun >= wave_limit(rollout, policy) {
         let reason = HoldReason::NextWave { wave: rollout.wave, waves: waves(policy) };
-        return Some(Hold::new(reason, Some(rollout.changed_at)));
+        return Some(Hold::new(reason, rollout.changed_at));
     }
     None
 }

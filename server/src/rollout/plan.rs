@@ -66,6 +66,8 @@ pub struct Plan {
 /// What changes in a ring now, or why it waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RingPlan {
+    /// When the plan was made.
+    pub at: Timestamp,
     /// The ring's definition.
     pub ring: RingRecord,
     /// What narrows it.
@@ -180,7 +182,7 @@ impl Draft {
         let write = self.superseded.into_iter().chain(changed).collect();
         let (ring, policy) = (ring.ring.clone(), ring.policy.cloned());
         let (late, changes, tally) = (self.late, self.changes, self.tally);
-        RingPlan { ring, policy, rollout, write, late, changes, counts, tally, gate, hold }
+        RingPlan { at: now, ring, policy, rollout, write, late, changes, counts, tally, gate, hold }
     }
 }
 
@@ -386,7 +388,7 @@ fn standstill(
     counts: &Counts,
 ) -> Option<Hold> {
     let Some(rollout) = rollout else { return gate.cloned() };
-    let since = Some(rollout.changed_at);
+    let since = rollout.changed_at;
     let hold = |reason| Some(Hold::new(reason, since));
     match &rollout.state {
         RolloutState::Paused { .. } | RolloutState::Halted { .. } => stopped(rollout),
@@ -427,7 +429,7 @@ pub(super) fn stopped(rollout: &Rollout) -> Option<Hold> {
         | RolloutState::RollingBack
         | RolloutState::Superseded { .. } => return None,
     };
-    Some(Hold::new(reason, Some(rollout.changed_at)))
+    Some(Hold::new(reason, rollout.changed_at))
 }
 
 fn running(counts: &Counts) -> Option<HoldReason> {

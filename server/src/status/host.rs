@@ -90,7 +90,7 @@ fn hold(host: &Host, view: &PlacementView<'_>, decision: Decision, now: Timestam
     match host.state {
         HostState::Active => {}
         HostState::Revoked | HostState::Retired => {
-            return Some(Hold::new(HoldReason::Revoked, None));
+            return Some(Hold::new(HoldReason::Revoked, placement.changed_at));
         }
     }
     if placement.phase.map(Phase::stage) == Some(Stage::Started) {
@@ -109,19 +109,20 @@ fn away(view: &PlacementView<'_>, now: Timestamp) -> Option<Hold> {
     let started = rollout.started_at?;
     let met = view.placement.met.as_ref() == Some(&rollout.id);
     let expected = now < after(started, policy.silence_seconds);
-    (!met && !expected).then(|| Hold::new(HoldReason::Away, view.placement.last_report_at))
+    (!met && !expected)
+        .then(|| Hold::new(HoldReason::Away, view.placement.last_report_at.unwrap_or(started)))
 }
 
 /// What the host itself says; or, where it says nothing and does nothing, that it is not ready.
 fn own(placement: &Placement) -> Option<Hold> {
     if let Some(own) = &placement.hold {
-        let (since, until) = (own.since, own.until);
+        let (since, until) = (own.since.unwrap_or(placement.changed_at), own.until);
         return Some(Hold { reason: HoldReason::Host(own.clone()), since, until });
     }
     match placement.phase {
         // On its way, and working.
         Some(Phase::Offered | Phase::Preflight | Phase::Fetching) => None,
         _ if placement.flight.is_some() => None,
-        _ => Some(Hold::new(HoldReason::HostsNotReady(1), Some(placement.changed_at))),
+        _ => Some(Hold::new(HoldReason::HostsNotReady(1), placement.changed_at)),
     }
 }

@@ -144,8 +144,12 @@ fn whatever_stands_still_says_why_and_who_can_change_it() {
     let revoked = host_of(&world, "c", HostState::Revoked);
     assert_eq!(revoked.products[0].hold.as_ref().unwrap().reason, "revoked");
     for ring in &fleet_of(&world).products[0].rings {
-        assert!(ring.hold.is_some(), "{} does not move and does not say why", ring.ring);
+        let hold = ring.hold.as_ref();
+        let hold = hold.unwrap_or_else(|| panic!("{} stands and does not say why", ring.ring));
+        assert!(!hold.who.is_empty() && !hold.since.is_empty(), "{hold:?}");
     }
+    let revoked = revoked.products[0].hold.clone().unwrap();
+    assert!(!revoked.who.is_empty() && !revoked.since.is_empty(), "{revoked:?}");
 }
 
 #[test]

@@ -382,6 +382,47 @@ fn the_weather_is_nobodys_failure_and_the_host_tries_again() {
 }
 
 #[test]
+fn a_host_that_fails_below_the_limit_is_held_until_someone_resumes_and_not_offered_it_again() {
+    check(
+        "ring pilot hosts=a,b failures=3
+         promote 1.1 to pilot
+         a -> offer 1.1 #1
+         a refuses content-mismatch
+         a -> failed
+         +1m
+         a -> failed
+         pilot -> running: hosts-not-ready
+         pause pilot
+         resume pilot
+         a -> offer 1.1 #2",
+    );
+}
+
+#[test]
+fn attempts_that_end_without_fault_come_more_and_more_rarely() {
+    check(
+        "ring pilot hosts=a,b
+         promote 1.1 to pilot
+         +1s
+         a refuses not-permitted
+         a -> offer 1.1 #2
+         a refuses not-permitted
+         a -> tried-before
+         a asks -> tried-before
+         +1m
+         a -> offer 1.1 #3
+         a refuses not-permitted
+         a -> tried-before
+         +15m
+         a -> offer 1.1 #4
+         a refuses not-permitted
+         pause pilot
+         resume pilot
+         a -> offer 1.1 #5",
+    );
+}
+
+#[test]
 fn an_offer_that_was_taken_back_is_nobodys_failure_and_frees_the_slot() {
     check(
         "ring pilot hosts=a,b flight=1

@@ -133,6 +133,7 @@ impl World {
             ring: RingName::parse(name).unwrap(),
             order: u32::try_from(self.rings.len()).unwrap(),
             select: Selector::EveryHost,
+            defined_at: self.now,
             gate: false,
             current: None,
             back: None,
