@@ -2,6 +2,7 @@
 //! are connections: garbage, silence and floods on the port cost those who send them, nobody else.
 
 use std::{
+    future::Future as _,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -15,7 +16,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::timeout,
+    time::{Instant, Sleep, sleep_until, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,7 +30,7 @@ use crate::identity::{self, Peer};
 pub struct AcceptorLimits {
     /// Handshakes under way at once; the rest wait in the kernel's queue.
     pub handshakes: usize,
-    /// From the first byte to the end of the handshake.
+    /// From the first byte to the end of the handshake; and from there to the first frame.
     pub handshake: Duration,
     /// Connections open at once.
     pub connections: usize,
@@ -60,7 +61,33 @@ pub struct Acceptor {
 pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
+    deadline: Option<Deadline>,
     _place: OwnedSemaphorePermit,
+    _stranger: Option<OwnedSemaphorePermit>,
+}
+
+/// When a connection ends of which nobody knows yet that it is of use.
+struct Deadline {
+    sleep: Pin<Box<Sleep>>,
+    /// So many bytes from the client lift it; `None`: nothing does.
+    lifted_after: Option<usize>,
+}
+
+/// HTTP/2's preface and the head of the frame that has to follow. From then on pings tell the living
+/// from the dead.
+const OPENING: usize = 24 + 9;
+/// Enrolling and logging in take seconds. Nothing else is for callers without a certificate, who could
+/// otherwise take every place from the fleet.
+const STRANGERS_STAY: Duration = Duration::from_secs(60);
+
+impl Deadline {
+    fn of(peer: &Peer, opening: Duration) -> Deadline {
+        let (lasts, lifted_after) = match peer.certified {
+            Some(_) => (opening, Some(OPENING)),
+            None => (STRANGERS_STAY, None),
+        };
+        Deadline { sleep: Box::pin(sleep_until(Instant::now() + lasts)), lifted_after }
+    }
 }
 
 /// After an error of `accept` (usually: no file descriptors left) it pays to let others finish.
@@ -78,6 +105,8 @@ impl Acceptor {
         let tls = TlsAcceptor::from(self.config);
         let handshakes = Arc::new(Semaphore::new(self.limits.handshakes));
         let places = Arc::new(Semaphore::new(self.limits.connections));
+        // Callers without a certificate never take more than a part, so that hosts always get in.
+        let strangers = Arc::new(Semaphore::new(self.limits.connections.div_ceil(4)));
         loop {
             let next = async {
                 let place = Arc::clone(&places).acquire_owned().await.ok()?;
@@ -102,12 +131,25 @@ impl Acceptor {
             };
             let shake =
                 Handshake { address, limit: self.limits.handshake, refused: self.refused.clone() };
-            let (tls, accepted) = (tls.clone(), accepted.clone());
+            let (tls, accepted, strangers) = (tls.clone(), accepted.clone(), strangers.clone());
             tokio::spawn(async move {
                 if let Some((stream, peer)) = shake.run(tls, stream).await {
                     drop(turn);
+                    let stranger = match &peer.certified {
+                        Some(_) => None,
+                        None => match strangers.try_acquire_owned() {
+                            Ok(place) => Some(place),
+                            Err(_) => {
+                                info!(%address, "refused: too many callers without a certificate");
+                                return;
+                            }
+                        },
+                    };
+                    let deadline = Some(Deadline::of(&peer, shake.limit));
+                    let connection =
+                        Connection { stream, peer, deadline, _place: place, _stranger: stranger };
                     // The receiver is gone only when the server stops.
-                    let _ = accepted.send(Ok(Connection { stream, peer, _place: place })).await;
+                    let _ = accepted.send(Ok(connection)).await;
                 }
             });
         }
@@ -197,7 +239,21 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        if let Some(deadline) = &mut self.deadline
+            && deadline.sleep.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let new = buffer.filled().len() - before;
+        if let Some(Deadline { lifted_after: Some(missing), .. }) = &mut self.deadline {
+            *missing = missing.saturating_sub(new);
+            if *missing == 0 {
+                self.deadline = None;
+            }
+        }
+        read
     }
 }
 

@@ -171,6 +171,35 @@ async fn garbage_and_silence_hold_nobody_up() {
 }
 
 #[tokio::test]
+async fn a_connection_that_says_nothing_after_its_handshake_is_given_up() {
+    let mut port = Port::open(limits(8, Duration::from_millis(200))).await;
+    let (identity, _) = identity_from(&port.authority, DAY);
+    let client = tokio::spawn(port.client(Some(identity)).knock());
+    let mut connection = port.connections.next().await.unwrap().unwrap();
+    let mut opening = [0; 64];
+    // Five bytes are no preface of HTTP/2, and nothing follows them.
+    let error = connection.read_exact(&mut opening).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+    drop(connection);
+    assert!(client.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn callers_without_a_certificate_leave_places_for_hosts() {
+    let few = AcceptorLimits { connections: 8, ..limits(8, Duration::from_secs(20)) };
+    let mut port = Port::open(few).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        tokio::spawn(port.client(None).knock());
+        held.push(port.connections.next().await.unwrap().unwrap());
+    }
+    assert!(port.client(None).knock().await.is_err(), "a third stranger is sent away");
+    let (identity, caller) = identity_from(&port.authority, DAY);
+    tokio::spawn(port.client(Some(identity)).knock());
+    assert_eq!(port.peer().await.caller(), caller);
+}
+
+#[tokio::test]
 async fn tls_before_1_3_is_not_spoken() {
     let mut port = Port::usual().await;
     // A ClientHello that offers TLS 1.2 alone: no supported_versions extension.

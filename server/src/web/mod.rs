@@ -7,7 +7,7 @@ mod page;
 #[cfg(test)]
 mod tests;
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc};
+use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -17,12 +17,28 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::get,
 };
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+    service::TowerToHyperService,
+};
 use refit_proto::{names::Product, wire};
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+use tracing::warn;
 
 use crate::status::{StatusError, StatusSource};
 
+/// How long the head of a request may take, and a connection stay open without one.
+const HEAD: Duration = Duration::from_secs(5);
+/// Connections at once: a browser or two, and whoever collects the metrics.
+const CONNECTIONS: usize = 256;
+/// After an error of `accept` it pays to let others finish.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Hosts that one answer holds, unless it is asked for fewer.
 const PAGE_SIZE: u32 = 200;
 
@@ -66,7 +82,49 @@ pub async fn serve(
     source: Arc<dyn StatusSource>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    axum::serve(listener, router(source)).with_graceful_shutdown(stop).await
+    let service = TowerToHyperService::new(router(source));
+    let mut http = Builder::new(TokioExecutor::new()).http1_only();
+    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let ending = watch::Sender::new(false);
+    let mut connections = JoinSet::new();
+    let mut stop = pin!(stop);
+    loop {
+        let next = async { (places.clone().acquire_owned().await, listener.accept().await) };
+        let (place, accepted) = tokio::select! {
+            () = &mut stop => break,
+            next = next => next,
+        };
+        while connections.try_join_next().is_some() {}
+        match accepted {
+            Ok((stream, _)) => {
+                let (http, service) = (http.clone(), service.clone());
+                let mut ending = ending.subscribe();
+                connections.spawn(async move {
+                    let connection = http.serve_connection(TokioIo::new(stream), service);
+                    let mut connection = pin!(connection);
+                    tokio::select! {
+                        // What becomes of one connection is nobody else's concern.
+                        _ = &mut connection => return,
+                        _ = ending.wait_for(|ending| *ending) => {
+                            connection.as_mut().graceful_shutdown();
+                        }
+                    }
+                    let _ = connection.await;
+                    drop(place);
+                });
+            }
+            // An error here must never end the page: usually there are no file descriptors left.
+            Err(error) => {
+                warn!(%error, "a connection to the page could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    ending.send_replace(true);
+    while connections.join_next().await.is_some() {}
+    Ok(())
 }
 
 /// Everything that the address answers to.

@@ -344,3 +344,26 @@ async fn it_answers_over_a_socket_and_ends_when_told() {
     stop.send(()).unwrap();
     server.await.unwrap().unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn half_a_request_is_given_up_and_ends_with_the_page() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let ended = async {
+        stopped.await.ok();
+    };
+    let server = tokio::spawn(serve(listener, Arc::new(Fleet::default()), ended));
+    for said in ["", "GET /readyz HTTP/1.1\r\nhost: "] {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(said.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // Ends without an answer, or with a refusal: it does not wait for ever for the other half.
+        let _ = stream.read_to_end(&mut answer).await;
+        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{said:?}");
+    }
+    stop.send(()).unwrap();
+    server.await.unwrap().unwrap();
+}
