@@ -2,6 +2,7 @@
 //! Decides nothing about rollouts or hosts, and reads no clock.
 
 pub mod canonical;
+pub mod cause;
 pub mod envelope;
 pub mod names;
 pub mod package;

@@ -3,6 +3,7 @@
 
 use std::{fmt, path::PathBuf};
 
+use refit_proto::cause;
 use serde::{Deserialize, Serialize};
 
 /// Why an update did not go on.
@@ -141,16 +142,16 @@ impl Cause {
     /// The word on the wire (`Failure.cause`) and in logs.
     pub fn as_str(self) -> &'static str {
         match self {
-            Cause::NotPermitted => "not-permitted",
-            Cause::Quarantined => "quarantined",
-            Cause::MetadataExpired => "metadata-expired",
+            Cause::NotPermitted => cause::NOT_PERMITTED,
+            Cause::Quarantined => cause::QUARANTINED,
+            Cause::MetadataExpired => cause::METADATA_EXPIRED,
             Cause::Unsupported => "unsupported",
             Cause::ContentMismatch => "content-mismatch",
             Cause::NoSpace => "no-space",
-            Cause::FetchFailed => "fetch-failed",
-            Cause::ServerAway => "server-away",
-            Cause::LeaseDenied => "lease-denied",
-            Cause::Busy => "busy",
+            Cause::FetchFailed => cause::FETCH_FAILED,
+            Cause::ServerAway => cause::SERVER_AWAY,
+            Cause::LeaseDenied => cause::LEASE_DENIED,
+            Cause::Busy => cause::BUSY,
             Cause::BackupFailed => "backup-failed",
             Cause::HookFailed => "hook-failed",
             Cause::ServicesDidNotStop => "services-did-not-stop",
@@ -161,7 +162,7 @@ impl Cause {
             Cause::TimedOut => "timed-out",
             Cause::RebootFailed => "reboot-failed",
             Cause::Interrupted => "interrupted",
-            Cause::BackedOut => "backed-out",
+            Cause::BackedOut => cause::BACKED_OUT,
             Cause::BackupDamaged => "backup-damaged",
             Cause::RollbackFailed => "rollback-failed",
             Cause::JournalUnreadable => "journal-unreadable",
@@ -287,6 +288,14 @@ mod tests {
     fn the_word_of_a_cause_is_the_one_in_the_journal() {
         for cause in Cause::ALL {
             assert_eq!(serde_json::to_value(cause).unwrap(), cause.as_str());
+        }
+    }
+
+    #[test]
+    fn the_server_does_not_count_just_those_causes_for_which_nobody_is_to_blame() {
+        for cause in Cause::ALL {
+            let blameless = matches!(cause.blame(), Blame::Weather | Blame::Order);
+            assert_eq!(cause::BLAMELESS.contains(&cause.as_str()), blameless, "{cause}");
         }
     }
 

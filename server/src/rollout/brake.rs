@@ -2,6 +2,7 @@
 //! compared exactly, halts. Works in every state; leaves out who is told.
 
 use jiff::Timestamp;
+use refit_proto::cause;
 
 use super::counts::after;
 use crate::fleet::{
@@ -41,22 +42,10 @@ pub fn halts_at(policy: &RingPolicy, total: u64) -> u64 {
     count.min(share)
 }
 
-/// Causes, in the agent's words, for which neither release nor host is to blame: the weather, or an order
-/// of ours. Everything else counts, also a cause that we have never heard of.
-const BLAMELESS: [&str; 8] = [
-    "metadata-expired",
-    "fetch-failed",
-    "server-away",
-    "lease-denied",
-    "busy",
-    "not-permitted",
-    "quarantined",
-    "backed-out",
-];
-
-/// Whether an attempt that ended so counts as a failure. A host that needs a person always does.
+/// Whether an attempt that ended so counts as a failure: also one for a cause that we have never heard of.
+/// A host that needs a person always does.
 pub fn counts(kind: FailureKind, failure: Option<&ReportedFailure>) -> bool {
-    let blameless = |failure: &ReportedFailure| BLAMELESS.contains(&failure.cause.as_str());
+    let blameless = |failure: &ReportedFailure| cause::BLAMELESS.contains(&failure.cause.as_str());
     kind == FailureKind::Stuck || !failure.is_some_and(blameless)
 }
 

@@ -1,0 +1,31 @@
+//! The words for why an update did not go on that server and agents must agree on: those for which neither
+//! the release nor the host is to blame. Every other cause is the agent's own and means a failure.
+
+/// The host's own trust does not permit the release on its ring.
+pub const NOT_PERMITTED: &str = "not-permitted";
+/// The release failed here before.
+pub const QUARANTINED: &str = "quarantined";
+/// The metadata that would permit the release has expired.
+pub const METADATA_EXPIRED: &str = "metadata-expired";
+/// Content did not come: the network, a mirror or the server.
+pub const FETCH_FAILED: &str = "fetch-failed";
+/// The server cannot be reached, or answers that it cannot.
+pub const SERVER_AWAY: &str = "server-away";
+/// The server does not give the leave to begin.
+pub const LEASE_DENIED: &str = "lease-denied";
+/// Another program holds what the update needs.
+pub const BUSY: &str = "busy";
+/// The server ordered the host to go back.
+pub const BACKED_OUT: &str = "backed-out";
+
+/// All of them: the weather, or an order of ours. A rollout does not count them as failures.
+pub const BLAMELESS: [&str; 8] = [
+    NOT_PERMITTED,
+    QUARANTINED,
+    METADATA_EXPIRED,
+    FETCH_FAILED,
+    SERVER_AWAY,
+    LEASE_DENIED,
+    BUSY,
+    BACKED_OUT,
+];
