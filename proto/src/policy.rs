@@ -11,6 +11,20 @@ use crate::{
     package::{DocumentError, FORMAT, parse_document},
 };
 
+/// Bounds of the unsigned part: the server refuses what is beyond them, and `refit` says so before
+/// anything is changed.
+pub mod limits {
+    /// Most rings of a product: far above any use, and far below any harm.
+    pub const RINGS: usize = 64;
+    /// Most waves of a ring.
+    pub const WAVES: usize = 64;
+    /// Longest time that a policy may name, in seconds: a year. Above it is a mistake in the unit.
+    pub const SPAN: u64 = 366 * 24 * 3600;
+    /// Longest lease, in seconds: how long after a pause a host may still begin. And the longest time
+    /// from one call of a host to the next.
+    pub const LEASE: u64 = 3600;
+}
+
 /// The rings of one product, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProductPolicy {

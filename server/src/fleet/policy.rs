@@ -3,6 +3,7 @@
 
 use refit_proto::{
     names::{NameError, Product, RingName},
+    policy::limits,
     wire,
 };
 use serde::{Deserialize, Serialize};
@@ -49,14 +50,6 @@ pub struct RingPolicy {
     pub poll_seconds: u32,
 }
 
-/// Most rings of a product, and most waves of a ring: far above any use, and far below any harm.
-const MOST_RINGS: usize = 64;
-const MOST_WAVES: usize = 64;
-/// Longest time that a policy may name: a year. Above it is a mistake in the unit.
-const LONGEST: u64 = 366 * 24 * 3600;
-/// Longest lease: how long after a pause a host may still begin, so not longer than an hour.
-const LONGEST_LEASE: u64 = 3600;
-
 /// Why a policy is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
@@ -98,8 +91,8 @@ impl TryFrom<wire::RolloutPolicy> for RolloutPolicy {
     type Error = PolicyError;
 
     fn try_from(wire: wire::RolloutPolicy) -> Result<Self, PolicyError> {
-        if wire.rings.len() > MOST_RINGS {
-            return Err(PolicyError::TooMany { what: "rings", most: MOST_RINGS });
+        if wire.rings.len() > limits::RINGS {
+            return Err(PolicyError::TooMany { what: "rings", most: limits::RINGS });
         }
         let product = Product::parse(&wire.product)?;
         let mut rings: Vec<RingPolicy> = Vec::with_capacity(wire.rings.len());
@@ -119,8 +112,8 @@ impl TryFrom<wire::RingPolicy> for RingPolicy {
 
     fn try_from(wire: wire::RingPolicy) -> Result<Self, PolicyError> {
         let ring = RingName::parse(&wire.ring)?;
-        if wire.waves.len() > MOST_WAVES {
-            return Err(PolicyError::TooMany { what: "waves in a ring", most: MOST_WAVES });
+        if wire.waves.len() > limits::WAVES {
+            return Err(PolicyError::TooMany { what: "waves in a ring", most: limits::WAVES });
         }
         if wire.failures_count == 0 && wire.failures_percent == 0 {
             return Err(PolicyError::NoFailureLimit(ring));
@@ -145,12 +138,18 @@ impl TryFrom<wire::RingPolicy> for RingPolicy {
         check("max_in_flight", in_flight, 1, u64::from(u32::MAX), "let at least 1 host move")?;
         let percent = u64::from(wire.failures_percent);
         check("failures_percent", percent, 0, 100, "use 1 to 100, or 0 for none")?;
-        check("soak", wire.soak_seconds, 0, LONGEST, "use at most a year")?;
-        check("silence", wire.silence_seconds, 1, LONGEST, "use 1 second to a year")?;
-        check("update_limit", wire.update_limit_seconds, 1, LONGEST, "use 1 second to a year")?;
-        let lease = check("lease", wire.lease_seconds, 1, LONGEST_LEASE, "use 1 second to 1 hour")?;
+        check("soak", wire.soak_seconds, 0, limits::SPAN, "use at most a year")?;
+        check("silence", wire.silence_seconds, 1, limits::SPAN, "use 1 second to a year")?;
+        check(
+            "update_limit",
+            wire.update_limit_seconds,
+            1,
+            limits::SPAN,
+            "use 1 second to a year",
+        )?;
+        let lease = check("lease", wire.lease_seconds, 1, limits::LEASE, "use 1 second to 1 hour")?;
         let poll = u64::from(wire.poll_seconds);
-        check("poll", poll, 1, LONGEST_LEASE, "use 1 second to 1 hour")?;
+        check("poll", poll, 1, limits::LEASE, "use 1 second to 1 hour")?;
         Ok(RingPolicy {
             ring,
             waves: wire.waves,

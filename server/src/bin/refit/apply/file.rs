@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use anyhow::{bail, ensure};
 use refit_proto::{
     names::{HostId, LabelName, LabelValue, Labels, Product, RingName},
-    policy::{LabelPolicy, ProductPolicy, RingDefinition, Selector},
+    policy::{LabelPolicy, ProductPolicy, RingDefinition, Selector, limits},
     wire,
 };
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
@@ -152,6 +152,7 @@ impl FleetFile {
 impl ProductFile {
     fn wanted(self) -> anyhow::Result<WantedProduct> {
         let ProductFile { name, ring } = self;
+        ensure!(ring.len() <= limits::RINGS, "{name} has more than {} rings", limits::RINGS);
         let mut definitions = Vec::new();
         let mut rings = Vec::new();
         for ring in ring {
@@ -168,7 +169,23 @@ impl RingFile {
     fn check(&self, product: &Product) -> anyhow::Result<()> {
         let ring = &self.name;
         let refuse = |problem: &str| bail!("{product}/{ring}: {problem}");
+        let spans = [("soak", self.soak, limits::SPAN), ("silence", self.silence, limits::SPAN)];
+        let more = [
+            ("update_limit", self.update_limit, limits::SPAN),
+            ("lease", self.lease, limits::LEASE),
+            ("poll", self.poll, limits::LEASE),
+        ];
+        for (key, span, longest) in spans.into_iter().chain(more) {
+            ensure!(
+                span.0 <= longest,
+                "{product}/{ring}: {key} is {} s\nhelp: use at most {longest} s",
+                span.0
+            );
+        }
         match () {
+            () if self.waves.len() > limits::WAVES => {
+                bail!("{product}/{ring} has more than {} waves", limits::WAVES)
+            }
             () if self.max_in_flight == 0 => refuse("max_in_flight is 0: no host could ever begin"),
             () if self.waves.contains(&0) => refuse("a wave of 0 hosts can't be finished"),
             () if self.halt.failures == 0 && self.halt.percent == 0 => {
@@ -295,6 +312,9 @@ role = "db"
             ("[1, 10]", "[0]", "payments/early: a wave of 0"),
             ("every_host = true", "", "payments/broad selects no host"),
             ("lease = \"5m\"", "lease = \"0s\"", "longer than nothing"),
+            ("lease = \"5m\"", "lease = \"2h\"", "payments/early: lease is 7200 s"),
+            ("\"36h\"", "\"500d\"", "payments/pilot: soak is 43200000 s"),
+            ("failures = 1", "failures = -1", "fleet.toml:11"),
             ("name = \"early\"", "name = \"pilot\"", "ring pilot stands twice"),
             ("labels.0", "labels.x", "host id"),
             ("soak = \"36h\"", "soak = 36", "fleet.toml:10"),
