@@ -129,9 +129,13 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
 /// A small JSON file, or `None` where there is none.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
     let Some(bytes) = read(path)? else { return Ok(None) };
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .with_context(|| format!("{} is damaged", path.display()))
+    serde_json::from_slice(&bytes).map(Some).with_context(|| {
+        format!(
+            "{} is damaged\nhelp: move it away; what has to be there is asked for anew, \
+                 as by `refit login TOKEN`",
+            path.display()
+        )
+    })
 }
 
 #[cfg(test)]
@@ -139,6 +143,15 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    #[test]
+    fn a_damaged_file_is_named_with_a_remedy() {
+        let above = tempfile::tempdir().unwrap();
+        let home = Home::open(Some(above.path().join("refit"))).unwrap();
+        home.write(&above.path().join("refit/server.json"), b"x").unwrap();
+        let error = home.server().unwrap_err().to_string();
+        assert!(error.contains("server.json is damaged") && error.contains("\nhelp: "), "{error}");
+    }
 
     #[test]
     fn what_is_kept_can_be_read_by_its_owner_alone() {

@@ -18,9 +18,18 @@ pub(crate) type ServerKeys = BTreeMap<String, PublicKey>;
 /// The keys that were taken, if any were.
 pub(crate) fn known(context: &Context) -> anyhow::Result<Option<ServerKeys>> {
     let path = context.home.server_keys();
-    home::read(&path)?
-        .map(|bytes| read(&bytes).with_context(|| format!("{} is damaged", path.display())))
-        .transpose()
+    let Some(bytes) = home::read(&path)? else { return Ok(None) };
+    let damaged = || {
+        format!(
+            "{} is damaged\nhelp: put back what `refit-server init` printed, or move the file away \
+             and name the audit key with --audit-key FILE",
+            path.display()
+        )
+    };
+    let keys = read(&bytes).with_context(damaged)?;
+    // What is no key file at all reads as a file without keys.
+    ensure!(!keys.is_empty(), damaged());
+    Ok(Some(keys))
 }
 
 /// Takes keys for good.
@@ -88,6 +97,19 @@ mod tests {
 
     use super::*;
     use crate::home::Home;
+
+    #[test]
+    fn a_damaged_file_of_keys_is_named_and_not_taken_for_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(Some(folder.path().join("refit"))).unwrap();
+        let context = Context { home, now: Timestamp::UNIX_EPOCH };
+        assert_eq!(known(&context).unwrap(), None);
+        for damage in ["", "x", "{\"audit\": {}}"] {
+            context.home.write(&context.home.server_keys(), damage.as_bytes()).unwrap();
+            let error = format!("{:#}", known(&context).unwrap_err());
+            assert!(error.contains("server-keys.json is damaged"), "{error}");
+        }
+    }
 
     #[test]
     fn keys_once_taken_are_not_replaced() {

@@ -6,6 +6,7 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context as _, bail, ensure};
 use refit_durable::file;
 use refit_proto::{
+    canonical,
     names::Digest,
     trust::{Role, Stored, Write, metadata::limits, verify},
 };
@@ -54,8 +55,13 @@ impl<'a> OwnCopy<'a> {
                 self.folder.display()
             )
         })?;
-        verify::verify_root(&bytes, None)
-            .with_context(|| format!("{} is damaged", path.display()))?;
+        verify::verify_root(&bytes, None).with_context(|| {
+            format!(
+                "{} is damaged\nhelp: move it away, and take the first root again as it was handed \
+                 over: `refit trust adopt`",
+                path.display()
+            )
+        })?;
         Ok(bytes)
     }
 
@@ -148,6 +154,20 @@ impl<'a> OwnCopy<'a> {
         Ok(unsent)
     }
 
+    /// Refuses to send what the disk has damaged: the server would refuse it too, but can't say which
+    /// file here it was.
+    pub(crate) fn check_unsent(&self, files: &[Unsent]) -> anyhow::Result<()> {
+        for file in files {
+            canonical::parse(&file.bytes).with_context(|| {
+                format!(
+                    "{} is damaged\nhelp: move it away, and make the change again",
+                    self.unsent_path(file).display()
+                )
+            })?;
+        }
+        Ok(())
+    }
+
     /// Forgets files that the server has.
     pub(crate) fn sent(&self, files: &[Unsent]) -> anyhow::Result<()> {
         for file in files {
@@ -206,6 +226,21 @@ mod tests {
         assert!(own.take_first_root(b"{}").is_err());
         assert_eq!(own_root_digest(&context).unwrap(), Digest::of(&root(1)));
         assert_eq!(own.stored().unwrap(), Stored::from([(Role::Root, root(1))]));
+    }
+
+    #[test]
+    fn a_damaged_file_that_was_not_sent_yet_is_named_with_a_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(Some(folder.path().join("refit"))).unwrap();
+        let context = Context { home, now: Timestamp::UNIX_EPOCH };
+        let own = OwnCopy::of(&context);
+        let file = |bytes: &[u8]| Unsent { role: Role::Policy, version: 3, bytes: bytes.into() };
+        own.check_unsent(&[file(&root(1))]).unwrap();
+        for damage in [&b""[..], b"{\"signed\": ", &[0; 100]] {
+            let error = own.check_unsent(&[file(damage)]).unwrap_err().to_string();
+            assert!(error.contains("3.policy.json is damaged"), "{error}");
+            assert!(error.contains("\nhelp: "), "{error}");
+        }
     }
 
     #[test]

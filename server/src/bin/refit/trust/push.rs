@@ -32,6 +32,7 @@ pub(super) async fn run(context: &Context, _: Args) -> anyhow::Result<()> {
 pub(crate) async fn all(context: &Context, connection: &Connection) -> anyhow::Result<()> {
     let own = OwnCopy::of(context);
     let unsent = own.unsent()?;
+    own.check_unsent(&unsent)?;
     let roles: Vec<Role> = unsent.iter().map(|file| file.role.clone()).collect();
     let wanted: Vec<Role> = roles.into_iter().filter(|role| !role.is_top_level()).collect();
     // Where something has expired, no refresh succeeds before the push; the server decides then.
