@@ -108,10 +108,13 @@ fn open_store(settings: &Settings, clock: &Clock) -> anyhow::Result<Embedded> {
         );
     }
     if store.audit_head()?.length == 0 {
+        let damaged = opened.earlier_damage.last();
+        let damaged = damaged.map(|aside| format!("; a damaged one is in {}", aside.display()));
         bail!(
-            "the store in {} is empty, though this data folder was in use\n\
+            "the store in {} is empty, though this data folder was in use{}\n\
              help: put the newest backup of the data folder in place, and start again",
-            folder.display()
+            folder.display(),
+            damaged.unwrap_or_default()
         );
     }
     Ok(store)

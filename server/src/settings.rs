@@ -65,7 +65,7 @@ impl Default for Limits {
             // The largest signed file, targets with 5 MB, fits together with the small ones of its change.
             message_bytes: 8 << 20,
             upload_bytes: 4 << 30,
-            handshakes: 256,
+            handshakes: 1024,
             handshake_seconds: 10,
             connections: 20_000,
             calls_per_connection: 64,

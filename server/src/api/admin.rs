@@ -315,7 +315,10 @@ fn steer(
             }
             let Some(held) = &ring.rollout else {
                 let ring = &ring.ring.value.ring;
-                let text = format!("nothing was ever promoted to {product} {ring}");
+                let text = format!(
+                    "nothing was ever promoted to {product} {ring}\n\
+                     help: `refit release promote` permits a release there"
+                );
                 return Err(ApiError::NotFound(text));
             };
             let after = deed(held, ring, &view.withdrawn)?;

@@ -227,6 +227,8 @@ fn lease(
     call: &Call,
     message: &wire::LeaseRequest,
 ) -> Result<wire::LeaseReply, ApiError> {
+    // Before anything else: whoever may not call does not even hear what is wrong with the call.
+    call.host(store)?;
     let product = Product::parse(&message.product)?;
     let rollout = RolloutId::parse(&message.rollout_id)
         .map_err(|error| ApiError::Invalid(error.to_string()))?;

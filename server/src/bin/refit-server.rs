@@ -10,6 +10,7 @@ use refit_server::{
     serve,
     settings::{DEFAULT_DATA, DEFAULT_LISTEN, Overrides, Settings},
 };
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -121,6 +122,7 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
     let over = Overrides { listen: args.listen, status_listen: args.status_listen };
     let settings = Settings::load(&args.data, &over)?;
     log();
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -137,6 +139,16 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
     })
 }
 
+/// Takes as many open files as the system allows: each connection is one, and what a service gets by
+/// default is a thousand.
+fn raise_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+}
+
 /// One line for each event, to standard error; `REFIT_LOG` says how much.
 fn log() {
     let filter = EnvFilter::try_from_env("REFIT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
@@ -146,4 +158,19 @@ fn log() {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_takes_as_many_open_files_as_it_may() {
+        let mut few = getrlimit(Resource::Nofile);
+        few.current = Some(256);
+        setrlimit(Resource::Nofile, few).expect("a limit can be lowered");
+        raise_open_files();
+        let now = getrlimit(Resource::Nofile);
+        assert_eq!(now.current, now.maximum);
+    }
 }

@@ -43,7 +43,9 @@ pub enum ContentError {
     )]
     Missing(Digest),
     /// The disk is full.
-    #[error("the server's disk is full")]
+    #[error(
+        "the server's disk is full\nhelp: free space on the file system of its data folder, and try again"
+    )]
     Full,
     /// The file system fails otherwise.
     #[error("the server can't use its content folder: {0}")]
