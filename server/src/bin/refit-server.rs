@@ -1,6 +1,11 @@
 //! Refit's server.
 
-use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 use refit_proto::names::PersonName;
@@ -82,30 +87,38 @@ fn init_data(args: InitArgs) -> anyhow::Result<()> {
     let InitArgs { admin, data, listen, .. } = args;
     let plan = Plan { data, admin, addresses, listen };
     match init::init(&plan, Clock::system().now())? {
-        Outcome::Made(made) => tell(&plan, &made),
-        Outcome::AlreadyThere => {
-            println!(
-                "{} is a data folder of refit-server already; nothing was changed",
-                plan.data.display()
-            );
-        }
+        Outcome::Made(made) => say(&story(&plan, &made))?,
+        Outcome::AlreadyThere => say(&format!(
+            "{} is a data folder of refit-server already; nothing was changed\n\
+             help: if its first token was lost before anybody logged in, remove the folder and make it anew",
+            plan.data.display()
+        ))?,
     }
     Ok(())
 }
 
-fn tell(plan: &Plan, made: &Made) {
-    println!("made the data folder {}\n", plan.data.display());
-    println!(
-        "public halves of the server's own keys (`refit trust init --from-server` asks for them):"
-    );
-    for (name, key) in made.keys.public() {
-        println!("  {name:<10} {}", String::from_utf8_lossy(&key.to_json()));
+/// A reader that has gone away (`| head`) is no failure of ours.
+fn say(text: &str) -> io::Result<()> {
+    match writeln!(io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
-    println!("\nstart the server with\n  refit-server run --data {}", plan.data.display());
-    println!(
-        "\nand log in within 24 hours, once, with\n  refit login \\\n{}",
+}
+
+fn story(plan: &Plan, made: &Made) -> String {
+    let data = plan.data.display();
+    let keys =
+        made.keys.public().into_iter().map(|(name, key)| {
+            format!("  {name:<10} {}\n", String::from_utf8_lossy(&key.to_json()))
+        });
+    format!(
+        "made the data folder {data}\n\n\
+         public halves of the server's own keys (`refit trust init --from-server` asks for them):\n{}\n\
+         start the server with\n  refit-server run --data {data}\n\n\
+         and log in within 24 hours, once, with\n  refit login \\\n{}",
+        keys.collect::<String>(),
         made.token.to_text()
-    );
+    )
 }
 
 /// By what a server is reached where nobody says: this machine's name, if it can stand in a

@@ -116,7 +116,7 @@ impl ReleaseFolder {
 
     fn manifest(&self, reference: FileRef) -> anyhow::Result<Manifest> {
         let path = self.content(&reference.sha256);
-        let bytes = file::read(&path, Manifest::MAX_LENGTH)?;
+        let bytes = file::read(&path, Manifest::MAX_LENGTH).with_context(|| unreadable(&path))?;
         ensure!(FileRef::to(&bytes) == reference, damaged(&path));
         Ok(Manifest::parse(&bytes)?)
     }
