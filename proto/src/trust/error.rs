@@ -109,7 +109,7 @@ pub enum TrustError {
     /// Rollback: older than what was seen before.
     #[error(
         "{role} has version {offered}, but {held} was seen before (rollback)\n\
-         help: to go back to an older release, promote it; if a server was restored from a backup, re-sign with `refit trust push`"
+         help: to go back to an older release, promote it; if a server was put back to an older copy, see docs/RUNBOOK.md, \"Lost server\""
     )]
     Rollback {
         /// Whose file or listed version.

@@ -115,7 +115,7 @@ impl From<WrittenHealth> for Health {
 pub(super) fn read(folder: &Path) -> anyhow::Result<Description> {
     let path = folder.join("refit.toml");
     let text = toml_text::text(&path).context(
-        "a release is built from a folder with a refit.toml\nhelp: the guide to publishing shows one",
+        "a release is built from a folder with a refit.toml\nhelp: docs/FILES.md shows one",
     )?;
     parse(folder, &path.display().to_string(), &text)
 }

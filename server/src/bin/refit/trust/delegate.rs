@@ -1,11 +1,13 @@
 //! `refit trust delegate`: the next targets, which say whose keys sign what of a product; and the first,
 //! empty files of roles whose keys are at hand.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anyhow::{Context as _, ensure};
 use refit_proto::{
     names::{Product, RingName},
     trust::{
-        Authority, Content as _, PublicKey, Role, Targets,
+        Authority, Content as _, KeyId, PublicKey, Role, Targets,
         edit::{Draft, KeyList},
         verify::{self, Expected},
     },
@@ -41,6 +43,9 @@ pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
         "nothing to delegate\nhelp: give --release-key, --ring or --policy-key"
     );
     let base = base(context).await?;
+    for (role, list) in &lists {
+        base.stays_trusted(role, list)?;
+    }
     let mut draft = Draft::next(Role::Targets, &base.bytes, context.now)?;
     for (role, list) in &lists {
         draft.delegate(role, list)?;
@@ -86,7 +91,28 @@ fn lists(context: &Context, args: &Args) -> anyhow::Result<Vec<(Role, KeyList)>>
         add(Role::Policy, &args.policy)?;
     }
     thresholds.finish()?;
+    for (ring, words) in &args.rings {
+        people_suffice(&args.product, ring, words, &lists)?;
+    }
     Ok(lists)
+}
+
+/// The server does not sign its part of a promotion yet, so a ring that needs it could never be promoted to.
+fn people_suffice(
+    product: &Product,
+    ring: &RingName,
+    words: &[String],
+    lists: &[(Role, KeyList)],
+) -> anyhow::Result<()> {
+    let role = Role::Ring(product.clone(), ring.clone());
+    let people = words.iter().filter(|word| *word != "gate").count() as u64;
+    let list = lists.iter().find(|(listed, _)| *listed == role);
+    ensure!(
+        list.is_none_or(|(_, list)| people >= list.threshold),
+        "{role} could only be signed with the server's gate key, and this server signs no promotions\n\
+         help: name as many keys of people as the ring needs"
+    );
+    Ok(())
 }
 
 fn public(context: &Context, role: &Role, word: &str) -> anyhow::Result<PublicKey> {
@@ -105,6 +131,24 @@ struct Base {
     authority: Authority,
     /// Roles whose first file is made already.
     published: Vec<Role>,
+    /// Who signed the newest file of each role.
+    signers: BTreeMap<Role, BTreeSet<KeyId>>,
+}
+
+impl Base {
+    /// A role's file counts by the keys that the newest targets name. If they were exchanged at once,
+    /// no host would trust the file any more, and the server would refuse this push and all after it.
+    fn stays_trusted(&self, role: &Role, list: &KeyList) -> anyhow::Result<()> {
+        let Some(signers) = self.signers.get(role) else { return Ok(()) };
+        let still = list.keys.iter().filter(|key| signers.contains(&key.id())).count() as u64;
+        ensure!(
+            still >= list.threshold,
+            "the file of {role} is signed by keys that would no longer count, so no host would trust it\n\
+             help: name the key that it has now beside the new one and push; sign it with the new one \
+             (`refit trust renew {role}`) and push; then delegate to the new one alone"
+        );
+        Ok(())
+    }
 }
 
 /// What is unsent is newer than anything on the server; before the first push it is all there is.
@@ -120,20 +164,26 @@ async fn base(context: &Context) -> anyhow::Result<Base> {
         let (role, authority) = (&Role::Targets, root.targets());
         let expected = Expected { role, authority, pin: None };
         verify::verify::<Targets>(&file.bytes, expected)?;
-        return Ok(Base { bytes: file.bytes.clone(), authority: authority.clone(), published });
+        let (bytes, authority) = (file.bytes.clone(), authority.clone());
+        return Ok(Base { bytes, authority, published, signers: BTreeMap::new() });
     }
     let connection = Connection::open(context).await?;
     let set = refresh::everything(context, &connection)
         .await?
         .context("the server holds no metadata yet\nhelp: make the first: `refit trust init`")?;
-    published.extend(set.roles().into_iter().map(|(role, ..)| role));
+    let held: Vec<Role> = set.roles().into_iter().map(|(role, ..)| role).collect();
+    let signers = held
+        .iter()
+        .filter_map(|role| Some((role.clone(), set.delegated(role)?.signers().clone())))
+        .collect();
+    published.extend(held);
     let authority = set.root().targets().clone();
     let newest = set.targets();
     let bytes = match made.filter(|file| file.version > newest.version()) {
         Some(file) => file.bytes.clone(),
         None => newest.bytes().to_vec(),
     };
-    Ok(Base { bytes, authority, published })
+    Ok(Base { bytes, authority, published, signers })
 }
 
 /// The first, empty file of a role, if enough of its keys are at hand; else whoever holds them makes it.
@@ -147,7 +197,7 @@ fn first_file(context: &Context, role: &Role, list: &KeyList) -> anyhow::Result<
 /// `pilot=alice,gate`.
 fn ring(text: &str) -> Result<(RingName, Vec<String>), String> {
     let (ring, keys) =
-        text.split_once('=').ok_or("write it as RING=KEY, for example pilot=gate")?;
+        text.split_once('=').ok_or("write it as RING=KEY, for example pilot=alice")?;
     let ring = RingName::parse(ring).map_err(|e| e.to_string())?;
     let keys: Vec<String> = keys.split(',').map(str::to_owned).collect();
     if keys.iter().any(String::is_empty) {
@@ -158,6 +208,23 @@ fn ring(text: &str) -> Result<(RingName, Vec<String>), String> {
 
 #[cfg(test)]
 mod tests {
+    use refit_proto::trust::{LocalKey, Role, Signer as _, edit::KeyList};
+
+    #[test]
+    fn a_ring_that_people_cannot_sign_for_is_refused() {
+        let (product, ring) = ("payments".parse().unwrap(), "pilot".parse().unwrap());
+        let words = |text: &str| text.split(',').map(str::to_owned).collect::<Vec<_>>();
+        let suffices = |text: &str, threshold| {
+            let key = |_: &String| LocalKey::generate().unwrap().public().clone();
+            let keys: Vec<_> = words(text).iter().map(key).collect();
+            let role = Role::Ring("payments".parse().unwrap(), "pilot".parse().unwrap());
+            let lists = [(role, KeyList::new(keys, threshold))];
+            super::people_suffice(&product, &ring, &words(text), &lists).is_ok()
+        };
+        assert!(suffices("alice", 1) && suffices("alice,gate", 1) && suffices("alice,bob,gate", 2));
+        assert!(!suffices("gate", 1) && !suffices("alice,gate", 2));
+    }
+
     #[test]
     fn a_ring_is_given_with_its_keys() {
         let (name, keys) = super::ring("pilot=alice.pub.json,gate").unwrap();

@@ -46,7 +46,7 @@ enum Verb {
     /// Say whose keys sign the releases, rings and policy of a product.
     #[command(after_help = "Example:
   refit trust delegate --product payments --release-key build.pub.json \\
-      --ring pilot=gate --ring early=alice --ring broad=alice,gate \\
+      --ring pilot=alice --ring early=alice --ring broad=alice,bob \\
       --threshold ring.payments.broad=2 --policy-key alice")]
     Delegate(delegate::Args),
     /// Sign a role's file again, as it is, before it expires.
