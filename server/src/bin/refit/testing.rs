@@ -18,6 +18,7 @@ use refit_proto::{
     wire::{
         self,
         repository_server::{Repository, RepositoryServer},
+        status_server::{Status as StatusService, StatusServer},
     },
 };
 use tokio::net::TcpListener;
@@ -36,6 +37,8 @@ pub(crate) struct Held {
     /// Frames by digest.
     pub(crate) content: BTreeMap<Digest, Vec<u8>>,
     freshness: LocalKey,
+    /// The state of the rollout of whatever is current in a ring, as the status shows it.
+    pub(crate) rollout_state: String,
 }
 
 /// The server.
@@ -53,6 +56,7 @@ impl TestServer {
             newest: Stored::new(),
             content: BTreeMap::new(),
             freshness,
+            rollout_state: "done".to_owned(),
         };
         let server = TestServer { held: Arc::new(Mutex::new(held)) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -61,6 +65,7 @@ impl TestServer {
         tokio::spawn(
             tonic::transport::Server::builder()
                 .add_service(service)
+                .add_service(StatusServer::new(server.clone()))
                 .serve_with_incoming(TcpListenerStream::new(listener)),
         );
         let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
@@ -120,6 +125,59 @@ pub(crate) fn person(folder: &Path, name: &str) -> Context {
 
 fn now() -> Timestamp {
     NOW.parse().unwrap()
+}
+
+/// The version and digest that a ring's file calls current.
+fn current(file: &[u8]) -> Option<(String, String)> {
+    let file: serde_json::Value = serde_json::from_slice(file).ok()?;
+    let targets = file["signed"]["targets"].as_object()?.iter();
+    targets.into_iter().find(|(_, target)| target["custom"]["standing"] == "current").and_then(
+        |(path, target)| {
+            let version = path.rsplit('/').next()?.strip_suffix(".json")?;
+            Some((version.to_owned(), target["hashes"]["sha256"].as_str()?.to_owned()))
+        },
+    )
+}
+
+#[tonic::async_trait]
+impl StatusService for TestServer {
+    async fn get_fleet(
+        &self,
+        _: Request<wire::GetFleetRequest>,
+    ) -> Result<Response<wire::FleetStatus>, Status> {
+        let held = self.held();
+        let rings = held.newest.iter().filter_map(|(role, file)| {
+            let Role::Ring(_, ring) = role else { return None };
+            let (version, digest) = current(file)?;
+            let state = held.rollout_state.clone();
+            let rollout = wire::RolloutStatus { version, digest, state, ..Default::default() };
+            let ring = ring.to_string();
+            Some(wire::RingStatus { ring, rollout: Some(rollout), ..Default::default() })
+        });
+        let product = wire::ProductStatus {
+            product: "payments".to_owned(),
+            rings: rings.collect(),
+            ..Default::default()
+        };
+        let fleet = wire::FleetStatus { products: vec![product], ..Default::default() };
+        Ok(Response::new(fleet))
+    }
+
+    async fn list_hosts(
+        &self,
+        _: Request<wire::ListHostsRequest>,
+    ) -> Result<Response<wire::ListHostsReply>, Status> {
+        Ok(Response::new(wire::ListHostsReply::default()))
+    }
+
+    type WatchFleetStream = tokio_stream::Empty<Result<wire::FleetStatus, Status>>;
+
+    async fn watch_fleet(
+        &self,
+        _: Request<wire::GetFleetRequest>,
+    ) -> Result<Response<Self::WatchFleetStream>, Status> {
+        Ok(Response::new(tokio_stream::empty()))
+    }
 }
 
 #[tonic::async_trait]

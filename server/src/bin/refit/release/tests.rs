@@ -138,6 +138,23 @@ async fn a_release_goes_from_a_folder_to_a_ring_and_back() {
 }
 
 #[tokio::test]
+async fn a_release_that_did_not_prove_itself_is_promoted_over_and_becomes_no_way_back() {
+    let fleet = Fleet::founded().await;
+    for (version, state) in [("1.0", "done"), ("1.1", "halted"), ("1.2", "done")] {
+        let out = fleet.signed(&fleet.alice, version, version).await;
+        fleet.release(&fleet.alice, &format!("publish {out}")).await.unwrap();
+        let promote = format!("promote payments {version} --to pilot");
+        fleet.release(&fleet.alice, &promote).await.unwrap();
+        fleet.server.held().rollout_state = state.to_owned();
+    }
+    let roles = ["release.payments", "ring.payments.pilot"].map(|role| Role::parse(role).unwrap());
+    let set = trust::newest(&fleet.bob, &fleet.connection, &roles).await.unwrap();
+    let ring = set.ring(&"payments".parse().unwrap(), &"pilot".parse().unwrap()).unwrap();
+    assert_eq!(ring.current.as_ref().unwrap().version.as_str(), "1.2");
+    assert_eq!(ring.back.as_ref().unwrap().version.as_str(), "1.0");
+}
+
+#[tokio::test]
 async fn the_second_of_two_publishers_signs_again_on_what_the_first_published() {
     let fleet = Fleet::founded().await;
     let alices = fleet.signed(&fleet.alice, "1.0", "alices").await;
