@@ -459,6 +459,16 @@ impl Sandbox {
         Ok(())
     }
 
+    /// The versions that are published.
+    ///
+    /// # Errors
+    /// If `refit` doesn't tell.
+    pub fn releases(&self) -> Result<Vec<String>> {
+        let listed = self.json(["release", "list", PRODUCT])?;
+        let listed = listed.as_array().context("no list of releases")?.iter();
+        Ok(listed.filter_map(|row| Some(row["version"].as_str()?.to_owned())).collect())
+    }
+
     /// Promotes a release to a ring.
     ///
     /// # Errors

@@ -42,9 +42,9 @@ fn a_server_killed_during_publish_and_promotion_loses_and_doubles_nothing() {
             delay,
             &["release", "promote", "payments", &version, "--to", "pilot"],
         );
-        let list = fleet.refit(["release", "list", "payments"]).unwrap();
-        let listed = list.lines().filter(|line| line.split_whitespace().next() == Some(&version));
-        assert_eq!(listed.count(), 1, "killed after {delay:?}: {list}");
+        let list = fleet.releases().unwrap();
+        let listed = list.iter().filter(|listed| **listed == version).count();
+        assert_eq!(listed, 1, "killed after {delay:?}: {list:?}");
         fleet.refit(["audit", "verify"]).unwrap();
     }
     fleet.until_runs("web-1", "2.6").unwrap();

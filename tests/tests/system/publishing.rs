@@ -33,8 +33,7 @@ fn publishing_twice_is_as_good_as_once() {
     let built = fleet.build("1.0", Behaviour::Good).unwrap();
     fleet.publish_built(&built).unwrap();
     fleet.refit(["release", "publish", &built.to_string_lossy()]).unwrap();
-    let list = fleet.refit(["release", "list", "payments"]).unwrap();
-    assert_eq!(list.lines().filter(|line| line.starts_with("1.0 ")).count(), 1, "{list}");
+    assert_eq!(fleet.releases().unwrap(), ["1.0"]);
 }
 
 #[test]
