@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use refit_durable::testing::not_run;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::{
@@ -111,7 +112,10 @@ impl DebianHost {
     /// # Errors
     /// If it was not on.
     pub fn cut_power(&mut self) -> Result<()> {
-        self.nspawn.take().context("the host is off")?.kill()?;
+        // With its PID 1 the kernel ends everything in the host at once; nspawn alone would leave it running.
+        let leader = self.leader()?.parse().ok().and_then(Pid::from_raw);
+        kill_process(leader.context("the host has no PID 1")?, Signal::KILL)?;
+        self.nspawn.take().context("the host is off")?.ended()?;
         Ok(())
     }
 
@@ -164,7 +168,11 @@ impl Drop for DebianHost {
         if std::thread::panicking() {
             eprintln!("--- the agent's journal\n{}", self.journal("refit-agent"));
         }
-        self.nspawn = None;
+        if self.nspawn.is_some()
+            && let Err(error) = self.cut_power()
+        {
+            eprintln!("the host may still run: {error:#}");
+        }
         let unmounted = || -> Result<Option<()>> {
             Ok(Ran::of(Command::new("umount").arg(&self.root))?.success.then_some(()))
         };
