@@ -2,6 +2,7 @@
 
 mod cargo;
 mod demo;
+mod reference;
 mod test;
 mod tidy;
 

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{cargo, tidy};
+use crate::{cargo, reference, tidy};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -24,6 +24,9 @@ const FEATURES: &str = "refit-agent/crash-points,refit-proto/testing,refit-durab
 
 /// Named in the environment of all tests: what could not run is appended to this file, a line each.
 const NOT_RUN_FILE: &str = "REFIT_NOT_RUN_FILE";
+
+/// Named in the environment of all tests: the interpreter with the reference implementation of TUF.
+const REFERENCE_PYTHON: &str = "REFIT_REFERENCE_PYTHON";
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let not_run_file = cargo::binaries().join("refit-not-run.txt");
@@ -42,10 +45,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.filter.is_none() {
         check("tidy", tidy::run()? == ExitCode::SUCCESS);
         check("rustfmt", component("fmt", &["--all", "--check"], &mut not_run)?);
+        let features = format!("{FEATURES},refit-tests/conformance");
         let clippy =
-            ["--workspace", "--all-targets", "--features", FEATURES, "--", "-D", "warnings"];
+            ["--workspace", "--all-targets", "--features", &features, "--", "-D", "warnings"];
         check("clippy", component("clippy", &clippy, &mut not_run)?);
     }
+    check("conformance client", reference::build_client(FEATURES)?);
     check("tests", tests(arguments, &not_run_file)?);
     not_run
         .extend(fs::read_to_string(&not_run_file).unwrap_or_default().lines().map(str::to_owned));
@@ -62,6 +67,9 @@ fn tests(arguments: &Arguments, not_run_file: &PathBuf) -> Result<bool> {
         if name.to_string_lossy().starts_with("REFIT_") && name != NOT_RUN_FILE {
             tests.env_remove(name);
         }
+    }
+    if let Some(python) = reference::python()? {
+        tests.env(REFERENCE_PYTHON, python);
     }
     Ok(tests.status().context("cannot start cargo test")?.success())
 }

@@ -10,6 +10,8 @@ use ed25519_dalek::{
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+#[cfg(feature = "conformance")]
+use super::foreign::ForeignKey;
 use crate::{
     canonical,
     names::{Digest, NameError},
@@ -67,13 +69,15 @@ pub struct PublicKey {
 #[derive(Clone)]
 enum Kind {
     Ed25519(VerifyingKey),
+    #[cfg(feature = "conformance")]
+    Foreign(ForeignKey),
     Unusable,
 }
 
 /// What tells two keys apart when signatures are counted: the key itself, so that one key under two ids
 /// counts once.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct KeyMaterial([u8; 32]);
+pub(super) struct KeyMaterial(Vec<u8>);
 
 impl PublicKey {
     /// The TUF form of an ed25519 public key.
@@ -130,6 +134,8 @@ impl PublicKey {
     pub fn is_usable(&self) -> bool {
         match self.kind {
             Kind::Ed25519(_) => true,
+            #[cfg(feature = "conformance")]
+            Kind::Foreign(_) => true,
             Kind::Unusable => false,
         }
     }
@@ -140,13 +146,17 @@ impl PublicKey {
             Kind::Ed25519(key) => Signature::from_slice(signature)
                 .and_then(|signature| key.verify_strict(message, &signature))
                 .is_ok(),
+            #[cfg(feature = "conformance")]
+            Kind::Foreign(key) => key.verify(message, signature),
             Kind::Unusable => false,
         }
     }
 
     pub(super) fn material(&self) -> Option<KeyMaterial> {
         match &self.kind {
-            Kind::Ed25519(key) => Some(KeyMaterial(key.to_bytes())),
+            Kind::Ed25519(key) => Some(KeyMaterial(key.to_bytes().to_vec())),
+            #[cfg(feature = "conformance")]
+            Kind::Foreign(key) => Some(KeyMaterial(key.material().to_vec())),
             Kind::Unusable => None,
         }
     }
@@ -155,14 +165,21 @@ impl PublicKey {
 impl Kind {
     fn of(value: &Value) -> Kind {
         let word = |name| value.get(name).and_then(Value::as_str);
-        if word("keytype") != Some("ed25519") || word("scheme") != Some("ed25519") {
-            return Kind::Unusable;
-        }
         let public = value.get("keyval").and_then(|v| v.get("public")).and_then(Value::as_str);
-        public
-            .and_then(|hex| Digest::parse(hex).ok())
-            .and_then(|bytes| VerifyingKey::from_bytes(bytes.as_bytes()).ok())
-            .map_or(Kind::Unusable, Kind::Ed25519)
+        let (Some(kind), Some(scheme), Some(public)) = (word("keytype"), word("scheme"), public)
+        else {
+            return Kind::Unusable;
+        };
+        match (kind, scheme) {
+            ("ed25519", "ed25519") => Digest::parse(public)
+                .ok()
+                .and_then(|bytes| VerifyingKey::from_bytes(bytes.as_bytes()).ok())
+                .map_or(Kind::Unusable, Kind::Ed25519),
+            #[cfg(feature = "conformance")]
+            _ => ForeignKey::parse(kind, scheme, public).map_or(Kind::Unusable, Kind::Foreign),
+            #[cfg(not(feature = "conformance"))]
+            _ => Kind::Unusable,
+        }
     }
 }
 

@@ -11,6 +11,8 @@
 pub mod client;
 pub mod edit;
 pub mod error;
+#[cfg(feature = "conformance")]
+mod foreign;
 mod freshness;
 pub mod key;
 pub mod metadata;

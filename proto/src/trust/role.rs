@@ -113,6 +113,12 @@ impl Role {
         name.push_str(".json");
         name
     }
+
+    /// The role whose [`Role::file_name`] this is; `None` if it is no role's.
+    pub fn of_file_name(name: &str) -> Option<Role> {
+        let role = Role::named(&percent_decoded(name.strip_suffix(".json")?)?).ok()?;
+        (role.file_name() == name).then_some(role)
+    }
 }
 
 impl fmt::Display for Role {
@@ -128,6 +134,22 @@ impl fmt::Display for Role {
             Role::Other(OtherRole(name)) => f.write_str(name),
         }
     }
+}
+
+/// The bytes that a percent-encoded text stands for.
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        let (high, low) = (digit(rest.next()?)?, digit(rest.next()?)?);
+        bytes.push(u8::try_from(high * 16 + low).ok()?);
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// Which target paths a delegation covers.
@@ -309,8 +331,12 @@ mod tests {
             let file = Role::named(name).unwrap().file_name();
             assert!(!file.contains(['/', '\\', '\0']), "{file}");
             assert!(!matches!(file.as_str(), "." | ".."), "{file}");
+            assert_eq!(Role::of_file_name(&file), Some(Role::named(name).unwrap()));
         }
         assert_eq!(Role::named("../x").unwrap().file_name(), "..%2Fx.json");
+        for none in ["x", ".json", "a/b.json", "%2.json", "%zz.json", "%61.json", "%FF.json"] {
+            assert_eq!(Role::of_file_name(none), None, "{none}");
+        }
         assert!(Role::named("").is_err() && Role::named(&"x".repeat(256)).is_err());
     }
 

@@ -225,10 +225,10 @@ impl TrustedSet {
                 self.delegated.iter().find(|((_, role), _)| role == other).map(|(_, file)| file)
             }
         };
-        let delegation = owner.and_then(|owner| owner.delegation(role)).ok_or_else(missing)?;
+        let authority = owner.and_then(|owner| owner.authority(role)).ok_or_else(missing)?;
         let pin = self.pin(role).ok_or_else(missing)?;
         let pin = Some((pin, &Role::Snapshot));
-        verify(bytes, Expected { role, authority: &delegation.authority, pin })
+        verify(bytes, Expected { role, authority, pin })
     }
 
     /// Takes a verified file of a delegated role.

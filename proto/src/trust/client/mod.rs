@@ -215,6 +215,11 @@ impl Refresh {
         Ok(())
     }
 
+    /// Whether files are asked for by version and digest, as the newest trusted root says.
+    pub fn consistent_snapshot(&self) -> bool {
+        self.root.consistent_snapshot
+    }
+
     /// The set, once [`Refresh::next`] has said that it is done.
     ///
     /// # Errors

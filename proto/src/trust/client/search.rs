@@ -67,6 +67,11 @@ impl Refresh {
                 return Ok(Found::Target(target.clone()));
             }
             let mut children = Vec::new();
+            if let Some(bin) = file.bins.as_ref().and_then(|bins| bins.bin_of(path)) {
+                // A path has one bin: nobody else is asked.
+                to_visit.clear();
+                children.push((role.clone(), bin));
+            }
             for delegation in file.delegations.iter().filter(|d| d.paths.cover(path)) {
                 children.push((role.clone(), delegation.role.clone()));
                 if delegation.terminating {
@@ -89,7 +94,7 @@ impl Refresh {
             return Obtained::Refused;
         }
         let Some(pin) = set.pin(role).cloned() else { return Obtained::Unlisted };
-        if *delegator == Role::Targets && set.targets().delegation(role).is_none() {
+        if *delegator == Role::Targets && set.targets().authority(role).is_none() {
             return Obtained::Unlisted;
         }
         // A stored file is verified under this delegator's keys, whoever vouched for it before.

@@ -2,6 +2,7 @@
 //! them. A typed view is made from the very value whose canonical form was verified; members that we
 //! don't know stay in that value. Who signed is `verify.rs`.
 
+mod bins;
 mod fields;
 mod root;
 mod snapshot;
@@ -10,14 +11,15 @@ mod targets;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-pub(crate) use self::{
-    fields::{DATE, Object},
-    targets::lower_hex,
-};
 pub use self::{
+    bins::Bins,
     root::{Authority, Root},
     snapshot::{Pin, Snapshot, TimestampFile},
     targets::{Delegation, Hashes, TargetFile, Targets},
+};
+pub(crate) use self::{
+    fields::{DATE, Object},
+    targets::lower_hex,
 };
 use super::{error::TrustError, role::Role};
 

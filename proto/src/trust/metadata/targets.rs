@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha512};
 
-use super::{Authority, Content, Header, Object, limits, root::read_keys};
+use super::{Authority, Bins, Content, Header, Object, limits, root::read_keys};
 use crate::{
     names::Digest,
     trust::{
@@ -58,10 +58,18 @@ impl Hashes {
             members.insert("sha256".into(), digest.to_string().into());
         }
         if let Some(digest) = self.sha512 {
-            let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-            members.insert("sha512".into(), hex.into());
+            members.insert("sha512".into(), hex(&digest).into());
         }
         Value::Object(members)
+    }
+
+    /// One of the listed hashes, as its hex digits.
+    pub fn first_hex(&self) -> String {
+        match (self.sha256, self.sha512) {
+            (Some(digest), _) => digest.to_string(),
+            (None, Some(digest)) => hex(&digest),
+            (None, None) => String::new(),
+        }
     }
 
     /// The SHA-256, where listed.
@@ -74,6 +82,10 @@ impl Hashes {
         self.sha256.is_none_or(|digest| digest == Digest::of(bytes))
             && self.sha512.is_none_or(|digest| digest[..] == Sha512::digest(bytes)[..])
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Bytes from lower-case hex digits; `None` for anything else.
@@ -184,14 +196,22 @@ pub struct Targets {
     header: Header,
     /// By path.
     pub targets: BTreeMap<String, TargetFile>,
-    /// In order of precedence.
+    /// In order of precedence. Empty where there are `bins`.
     pub delegations: Vec<Delegation>,
+    /// Delegation by the hash of the path, in place of the list.
+    pub bins: Option<Bins>,
 }
 
 impl Targets {
-    /// The delegation to a role.
+    /// The delegation to a role by its name. A bin has none.
     pub fn delegation(&self, role: &Role) -> Option<&Delegation> {
         self.delegations.iter().find(|delegation| delegation.role == *role)
+    }
+
+    /// Who may sign for a role that these targets delegate to, by name or as a bin.
+    pub fn authority(&self, role: &Role) -> Option<&Authority> {
+        let bins = self.bins.as_ref().filter(|bins| bins.hold(role));
+        self.delegation(role).map(|it| &it.authority).or(bins.map(|bins| &bins.authority))
     }
 }
 
@@ -200,11 +220,8 @@ impl Content for Targets {
 
     fn read(members: &Map<String, Value>, role: &Role, header: Header) -> Result<Self, TrustError> {
         let object = Object::over(members, role, "`signed`");
-        Ok(Targets {
-            header,
-            targets: read_targets(object)?,
-            delegations: read_delegations(object)?,
-        })
+        let (delegations, bins) = read_delegations(object)?;
+        Ok(Targets { header, targets: read_targets(object)?, delegations, bins })
     }
 
     fn header(&self) -> &Header {
@@ -238,18 +255,31 @@ fn read_targets(object: Object<'_>) -> Result<BTreeMap<String, TargetFile>, Trus
     Ok(targets)
 }
 
-fn read_delegations(object: Object<'_>) -> Result<Vec<Delegation>, TrustError> {
+fn read_delegations(object: Object<'_>) -> Result<(Vec<Delegation>, Option<Bins>), TrustError> {
     if object.optional("delegations").is_none() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), None));
     }
     let delegations = object.object("delegations")?;
     let keys = read_keys(delegations)?;
+    match (delegations.optional("roles"), delegations.optional("succinct_roles")) {
+        (Some(_), None) => Ok((read_roles(delegations, &keys)?, None)),
+        (None, Some(_)) => Ok((Vec::new(), Some(Bins::read(delegations, &keys)?))),
+        (Some(_), Some(_)) | (None, None) => {
+            Err(delegations.flaw("needs one of `roles` and `succinct_roles`"))
+        }
+    }
+}
+
+fn read_roles(
+    delegations: Object<'_>,
+    keys: &BTreeMap<KeyId, PublicKey>,
+) -> Result<Vec<Delegation>, TrustError> {
     let listed = delegations.array("roles")?;
     delegations.at_most(listed.len(), "delegations", limits::DELEGATIONS)?;
     let mut names = BTreeSet::new();
     let mut roles = Vec::with_capacity(listed.len());
     for value in listed {
-        let delegation = Delegation::read(value, object.role(), &keys)?;
+        let delegation = Delegation::read(value, delegations.role(), keys)?;
         if !names.insert(delegation.role.clone()) {
             return Err(delegations.flaw(format_args!("{} stands there twice", delegation.role)));
         }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::trust::{
     Signer,
     client::{Found, Next, Refresh},
+    error::TrustError,
     role::Role,
     testing::{TestHost, TestRepository, amend, forge, key, role},
 };
@@ -35,11 +36,15 @@ fn delegations(roles: &[Value], keys: &[&str]) -> Value {
 
 impl Graph {
     fn new(roles: &[Value], keys: &[&str]) -> Graph {
+        Graph::over(&delegations(roles, keys))
+    }
+
+    fn over(delegations: &Value) -> Graph {
         let mut repository = TestRepository::new();
         let targets =
             amend(&repository.held[&Role::Targets], &Role::Targets, &["targets"], |file| {
                 file["version"] = json!(2);
-                file["delegations"] = delegations(roles, keys);
+                file["delegations"] = delegations.clone();
             });
         repository.plant(&Role::Targets, 2, targets);
         Graph { repository }
@@ -211,4 +216,63 @@ fn the_top_level_targets_come_first() {
     });
     graph.repository.plant(&Role::Targets, 3, own);
     assert_eq!(graph.find("x"), (digest("own"), vec![]));
+}
+
+/// `succinct_roles` (TAP 15) whose key is "bins".
+fn bins(bits: u64, prefix: &str) -> Value {
+    let mut bins = delegations(&[], &["bins"]);
+    bins.as_object_mut().unwrap().remove("roles");
+    bins["succinct_roles"] = json!({
+        "keyids": [key("bins").public().id().to_string()], "threshold": 1,
+        "bit_length": bits, "name_prefix": prefix,
+    });
+    bins
+}
+
+#[test]
+fn a_path_belongs_to_the_one_bin_that_its_hash_names() {
+    // Sixteen bins: the first hex digit of the path's hash.
+    let digit = &crate::names::Digest::of(b"x").to_string()[..1];
+    let (own, other) = (format!("bin-{digit}"), if digit == "0" { "bin-1" } else { "bin-0" });
+    let listed = [("x", "from a bin")];
+    let sign = |mut graph: Graph, name: &str, by: &str| {
+        graph = graph.role(name, &listed, None);
+        let bytes = graph.repository.held[&role(name)].clone();
+        let signed = serde_json::from_slice::<Value>(&bytes).unwrap()["signed"].clone();
+        graph.repository.plant(&role(name), 1, forge(&signed, &[by]));
+        graph
+    };
+    let right = sign(Graph::over(&bins(4, "bin")), &own, "bins");
+    assert_eq!(right.find("x"), (digest("from a bin"), vec![own.clone()]));
+    let elsewhere = sign(Graph::over(&bins(4, "bin")), other, "bins");
+    assert_eq!(elsewhere.find("x"), (None, vec![]));
+    let forged = sign(Graph::over(&bins(4, "bin")), &own, "somebody else");
+    assert_eq!(forged.find("x"), (None, vec![own]));
+}
+
+#[test]
+fn bins_without_bound_or_beside_named_roles_are_refused() {
+    let mut both = bins(4, "bin");
+    both["roles"] = json!([]);
+    let long = "x".repeat(255);
+    for delegations in [bins(0, "bin"), bins(33, "bin"), bins(4, ""), bins(4, &long), both] {
+        let graph = Graph::over(&delegations);
+        let host = TestHost::new(&graph.repository);
+        let mut refresh = Refresh::start(host.stored.clone(), &[], graph.repository.now).unwrap();
+        let refused = loop {
+            let Next::Fetch(request) = refresh.next().unwrap() else { break None };
+            let served = graph.repository.serve(&request);
+            let outcome = match &served {
+                Some(bytes) => refresh.supply(bytes).map(drop),
+                None => refresh.absent(),
+            };
+            if let Err(error) = outcome {
+                break Some(error);
+            }
+        };
+        assert!(
+            matches!(refused, Some(TrustError::Malformed { .. })),
+            "{delegations}: {refused:?}"
+        );
+    }
 }
