@@ -7,7 +7,7 @@ use ed25519_dalek::{
     Signature, Signer as _, SigningKey, VerifyingKey,
     pkcs8::{DecodePrivateKey, EncodePrivateKey, spki::der::pem::LineEnding},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 #[cfg(feature = "conformance")]
@@ -106,6 +106,21 @@ impl PublicKey {
         }
     }
 
+    /// A key as a file lists it under an id; `None` if that is not its id. Section 4.2.1 takes the hash
+    /// of the whole key, and so do we for our own; the reference implementation leaves members that it
+    /// doesn't know out of it. Signatures are counted by the key itself, so a key that stands under both
+    /// ids counts once.
+    pub(super) fn listed(value: &Value, id: &str) -> Option<PublicKey> {
+        let mut key = PublicKey::from_value(value);
+        let known: Map<String, Value> = ["keytype", "keyval", "scheme"]
+            .into_iter()
+            .filter_map(|name| Some((name.to_owned(), value.get(name)?.clone())))
+            .collect();
+        let without_extras = KeyId(Digest::of(&canonical::to_canonical(&Value::Object(known))));
+        key.id = [key.id, without_extras].into_iter().find(|own| own.to_string() == id)?;
+        Some(key)
+    }
+
     /// Reads a key from its JSON, as `refit key generate` prints it.
     ///
     /// # Errors
@@ -125,7 +140,7 @@ impl PublicKey {
         &self.value
     }
 
-    /// The id, computed from the key.
+    /// The id, computed from the key or, of a listed one, checked against it.
     pub fn id(&self) -> KeyId {
         self.id
     }
@@ -322,6 +337,22 @@ mod tests {
             PublicKey::from_value(&value).id().to_string(),
             Digest::of(text.as_bytes()).to_string()
         );
+    }
+
+    #[test]
+    fn a_listed_key_has_the_id_of_its_whole_or_of_its_known_members_and_no_other() {
+        let plain = json!({"scheme": "ed25519", "keyval": {"public": "00".repeat(32)}, "keytype": "ed25519"});
+        let mut extended = plain.clone();
+        extended["x-owner"] = json!("somebody");
+        let ids = [&plain, &extended].map(|value| PublicKey::from_value(value).id().to_string());
+        assert_ne!(ids[0], ids[1]);
+        for id in &ids {
+            let listed = PublicKey::listed(&extended, id).unwrap();
+            assert_eq!((listed.id().to_string(), listed.to_value()), (id.clone(), &extended));
+        }
+        assert!(PublicKey::listed(&plain, &ids[1]).is_none());
+        assert!(PublicKey::listed(&plain, &ids[0].to_uppercase()).is_none());
+        assert!(PublicKey::listed(&json!("no object"), &ids[0]).is_none());
     }
 
     #[test]

@@ -163,6 +163,27 @@ class Case:
 
 
 def good(out):
+    # Members that the specification doesn't know stand in the file, and outside the key's id.
+    repo = Repository()
+    it = Case("good_members_outside_a_key_id", repo, out).step(True, root=1)
+    repo.root.unrecognized_fields["custom"] = "value"
+    for number, extra in enumerate([{"owner": {"a": 1}}, {"keyid_hash_algorithms": ["md5"]}]):
+        keyid = repo.root.roles[TOP[number]].keyids[0]
+        repo.root.keys[keyid].unrecognized_fields.update(extra)
+        repo.next_root()
+        it.step(True, root=2 + number)
+
+    # A root that raises the threshold is taken; the snapshot that lacks signatures now stays and serves nobody.
+    repo = Repository()
+    it = Case("good_threshold_that_is_met_later", repo, out).step(True, snapshot=1)
+    repo.signers["snapshot"].append(repo.make_key())
+    repo.root.add_key(repo.signers["snapshot"][1].public_key, "snapshot")
+    repo.root.roles["snapshot"].threshold = 2
+    repo.next_root()
+    it.step(False, root=2, snapshot=1)
+    repo.bump("snapshot", "timestamp")
+    it.step(True, root=2, snapshot=2)
+
     kinds = {
         "ed25519": CryptoSigner.generate_ed25519,
         "ecdsa_p256": CryptoSigner.generate_ecdsa,

@@ -238,19 +238,37 @@ impl Refresh {
     }
 
     /// 5.3.4 to 5.3.9, and 5.3.11 in the same write: were the old timestamp and snapshot deleted later,
-    /// a crash in between would leave them, and nobody would know that their keys had changed.
+    /// a crash in between would leave them, and nobody would know that their keys had changed. A file
+    /// that the new keys don't cover stays for whoever looks for the cause; nothing reads it, since every
+    /// use verifies it again, and should a later root cover it again, that is a change of keys too.
     fn take_root(&mut self, bytes: &[u8]) -> Result<Vec<Write>, TrustError> {
         let next = verify_root(bytes, Some(&self.root))?;
         let mut writes = vec![Write::of(&next)];
-        if next.timestamp().ids != self.root.timestamp().ids
-            || next.snapshot().ids != self.root.snapshot().ids
-        {
-            writes.push(Write::Delete { role: Role::Timestamp });
-            writes.push(Write::Delete { role: Role::Snapshot });
-        }
+        let rotated = !next.timestamp().same_as(self.root.timestamp())
+            || !next.snapshot().same_as(self.root.snapshot());
         self.root = next;
+        if rotated {
+            let still_trusted = [Role::Timestamp, Role::Snapshot].into_iter().filter(|role| {
+                self.stored.get(role).is_some_and(|bytes| self.trusts_of_itself(role, bytes))
+            });
+            writes.extend(still_trusted.map(|role| Write::Delete { role }));
+        }
         self.rotations += 1;
         Ok(writes)
+    }
+
+    /// Whether the newest root's keys signed these bytes.
+    fn trusts_of_itself(&self, role: &Role, bytes: &[u8]) -> bool {
+        match role {
+            Role::Timestamp => verify_timestamp(&self.root, bytes).is_ok(),
+            Role::Snapshot => verify_snapshot(&self.root, bytes, None).is_ok(),
+            Role::Root
+            | Role::Targets
+            | Role::Policy
+            | Role::Release(_)
+            | Role::Ring(..)
+            | Role::Other(_) => false,
+        }
     }
 
     /// 5.3.10: only the last root must not have expired.

@@ -23,6 +23,11 @@ pub struct Authority {
 }
 
 impl Authority {
+    /// Whether the same keys have to sign, and as many of them.
+    pub fn same_as(&self, other: &Authority) -> bool {
+        self.ids == other.ids && self.threshold == other.threshold
+    }
+
     /// Reads `keyids` and `threshold` of an object.
     pub(super) fn read(
         object: Object<'_>,
@@ -44,11 +49,11 @@ pub(super) fn read_keys(object: Object<'_>) -> Result<BTreeMap<KeyId, PublicKey>
     listed.at_most(listed.members().len(), "keys", limits::KEYS_PER_FILE)?;
     let mut keys = BTreeMap::new();
     for (id, value) in listed.members() {
-        let key = PublicKey::from_value(value);
-        if key.id().to_string() != *id {
+        let Some(key) = PublicKey::listed(value, id) else {
             let (role, listed) = (object.role().clone(), id.chars().take(80).collect());
-            return Err(TrustError::KeyIdMismatch { role, listed, computed: key.id() });
-        }
+            let computed = PublicKey::from_value(value).id();
+            return Err(TrustError::KeyIdMismatch { role, listed, computed });
+        };
         keys.insert(key.id(), key);
     }
     Ok(keys)

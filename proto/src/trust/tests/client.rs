@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use crate::trust::{
-    Signer,
+    Signer, Write,
     client::{Next, Refresh},
     edit::{Draft, RootKeys},
     error::TrustError,
@@ -194,41 +194,70 @@ fn an_expired_last_root_stops_the_refresh_and_an_expired_one_on_the_way_does_not
 }
 
 #[test]
-fn new_freshness_keys_delete_what_the_old_ones_signed_in_the_same_write() {
+fn new_freshness_keys_end_the_trust_in_what_the_old_ones_signed_in_the_same_write() {
+    // Also where the old key goes on beside the new one: only then do its files still verify.
+    for fresh in [vec!["freshness2"], vec!["freshness", "freshness2"]] {
+        let mut repository = TestRepository::new();
+        let mut host = TestHost::new(&repository);
+        host.refresh(&repository, &[]).unwrap();
+        // Whoever held the key has run the versions far ahead.
+        let far = amend(&host.stored[&Role::Timestamp], &Role::Timestamp, &["freshness"], |file| {
+            set_version(file, 1 << 62);
+        });
+        host.stored.insert(Role::Timestamp, far);
+        assert!(matches!(
+            host.refresh(&repository, &[]).unwrap_err(),
+            TrustError::Rollback { role: Role::Timestamp, .. }
+        ));
+        let kept = fresh.len() > 1;
+        let fresh = keys(&fresh, 1);
+        let new =
+            RootKeys { snapshot: fresh.clone(), timestamp: fresh, ..TestRepository::root_keys() };
+        let file = next_root(&mut repository, &new, &["root"]);
+        let accepted = crate::trust::repository::accept(
+            &repository.held,
+            &[(Role::Root, file)],
+            &|_| None,
+            &key("freshness2"),
+            repository.now,
+        );
+        repository.store(&accepted.unwrap().writes);
+
+        let mut refresh = Refresh::start(host.stored.clone(), &[], repository.now).unwrap();
+        let Next::Fetch(request) = refresh.next().unwrap() else { panic!("root is asked for") };
+        let writes = refresh.supply(&repository.serve(&request).unwrap()).unwrap();
+        let deleted: Vec<Write> = [Role::Timestamp, Role::Snapshot]
+            .into_iter()
+            .filter(|_| kept)
+            .map(|role| Write::Delete { role })
+            .collect();
+        assert_eq!(writes[1..], deleted);
+        for write in writes {
+            write.apply(&mut host.stored);
+        }
+        assert!(TrustedSet::load(&host.stored, &[]).is_err());
+        host.refresh(&repository, &[]).unwrap();
+    }
+}
+
+#[test]
+fn a_refresh_that_fails_after_a_rotation_leaves_the_old_files_and_no_trust_in_them() {
     let mut repository = TestRepository::new();
     let mut host = TestHost::new(&repository);
     host.refresh(&repository, &[]).unwrap();
-    // Whoever held the key has run the versions far ahead.
-    let far = amend(&host.stored[&Role::Timestamp], &Role::Timestamp, &["freshness"], |file| {
-        set_version(file, 1 << 62);
-    });
-    host.stored.insert(Role::Timestamp, far);
-    assert!(matches!(
-        host.refresh(&repository, &[]).unwrap_err(),
-        TrustError::Rollback { role: Role::Timestamp, .. }
-    ));
-    let fresh = keys(&["freshness2"], 1);
-    let new = RootKeys { snapshot: fresh.clone(), timestamp: fresh, ..TestRepository::root_keys() };
+    let held = host.stored[&Role::Snapshot].clone();
+    let more = keys(&["freshness", "other"], 2);
+    let new = RootKeys { snapshot: more, ..TestRepository::root_keys() };
     let file = next_root(&mut repository, &new, &["root"]);
-    let accepted = crate::trust::repository::accept(
-        &repository.held,
-        &[(Role::Root, file)],
-        &|_| None,
-        &key("freshness2"),
-        repository.now,
-    );
-    repository.store(&accepted.unwrap().writes);
-
-    let mut refresh = Refresh::start(host.stored.clone(), &[], repository.now).unwrap();
-    let Next::Fetch(request) = refresh.next().unwrap() else { panic!("root is asked for") };
-    let writes = refresh.supply(&repository.serve(&request).unwrap()).unwrap();
-    for write in writes {
-        write.apply(&mut host.stored);
+    repository.plant(&Role::Root, 2, file);
+    for _ in 0..2 {
+        assert!(matches!(
+            host.refresh(&repository, &[]).unwrap_err(),
+            TrustError::Unsigned { role: Role::Snapshot, valid: 1, threshold: 2 }
+        ));
+        assert_eq!(host.stored[&Role::Snapshot], held);
+        assert!(TrustedSet::load(&host.stored, &[]).is_err());
     }
-    assert!(
-        !host.stored.contains_key(&Role::Timestamp) && !host.stored.contains_key(&Role::Snapshot)
-    );
-    host.refresh(&repository, &[]).unwrap();
 }
 
 #[test]
