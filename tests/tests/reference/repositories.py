@@ -304,7 +304,7 @@ def attacks(out):
     file = json.loads(repo.files["timestamp"][1])
     file["signatures"].append(copy.deepcopy(file["signatures"][0]))
     repo.put("timestamp", json.dumps(file).encode())
-    it.step(False, root=2, timestamp=0)
+    it.step(False, root=2, timestamp=1)
 
     for threshold in (0, -1):
         repo = Repository()
