@@ -290,13 +290,19 @@ impl Sandbox {
 
     fn make_trust(&self, rings: &[Ring]) -> Result<()> {
         for role in ["root", "targets", "policy"] {
-            self.refit(["key", "generate", "--role", role, "--name", role])?;
+            self.refit(["key", "generate", "--role", role, "--name", role, "--unencrypted"])?;
         }
         let release = ["key", "generate", "--role", "release", "--product", PRODUCT, "--name"];
-        self.refit(release.into_iter().chain(["release"]))?;
+        self.refit(release.into_iter().chain(["release", "--unencrypted"]))?;
         for ring in rings {
             let key = ["key", "generate", "--role", "ring", "--product", PRODUCT];
-            self.refit(key.into_iter().chain(["--ring", ring.name, "--name", ring.name]))?;
+            self.refit(key.into_iter().chain([
+                "--ring",
+                ring.name,
+                "--name",
+                ring.name,
+                "--unencrypted",
+            ]))?;
         }
         self.refit([
             "trust",

@@ -5,15 +5,19 @@ use std::{
     fs::{self, DirBuilder},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use anyhow::Context as _;
 use refit_durable::file::{self, Access};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// The folder, which may not exist yet.
+use crate::key::Secrets;
+
+/// The folder, which may not exist yet, and the secrets that open what is kept there.
 pub(crate) struct Home {
     folder: PathBuf,
+    secrets: Rc<Secrets>,
 }
 
 /// `server.json`: whom the caller talks to, and as whom.
@@ -40,7 +44,17 @@ impl Home {
             .or_else(|| from("XDG_CONFIG_HOME").map(|folder| folder.join("refit")))
             .or_else(|| from("HOME").map(|folder| folder.join(".config/refit")))
             .context("there is no home folder\nhelp: say where to keep files with --home DIR")?;
-        Ok(Home { folder })
+        Ok(Home { folder, secrets: Rc::default() })
+    }
+
+    /// With these secrets; without them, only the terminal is asked.
+    pub(crate) fn with_secrets(self, secrets: Secrets) -> Home {
+        Home { secrets: Rc::new(secrets), ..self }
+    }
+
+    /// What opens the keys.
+    pub(crate) fn secrets(&self) -> &Rc<Secrets> {
+        &self.secrets
     }
 
     /// Where key files are kept.

@@ -49,6 +49,9 @@ struct Arguments {
     /// [default: $XDG_CONFIG_HOME/refit or ~/.config/refit]
     #[arg(long, global = true, env = "REFIT_HOME", value_name = "DIR")]
     home: Option<PathBuf>,
+    /// A file with the passphrase of the keys that this command uses; else the terminal is asked.
+    #[arg(long, global = true, env = key::PASSPHRASE_FILE, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
     #[command(subcommand)]
     noun: Noun,
 }
@@ -96,7 +99,9 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let context = Context { home: Home::open(arguments.home)?, now: now() };
+    let secrets = key::Secrets::of_process(arguments.passphrase_file);
+    let home = Home::open(arguments.home)?.with_secrets(secrets);
+    let context = Context { home, now: now() };
     match arguments.noun {
         Noun::Login(args) => login::run(&context, args).await,
         Noun::Key(args) => key::run(&context, args),

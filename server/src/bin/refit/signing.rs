@@ -1,9 +1,13 @@
 //! Signs drafts: shows in words what changes, picks the keys, and refuses to sign with too few of them.
 
 use anyhow::{bail, ensure};
-use refit_proto::trust::{Authority, LocalKey, PublicKey, Role, Signer, TrustedSet, edit::Draft};
+use refit_proto::trust::{Authority, PublicKey, Role, Signer, TrustedSet, edit::Draft};
 
-use crate::{Context, key, output, trust};
+use crate::{
+    Context,
+    key::{self, HeldKey},
+    output, trust,
+};
 
 /// Prints in words what signing would change.
 pub(crate) fn show(draft: &Draft) -> anyhow::Result<()> {
@@ -17,7 +21,7 @@ pub(crate) fn keys(
     role: &Role,
     authority: &Authority,
     named: &[String],
-) -> anyhow::Result<Vec<LocalKey>> {
+) -> anyhow::Result<Vec<HeldKey>> {
     let may_sign = |key: &PublicKey| authority.ids.contains(&key.id());
     if named.is_empty() {
         return enough(role, key::at_hand(context, may_sign)?, authority.threshold);
@@ -37,11 +41,11 @@ pub(crate) fn keys(
 }
 
 /// As many keys as the threshold needs.
-pub(crate) fn enough(
+pub(crate) fn enough<K: Signer>(
     role: &Role,
-    mut keys: Vec<LocalKey>,
+    mut keys: Vec<K>,
     threshold: u64,
-) -> anyhow::Result<Vec<LocalKey>> {
+) -> anyhow::Result<Vec<K>> {
     keys.sort_by_key(|key| key.public().id());
     keys.dedup_by_key(|key| key.public().id());
     if (keys.len() as u64) < threshold {
@@ -78,21 +82,23 @@ pub(crate) fn signed(
     sign(draft, &keys)
 }
 
-/// Signs with each key.
-pub(crate) fn sign(draft: &Draft, keys: &[LocalKey]) -> anyhow::Result<Vec<u8>> {
+/// Signs with each key. Only now is it opened, and its holder asked.
+pub(crate) fn sign(draft: &Draft, keys: &[impl Signer]) -> anyhow::Result<Vec<u8>> {
     let signers: Vec<&dyn Signer> = keys.iter().map(|key| key as &dyn Signer).collect();
     Ok(draft.sign(&signers)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use refit_proto::trust::LocalKey;
+
     use super::*;
 
     #[test]
     fn a_key_counts_once_however_often_it_is_named() {
         let key = |seed| LocalKey::from_seed(&[seed; 32]);
         assert!(enough(&Role::Policy, vec![key(1), key(1)], 2).is_err());
-        assert!(enough(&Role::Policy, vec![], 1).is_err());
+        assert!(enough::<LocalKey>(&Role::Policy, vec![], 1).is_err());
         assert_eq!(enough(&Role::Policy, vec![key(1), key(2), key(1)], 2).unwrap().len(), 2);
         assert_eq!(enough(&Role::Policy, vec![key(1), key(2)], 1).unwrap().len(), 1);
     }

@@ -58,7 +58,7 @@ impl Fleet {
     }
 
     fn key(&self, who: &Context, words: &[&str]) {
-        let words = ["refit", "key", "generate"].iter().chain(words);
+        let words = ["refit", "key", "generate", "--unencrypted"].iter().chain(words);
         match crate::Arguments::try_parse_from(words).unwrap().noun {
             crate::Noun::Key(args) => key::run(who, args).unwrap(),
             _ => unreachable!(),

@@ -19,7 +19,7 @@ use refit_proto::trust::Role;
 pub(crate) use self::push::all as push_all;
 pub(crate) use self::{
     own::{OwnCopy, own_root_digest},
-    refresh::{authority, load, newest, refresh},
+    refresh::{authority, load, load_everything, newest, refresh},
 };
 use crate::Context;
 

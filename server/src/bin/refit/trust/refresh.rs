@@ -63,7 +63,7 @@ pub(crate) fn load(context: &Context, wanted: &[Role]) -> anyhow::Result<Trusted
 }
 
 /// The newest files that are kept here, of every role that targets delegates to.
-pub(super) fn load_everything(context: &Context) -> anyhow::Result<TrustedSet> {
+pub(crate) fn load_everything(context: &Context) -> anyhow::Result<TrustedSet> {
     load(context, &delegated(&load(context, &[])?))
 }
 
