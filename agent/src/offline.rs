@@ -59,6 +59,7 @@ impl Offline {
         let trust = Trust::load(TrustFolder::at(settings.trust()), holder, self.clock.clone());
         let outbox = Outbox::new(self.store.clone(), host, keys.into_report(), || {});
         Ok(Reporter {
+            server: None,
             outbox: Arc::new(outbox),
             journal: self.journal(),
             trust: Arc::new(trust),

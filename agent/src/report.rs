@@ -20,7 +20,7 @@ use refit_proto::{
 use crate::{
     clock::Clock,
     journal::{Ended, Journal as _, JournalError, StoreJournal},
-    link::Wanted,
+    link::{Server, Wanted},
     outbox::{News, Outbox, Weight},
     trusted::Trust,
     update::{ReleaseId, Update},
@@ -56,6 +56,8 @@ pub struct Reporter {
     pub platform: Platform,
     /// What is installed, as it was last looked at.
     pub inventory: Arc<RwLock<Inventory>>,
+    /// The way to the server, for the address in use; none where no agent runs.
+    pub server: Option<Arc<Server>>,
     /// The state that was reported last in this run.
     pub reported: Mutex<Option<HostState>>,
 }
@@ -99,6 +101,7 @@ impl Reporter {
             products: states.collect(),
             timestamp_version: view.as_ref().map_or(0, |view| view.timestamp_version()),
             metadata_expired: view.as_ref().is_some_and(|view| view.expired(now)),
+            server: self.server.as_ref().map(|server| server.address()).unwrap_or_default(),
         }
     }
 

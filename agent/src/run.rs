@@ -23,7 +23,7 @@ use crate::{
         files::Files,
         service::{Services, UnitsOf},
     },
-    identity::{Identity, IdentityError},
+    identity::{Identity, IdentityError, Ways},
     journal::{Journal, StoreJournal},
     link::{Pace, Server, Sync, Wanted},
     machine::Manager,
@@ -162,7 +162,8 @@ pub fn run<M: Machine + 'static>(
     let server = {
         // A channel's own tasks live on the runtime.
         let _inside = runtime.enter();
-        Arc::new(Server::new(&identity, &keys, clock.clone())?)
+        let ways = Ways::of(&identity, Ways::load(&settings.identity())?.as_ref());
+        Arc::new(Server::new(&identity, &keys, ways, clock.clone())?)
     };
     let holder = Holder {
         host: identity.host.clone(),
@@ -195,6 +196,7 @@ pub fn run<M: Machine + 'static>(
         clock: clock.clone(),
         platform: settings.platform.clone(),
         inventory: inventory.clone(),
+        server: Some(server.clone()),
         reported: Mutex::new(None),
     });
     let mut journal = ReportingJournal::new(StoreJournal::new(store.clone()), reporter.clone());

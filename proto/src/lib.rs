@@ -7,6 +7,7 @@ pub mod envelope;
 pub mod names;
 pub mod package;
 pub mod policy;
+pub mod servers;
 pub mod token;
 pub mod transport;
 pub mod trust;

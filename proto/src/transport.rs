@@ -1,4 +1,4 @@
-//! The way to the server: TLS 1.3 to a certificate authority that the caller already trusts, with the
+//! The way to the server: TLS 1.3 to certificate authorities that the caller already trusts, with the
 //! caller's own certificate where it has one. The TLS provider is always passed in, since server and
 //! agent ship different ones.
 
@@ -44,17 +44,19 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(20);
 
-/// Client TLS settings: TLS 1.3 only, one trusted authority, ALPN `h2`.
+/// Client TLS settings: TLS 1.3 only, these trusted authorities, ALPN `h2`.
 ///
 /// # Errors
 /// Certificates or a key that cannot be used.
 pub fn client_config(
     provider: Arc<CryptoProvider>,
-    authority: CertificateDer<'static>,
+    authorities: Vec<CertificateDer<'static>>,
     identity: Option<Identity>,
 ) -> Result<ClientConfig, TransportError> {
     let mut roots = RootCertStore::empty();
-    roots.add(authority)?;
+    for authority in authorities {
+        roots.add(authority)?;
+    }
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots);

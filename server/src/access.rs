@@ -156,8 +156,10 @@ pub fn let_host_in(certified: &Certified, record: Option<&Host>) -> Result<(), R
     let unknown = || Refusal::Unknown(certified.caller.to_string());
     let host = record.ok_or_else(unknown)?;
     match host.state {
-        // The id is made of the key, so the key needs no second look.
-        HostState::Active => Ok(()),
+        // The authority vouches for the id, the record for the key: a certificate that was forged with a
+        // stolen authority has another.
+        HostState::Active if host.certificate.public_key == certified.key => Ok(()),
+        HostState::Active => Err(Refusal::Replaced(certified.caller.to_string())),
         state @ (HostState::Revoked | HostState::Retired) => {
             Err(Refusal::Barred { id: host.id.clone(), name: host.name.clone(), state })
         }

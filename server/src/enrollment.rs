@@ -182,6 +182,7 @@ pub fn enroll_host(
         last_seen: now,
         timestamp_version: before.map_or(0, |host| host.timestamp_version),
         metadata_expired: before.is_some_and(|host| host.metadata_expired),
+        server: before.map(|host| host.server.clone()).unwrap_or_default(),
     })
 }
 

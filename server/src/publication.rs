@@ -6,6 +6,7 @@ use refit_proto::{
     names::{Product, Version},
     package::{DocumentError, FileRef, Manifest, PackageRef, Release},
     policy::{LabelPolicy, ProductPolicy},
+    servers::ServersPolicy,
 };
 
 use crate::content::{ContentError, ContentFolder};
@@ -41,7 +42,7 @@ pub enum PublicationError {
     },
     /// The policy role signs something that means nothing.
     #[error(
-        "{path} is neither a product's policy nor the labels\nhelp: sign `policy/PRODUCT.json` and `policy/labels.json` alone; `refit apply` does"
+        "{path} is neither a product's policy nor the labels nor the servers\nhelp: sign `policy/PRODUCT.json`, `policy/labels.json` and `policy/servers.json` alone; `refit apply` does"
     )]
     Unknown {
         /// The path that was signed.
@@ -169,6 +170,19 @@ pub fn check_labels(
     let document = "labels".to_owned();
     let bytes = read(content, &document, target, LabelPolicy::MAX_LENGTH)?;
     LabelPolicy::parse(&bytes).map_err(|cause| PublicationError::Document { document, cause })
+}
+
+/// Reads where the servers are.
+///
+/// # Errors
+/// If it is not here, or not followed to the letter.
+pub fn check_servers(
+    content: &ContentFolder,
+    target: FileRef,
+) -> Result<ServersPolicy, PublicationError> {
+    let document = "servers".to_owned();
+    let bytes = read(content, &document, target, ServersPolicy::MAX_LENGTH)?;
+    ServersPolicy::parse(&bytes).map_err(|cause| PublicationError::Document { document, cause })
 }
 
 fn read(

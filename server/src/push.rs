@@ -109,9 +109,16 @@ fn definitions(content: &ContentFolder, set: &TrustedSet) -> Result<Definitions,
         let (Some(name), Some(file)) = (name, file_of(target)) else {
             return Err(PublicationError::Unknown { path: path.clone() });
         };
-        if name == "labels" {
-            publication::check_labels(content, file)?;
-            continue;
+        match name {
+            "labels" => {
+                publication::check_labels(content, file)?;
+                continue;
+            }
+            "servers" => {
+                publication::check_servers(content, file)?;
+                continue;
+            }
+            _ => {}
         }
         let Ok(product) = Product::parse(name) else {
             return Err(PublicationError::Unknown { path: path.clone() });

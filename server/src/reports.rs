@@ -134,6 +134,7 @@ mod tests {
             last_seen: now,
             timestamp_version: 0,
             metadata_expired: false,
+            server: String::new(),
         }
     }
 

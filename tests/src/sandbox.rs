@@ -187,7 +187,8 @@ impl Sandbox {
         let address = format!("127.0.0.1:{}", self.port);
         let out = Ran::of(
             command("refit-server")?
-                .args(["init", "--admin", "alice", "--address", "127.0.0.1", "--listen", &address])
+                .args(["init", "--admin", "alice", "--address", "127.0.0.1"])
+                .args(["--address", "localhost", "--listen", &address])
                 .arg("--data")
                 .arg(self.server_data()),
         )?

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use refit_agent::{
     clock::Clock,
-    identity::{Identity, Keys},
+    identity::{Identity, Keys, Ways},
     link::{self, Server},
     settings::Settings,
     trusted::TrustFolder,
@@ -55,7 +55,7 @@ pub(super) fn run(common: &Common, args: Args) -> Result<ExitCode> {
     };
     let keys = Keys::load(&folder)?;
     let root = runtime.block_on(async {
-        let server = Server::new(&identity, &keys, clock)?;
+        let server = Server::new(&identity, &keys, Ways::of(&identity, None), clock)?;
         anyhow::Ok(link::fetch_first_root(&server, &identity).await?)
     });
     let root = root.context(

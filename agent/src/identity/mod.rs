@@ -5,10 +5,12 @@
 mod certificate;
 mod keys;
 mod record;
+mod ways;
 
 pub use certificate::{Certificate, CertificateError};
 pub use keys::{Keys, KeysError};
 pub use record::{Identity, IdentityError};
+pub use ways::Ways;
 
 use std::path::{Path, PathBuf};
 
@@ -46,6 +48,10 @@ impl IdentityFolder {
 
     fn record(&self) -> PathBuf {
         self.0.join("host.json")
+    }
+
+    fn servers(&self) -> PathBuf {
+        self.0.join("servers.json")
     }
 
     /// The folder itself.

@@ -111,7 +111,7 @@ pub async fn enroll(
     // Stored before anybody is told the public half: were the answer lost, the same key asks again.
     let keys = Keys::load_or_make(folder)?;
     let authority = CertificateDer::from(token.ca_der());
-    let config = tls::client_config(authority.clone(), None, clock.clone())?;
+    let config = tls::client_config(std::slice::from_ref(&authority), None, clock.clone())?;
     let request = EnrollRequest {
         token: Some(TokenProof { token_id: token.id.clone(), secret: token.secret().to_vec() }),
         name: name.to_string(),
@@ -124,8 +124,9 @@ pub async fn enroll(
         .await
         .map_err(|cause| EnrollError::Call { server: token.server.clone(), cause })?;
     compare(token, &keys, labels, root, &reply)?;
-    let certificates = accept_chain(&keys, &authority, reply.certificates, &clock)
-        .map_err(|why| EnrollError::Certificate { server: token.server.clone(), why })?;
+    let certificates =
+        accept_chain(&keys, std::slice::from_ref(&authority), reply.certificates, &clock)
+            .map_err(|why| EnrollError::Certificate { server: token.server.clone(), why })?;
     let identity = Identity {
         host: keys.host_id(),
         name,
@@ -164,10 +165,10 @@ fn compare(
     Ok(())
 }
 
-/// The chain, if it is for this host's key and from this authority.
+/// The chain, if it is for this host's key and from one of these authorities.
 pub(super) fn accept_chain(
     keys: &Keys,
-    authority: &CertificateDer<'static>,
+    authorities: &[CertificateDer<'static>],
     chain: Vec<Vec<u8>>,
     clock: &Clock,
 ) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -179,7 +180,7 @@ pub(super) fn accept_chain(
         return Err("it is for another key".to_owned());
     }
     let chain: Vec<_> = chain.into_iter().map(CertificateDer::from).collect();
-    tls::verify_issued(authority, &chain, clock).map_err(|error| error.to_string())?;
+    tls::verify_issued(authorities, &chain, clock).map_err(|error| error.to_string())?;
     Ok(chain)
 }
 

@@ -5,6 +5,7 @@
 use jiff::Timestamp;
 use refit_durable::FileError;
 use refit_proto::{transport::TransportError, wire::RenewRequest};
+use rustls::pki_types::CertificateDer;
 
 use super::{
     CallError, Server,
@@ -39,12 +40,19 @@ pub enum RenewError {
     Transport(#[from] TransportError),
 }
 
-/// Whether the certificate is due for renewal.
+/// Whether the certificate is due for renewal: by its age, or since another authority issues now.
 ///
 /// # Errors
 /// If the host's certificate can't be read.
-pub fn is_due(identity: &Identity, now: Timestamp) -> Result<bool, IdentityError> {
-    Ok(now >= identity.certificate()?.renew_from())
+pub fn is_due(
+    identity: &Identity,
+    issuing: Option<&CertificateDer<'static>>,
+    now: Timestamp,
+) -> Result<bool, IdentityError> {
+    // The authority stands at the end of every chain that the server gives.
+    let of = identity.certificates.iter().skip(1).last();
+    let of_another = issuing.zip(of).is_some_and(|(issuing, of)| issuing != of);
+    Ok(of_another || now >= identity.certificate()?.renew_from())
 }
 
 /// Gets, stores and uses a new certificate for the same key.
@@ -60,7 +68,7 @@ pub async fn renew(
 ) -> Result<Identity, RenewError> {
     let request = RenewRequest { certificate_request: keys.certificate_request()? };
     let reply = within(call::SMALL, server.enrollment().renew(request)).await?;
-    let certificates = accept_chain(keys, &identity.authority, reply.certificates, clock)
+    let certificates = accept_chain(keys, &server.authorities(), reply.certificates, clock)
         .map_err(RenewError::Refused)?;
     let renewed = Identity { certificates, ..identity.clone() };
     renewed.save(folder)?;

@@ -4,15 +4,16 @@ use std::sync::{Arc, Mutex};
 
 use refit_proto::{
     names::{Digest, Labels},
+    servers::ServersPolicy,
     token::Token,
-    wire::{EnrollReply, EnrollRequest, GetMetadataReply, RenewReply},
+    wire::{EnrollReply, EnrollRequest, GetMetadataReply, RenewReply, SyncReply, SyncRequest},
 };
 use tonic::Status;
 
 use super::{testing::*, *};
 use crate::{
     clock::Clock,
-    identity::{Identity, IdentityFolder, Keys},
+    identity::{Identity, IdentityFolder, Keys, Ways},
 };
 
 const ROOT: &[u8] = b"the first root";
@@ -80,7 +81,8 @@ async fn a_token_makes_a_host() {
     assert_eq!(host.stored(), Some(identity.clone()));
     assert_eq!(identity.labels, labels());
     let (_, keys) = Identity::load(&host.folder()).unwrap();
-    let link = Server::new(&identity, &keys, host.clock.clone()).unwrap();
+    let link =
+        Server::new(&identity, &keys, Ways::of(&identity, None), host.clock.clone()).unwrap();
     assert_eq!(fetch_first_root(&link, &identity).await.unwrap(), ROOT);
 
     server.answers().metadata =
@@ -212,19 +214,19 @@ async fn a_certificate_is_renewed_for_the_same_key_and_an_expired_one_can_be() {
     // Enrolled in January, and then switched off for a month.
     let january = Host { clock: clock("2027-01-01T06:00:00Z"), dir: host.dir };
     let identity = january.enroll(&server.token(&labels(), ROOT)).await.unwrap();
-    assert!(!is_due(&identity, at("2027-01-01T06:00:00Z")).unwrap());
-    assert!(is_due(&identity, at(NOW)).unwrap());
+    assert!(!is_due(&identity, None, at("2027-01-01T06:00:00Z")).unwrap());
+    assert!(is_due(&identity, None, at(NOW)).unwrap());
 
     let keys = Keys::load(&january.folder()).unwrap();
     let now = clock(NOW);
-    let link = Server::new(&identity, &keys, now.clone()).unwrap();
+    let link = Server::new(&identity, &keys, Ways::of(&identity, None), now.clone()).unwrap();
     let authority = server.authority.clone();
     server.answers().renew = Some(Box::new(move |request| {
         Ok(RenewReply { certificates: authority.issue(&request.certificate_request, GOOD) })
     }));
     let renewed = renew(&link, &identity, &keys, &january.folder(), &now).await.unwrap();
     assert_eq!(renewed.certificate().unwrap().key, keys.public_key_digest());
-    assert!(!is_due(&renewed, at(NOW)).unwrap());
+    assert!(!is_due(&renewed, None, at(NOW)).unwrap());
     assert_eq!(january.stored(), Some(renewed.clone()));
 
     // One for another key is not taken, and the good one stays.
@@ -234,4 +236,100 @@ async fn a_certificate_is_renewed_for_the_same_key_and_an_expired_one_can_be() {
         Some(Box::new(move |_| Ok(RenewReply { certificates: authority.issue(&other, GOOD) })));
     renew(&link, &renewed, &keys, &january.folder(), &now).await.unwrap_err();
     assert_eq!(january.stored(), Some(renewed));
+}
+
+/// An enrolled host and the server that it enrolled at.
+async fn enrolled() -> (FakeServer, Host, Identity, Keys) {
+    let (server, host) = (server().await, Host::new());
+    answer_honestly(&server, |_| {});
+    let identity = host.enroll(&server.token(&labels(), ROOT)).await.unwrap();
+    let keys = Keys::load(&host.folder()).unwrap();
+    (server, host, identity, keys)
+}
+
+fn signed_list(addresses: &[String], authorities: &[&Authority]) -> ServersPolicy {
+    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    let authorities = authorities
+        .iter()
+        .map(|it| refit_proto::servers::Authority::from_der(&it.certificate).unwrap());
+    ServersPolicy::new(addresses, Vec::new(), authorities.collect()).unwrap()
+}
+
+fn answer_syncs(server: &FakeServer) {
+    server.answers().sync = Some(Box::new(|_| Ok(SyncReply::default())));
+}
+
+#[tokio::test]
+async fn a_server_whose_authority_the_signed_list_does_not_name_is_refused_where_the_host_enrolled_too()
+ {
+    let (old, host, identity, keys) = enrolled().await;
+    let new = server().await;
+    for server in [&old, &new] {
+        answer_syncs(server);
+    }
+    let link =
+        Server::new(&identity, &keys, Ways::of(&identity, None), host.clock.clone()).unwrap();
+    link.sync(SyncRequest::default()).await.unwrap();
+
+    let moved = signed_list(&[new.address.to_string()], &[&new.authority]);
+    link.change_ways(Ways::of(&identity, Some(&moved))).unwrap();
+    link.sync(SyncRequest::default()).await.unwrap();
+    link.move_on().unwrap();
+    assert_eq!(link.address(), identity.server, "the enrollment's address is the last");
+    let error = link.sync(SyncRequest::default()).await.unwrap_err();
+    assert!(error.with_help().contains("do not trust this server"), "{error}");
+
+    // While one replaces the other, both are good.
+    let both = signed_list(&[new.address.to_string()], &[&new.authority, &old.authority]);
+    link.change_ways(Ways::of(&identity, Some(&both))).unwrap();
+    for _ in 0..2 {
+        link.sync(SyncRequest::default()).await.unwrap();
+        link.move_on().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_left_for_the_next_and_tried_again_after_a_while() {
+    let (old, _, identity, keys) = enrolled().await;
+    answer_syncs(&old);
+    let seconds = Arc::new(std::sync::atomic::AtomicU64::new(1));
+    let (own, wall) = (seconds.clone(), at(NOW));
+    let running = move || {
+        let seconds = own.load(std::sync::atomic::Ordering::Relaxed);
+        crate::update::Running::from_nanos(seconds * 1_000_000_000)
+    };
+    let boot = crate::update::BootId::parse("boot").unwrap();
+    let clock = Clock::from_fns(boot, move || wall, running);
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let list = signed_list(&[nobody.to_string()], &[&old.authority]);
+    let link = Server::new(&identity, &keys, Ways::of(&identity, Some(&list)), clock).unwrap();
+    let error = link.sync(SyncRequest::default()).await.unwrap_err();
+    assert_eq!(error.trouble, Trouble::Weather);
+    link.move_on().unwrap();
+    link.sync(SyncRequest::default()).await.unwrap();
+    link.prefer().unwrap();
+    assert_eq!(link.address(), identity.server, "not with every call");
+    seconds.store(1 + 15 * 60, std::sync::atomic::Ordering::Relaxed);
+    link.prefer().unwrap();
+    assert_eq!(link.address(), nobody.to_string());
+}
+
+#[tokio::test]
+async fn a_certificate_of_the_authority_that_is_replaced_is_renewed_with_the_new_one() {
+    let (old, host, identity, keys) = enrolled().await;
+    let new = Authority::new();
+    let list = signed_list(&[old.address.to_string()], &[&new, &old.authority]);
+    let link = Server::new(&identity, &keys, Ways::of(&identity, Some(&list)), host.clock.clone());
+    let link = link.unwrap();
+    let due = |identity: &Identity| {
+        is_due(identity, link.authorities().first(), host.clock.now()).unwrap()
+    };
+    assert!(due(&identity));
+    let issued = new.certificate.clone();
+    old.answers().renew = Some(Box::new(move |request| {
+        Ok(RenewReply { certificates: new.issue(&request.certificate_request, GOOD) })
+    }));
+    let renewed = renew(&link, &identity, &keys, &host.folder(), &host.clock).await.unwrap();
+    assert_eq!(renewed.certificates.last(), Some(&issued));
+    assert!(!due(&renewed));
 }

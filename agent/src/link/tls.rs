@@ -1,4 +1,4 @@
-//! TLS to the server: 1.3 only, one authority, ring. Decides what a host with a wrong clock makes of the
+//! TLS to the server: 1.3 only, the fleet's authorities, ring. Decides what a host with a wrong clock makes of the
 //! server's certificate; the settings themselves are `refit_proto::transport`'s.
 //!
 //! A host knows of the time only what its clock and its floor say ([`crate::clock`]). A server
@@ -30,44 +30,46 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// Settings for a connection to a server that this authority certifies.
+/// Settings for a connection to a server that one of these authorities certifies.
 ///
 /// # Errors
 /// Certificates or a key that cannot be used.
 pub fn client_config(
-    authority: CertificateDer<'static>,
+    authorities: &[CertificateDer<'static>],
     identity: Option<Identity>,
     clock: Clock,
 ) -> Result<ClientConfig, TransportError> {
-    let mut config = transport::client_config(provider(), authority.clone(), identity)?;
-    let verifier = ServerVerifier::new(authority, clock.clone())?;
+    let mut config = transport::client_config(provider(), authorities.to_vec(), identity)?;
+    let verifier = ServerVerifier::new(authorities, clock.clone())?;
     config.dangerous().set_certificate_verifier(Arc::new(verifier));
     config.time_provider = Arc::new(clock);
     Ok(config)
 }
 
-/// Whether this authority has issued a certificate to a client, valid at one of the times.
+/// Whether one of these authorities has issued a certificate to a client, valid at one of the times.
 ///
 /// # Errors
 /// If not.
 pub fn verify_issued(
-    authority: &CertificateDer<'static>,
+    authorities: &[CertificateDer<'static>],
     chain: &[CertificateDer<'static>],
     clock: &Clock,
 ) -> Result<(), Error> {
     let [leaf, intermediates @ ..] = chain else {
         return Err(Error::NoCertificatesPresented);
     };
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots(authority)?, provider())
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots(authorities)?, provider())
         .build()
         .map_err(|error| Error::General(error.to_string()))?;
     at_a_possible_time(clock, |now| verifier.verify_client_cert(leaf, intermediates, now))?;
     Ok(())
 }
 
-fn roots(authority: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, Error> {
+fn roots(authorities: &[CertificateDer<'static>]) -> Result<Arc<RootCertStore>, Error> {
     let mut roots = RootCertStore::empty();
-    roots.add(authority.clone())?;
+    for authority in authorities {
+        roots.add(authority.clone())?;
+    }
     Ok(Arc::new(roots))
 }
 
@@ -77,8 +79,8 @@ struct ServerVerifier {
 }
 
 impl ServerVerifier {
-    fn new(authority: CertificateDer<'static>, clock: Clock) -> Result<ServerVerifier, Error> {
-        let inner = WebPkiServerVerifier::builder_with_provider(roots(&authority)?, provider())
+    fn new(authorities: &[CertificateDer<'static>], clock: Clock) -> Result<ServerVerifier, Error> {
+        let inner = WebPkiServerVerifier::builder_with_provider(roots(authorities)?, provider())
             .build()
             .map_err(|error| Error::General(error.to_string()))?;
         Ok(ServerVerifier { inner, clock })

@@ -17,10 +17,10 @@ use refit_proto::{
 
 use crate::{
     clock::Clock,
-    identity::{Identity, IdentityFolder, Keys},
-    link::{self, CallError, Calls, Order, Server, Wanted},
+    identity::{Identity, IdentityFolder, Keys, Ways},
+    link::{self, CallError, Calls, Order, Server, Trouble, Wanted},
     report::Reporter,
-    trusted::Trust,
+    trusted::{Servers, Trust},
     update::Running,
 };
 
@@ -58,6 +58,7 @@ impl Network {
             match self.trust.refresh(&*self.server, &self.products()).await {
                 Ok(view) => {
                     said = None;
+                    self.follow_servers(view.servers()).await;
                     for refused in view.refused() {
                         tracing::warn!("a metadata file is refused: {refused}");
                     }
@@ -76,6 +77,39 @@ impl Network {
             let period = Duration::from_secs(self.period.load(Ordering::Relaxed));
             let jitter = 0.8 + 0.4 * link::chance();
             tokio::time::sleep(period.max(REFRESH_LEAST).mul_f64(jitter)).await;
+        }
+    }
+
+    /// Goes by what signed metadata says of the servers from now on, and after every restart.
+    async fn follow_servers(&self, servers: &Servers) {
+        let servers = match servers {
+            Servers::Unknown => return,
+            Servers::NotNamed => None,
+            Servers::Named(servers) => Some(servers),
+        };
+        let ways = Ways::of(&self.identity.lock().await.0, servers);
+        let kept = match Ways::load(&self.folder) {
+            Ok(known) if known.as_ref() == servers => Ok(()),
+            Ok(_) | Err(_) => Ways::save(&self.folder, servers),
+        };
+        let followed = kept
+            .map_err(|error| error.to_string())
+            .and_then(|()| self.server.change_ways(ways).map_err(|error| error.to_string()));
+        if let Err(error) = followed {
+            self.say(format!("the signed list of servers can't be followed: {error}"));
+        }
+    }
+
+    /// The address in use did not answer.
+    fn move_on(&self) {
+        let before = self.server.address();
+        match self.server.move_on() {
+            Ok(()) if self.server.address() == before => {}
+            Ok(()) => tracing::info!(
+                "server {before} was not reached; the next is {}",
+                self.server.address()
+            ),
+            Err(error) => self.say(error.to_string()),
         }
     }
 
@@ -111,7 +145,16 @@ impl Network {
 
 impl Calls for Arc<Network> {
     async fn sync(&self, request: SyncRequest) -> Result<SyncReply, CallError> {
-        let reply = self.server.sync(request).await?;
+        if let Err(error) = self.server.prefer() {
+            self.say(error.to_string());
+        }
+        let reply = match self.server.sync(request).await {
+            Err(error) if error.trouble == Trouble::Weather => {
+                self.move_on();
+                return Err(error);
+            }
+            reply => reply?,
+        };
         let period = u64::from(reply.poll_after_seconds).clamp(1, 3600);
         self.period.store(period, Ordering::Relaxed);
         Ok(reply)
@@ -119,7 +162,8 @@ impl Calls for Arc<Network> {
 
     async fn keep_certificate(&self, barred: bool) {
         let mut identity = self.identity.lock().await;
-        let due = match link::is_due(&identity.0, self.clock.now()) {
+        let authorities = self.server.authorities();
+        let due = match link::is_due(&identity.0, authorities.first(), self.clock.now()) {
             Ok(due) => due,
             Err(error) => return self.say(error.to_string()),
         };

@@ -11,6 +11,10 @@ pub fn show(state: &Value) -> String {
     if state["metadata_expired"] == true {
         out.push_str("the signed metadata has expired: nothing new begins\n");
     }
+    if let Some(server) = state["server"].as_str().filter(|server| !server.is_empty()) {
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "server {server}");
+    }
     if products.is_empty() {
         out.push_str("nothing is installed or offered here\n");
     }

@@ -8,7 +8,7 @@ mod view;
 
 pub use folder::{TrustError, TrustFolder};
 pub use refresh::{RefreshError, ReleaseError, Source, release};
-pub use view::{Denial, View};
+pub use view::{Denial, Servers, View};
 
 use std::{
     collections::BTreeSet,

@@ -13,6 +13,7 @@ use refit_proto::{
     names::{Digest, Product, Version},
     package::{DocumentError, Release},
     policy::{LabelPolicy, ProductPolicy},
+    servers::{SERVERS, ServersPolicy},
     trust::{self, Next, Promotion, Refresh, Role, TargetFile, TrustedSet, metadata::limits},
 };
 
@@ -228,6 +229,7 @@ async fn with_policies(
         .map(|product| (format!("{product}.json"), ProductPolicy::MAX_LENGTH))
         .collect();
     names.push((LABELS.to_owned(), LabelPolicy::MAX_LENGTH));
+    names.push((SERVERS.to_owned(), ServersPolicy::MAX_LENGTH));
     for (name, limit) in names {
         let Some(pinned) = set.policy_target(&name) else { continue };
         if trust.folder.policy(&name, limit)?.is_some_and(|bytes| pinned.fits(&bytes)) {

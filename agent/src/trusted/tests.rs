@@ -247,3 +247,36 @@ async fn a_damaged_file_is_fetched_again() {
         }
     }
 }
+
+#[tokio::test]
+async fn the_signed_list_of_servers_is_taken_kept_and_given_up_only_where_nobody_signs_it_any_more()
+{
+    use refit_proto::servers::{Authority, ServersPolicy};
+    let authority = crate::link::testing::Authority::new().certificate;
+    let authorities = vec![Authority::from_der(&authority).unwrap()];
+    let list = ServersPolicy::new(vec!["b.example:1".parse().unwrap()], Vec::new(), authorities);
+    let list = list.unwrap();
+    let sign = |server: &mut TestServer, bytes: &[u8]| {
+        server.repository.edit("policy", |draft| draft.set_policy("servers.json", bytes).unwrap());
+        server.add(bytes);
+    };
+
+    let mut server = TestServer::new();
+    let host = Host::pilot(&server);
+    let trust = host.trust();
+    assert_eq!(refresh(&trust, &server).await.unwrap().servers(), &Servers::NotNamed);
+    sign(&mut server, &list.to_bytes());
+    let named = Servers::Named(list.clone());
+    assert_eq!(refresh(&trust, &server).await.unwrap().servers(), &named);
+    // After a restart without anybody to ask, and while it is no product.
+    let view = host.trust().view().unwrap();
+    assert_eq!(view.servers(), &named);
+    assert_eq!(view.rings().count(), 1);
+    // What can't be followed says nothing, and least of all "none".
+    sign(&mut server, br#"{"_type":"servers","format":2}"#);
+    assert_eq!(refresh(&trust, &server).await.unwrap().servers(), &Servers::Unknown);
+    let other = Digest::of(br#"{"_type":"servers","format":2}"#);
+    server.content.insert(other, list.to_bytes());
+    std::fs::remove_file(host.dir.path().join("trust/policy/servers.json")).unwrap();
+    assert_eq!(refresh(&trust, &server).await.unwrap().servers(), &Servers::Unknown);
+}

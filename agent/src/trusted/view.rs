@@ -8,9 +8,10 @@ use refit_proto::{
     names::{Digest, Labels, Product, RingName},
     package::DocumentError,
     policy::{LabelPolicy, ProductPolicy},
+    servers::{SERVERS, ServersPolicy},
     trust::{
         Closed, Content as _, Denied, Permission, Promotion, Role, TrustedSet, permit,
-        trusted_labels, trusted_policy,
+        trusted_labels, trusted_policy, trusted_servers,
     },
 };
 
@@ -25,7 +26,19 @@ pub struct View {
     set: TrustedSet,
     labels: Labels,
     policies: BTreeMap<Product, Result<ProductPolicy, Denied>>,
+    servers: Servers,
     counters: BTreeMap<Digest, u64>,
+}
+
+/// What signed metadata says of the servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Servers {
+    /// Nothing that can be used now: whatever was trusted before stays.
+    Unknown,
+    /// The policy role names none: those of the enrollment count.
+    NotNamed,
+    /// These.
+    Named(ServersPolicy),
 }
 
 /// Why a release is not permitted here.
@@ -115,7 +128,8 @@ impl View {
             let policy = trusted_policy(&set, &product, &bytes);
             policies.insert(product, policy);
         }
-        Ok(View { set, labels, policies, counters: BTreeMap::new() })
+        let servers = servers(&set, folder)?;
+        Ok(View { set, labels, policies, servers, counters: BTreeMap::new() })
     }
 
     /// The roles whose files are needed for these products.
@@ -193,6 +207,11 @@ impl View {
         self.set.ring(product, &ring)?.current.as_ref()
     }
 
+    /// Where the servers are.
+    pub fn servers(&self) -> &Servers {
+        &self.servers
+    }
+
     /// The counter of a release that is current, as its document says it; `None` where it is not known.
     pub fn counter(&self, digest: &Digest) -> Option<u64> {
         self.counters.get(digest).copied()
@@ -252,12 +271,29 @@ fn labels(set: &TrustedSet, folder: &TrustFolder, holder: &Holder) -> Result<Lab
     Ok(trusted_labels(set, &bytes)?.labels_of(&holder.host, &holder.labels))
 }
 
+fn servers(set: &TrustedSet, folder: &TrustFolder) -> Result<Servers, TrustError> {
+    if set.delegated(&Role::Policy).is_none() {
+        return Ok(Servers::Unknown);
+    }
+    if set.policy_target(SERVERS).is_none() {
+        return Ok(Servers::NotNamed);
+    }
+    let bytes = folder.policy(SERVERS, ServersPolicy::MAX_LENGTH)?.unwrap_or_default();
+    Ok(match trusted_servers(set, &bytes) {
+        Ok(servers) => Servers::Named(servers),
+        Err(error) => {
+            tracing::warn!(%error, "the signed list of servers can't be used; those known before stay");
+            Servers::Unknown
+        }
+    })
+}
+
 /// Products whose rings the policy role signs.
 pub(super) fn products_with_policy(set: &TrustedSet) -> BTreeSet<Product> {
     let Some(policy) = set.delegated(&Role::Policy) else { return BTreeSet::new() };
     let names = policy.targets.keys().filter_map(|path| path.strip_prefix("policy/"));
     names
-        .filter(|name| *name != LABELS)
+        .filter(|name| *name != LABELS && *name != SERVERS)
         .filter_map(|name| Product::parse(name.strip_suffix(".json")?).ok())
         .collect()
 }

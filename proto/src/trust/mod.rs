@@ -35,7 +35,9 @@ pub use self::{
     metadata::{
         Authority, Content, Delegation, Root, Snapshot, TargetFile, Targets, TimestampFile,
     },
-    permission::{Closed, Denied, Permission, permit, trusted_labels, trusted_policy},
+    permission::{
+        Closed, Denied, Permission, permit, trusted_labels, trusted_policy, trusted_servers,
+    },
     promotion::{Promotion, RingFile, Standing, Terms},
     role::Role,
     set::{Stored, TrustedSet},

@@ -14,6 +14,7 @@ use crate::{
     names::{Digest, Labels, Product, RingName, Version},
     package::DocumentError,
     policy::{LabelPolicy, ProductPolicy},
+    servers::{SERVERS, ServersPolicy},
 };
 
 /// What a host's ring permits. Every release in it is also signed by the product's release keys.
@@ -165,6 +166,17 @@ pub fn trusted_labels(set: &TrustedSet, bytes: &[u8]) -> Result<LabelPolicy, Den
     match set.policy_target(name) {
         Some(target) if target.fits(bytes) => Ok(LabelPolicy::parse(bytes)?),
         Some(_) | None => Err(Denied::OtherPolicy { name: name.to_owned() }),
+    }
+}
+
+/// Where the servers are, if these bytes are the ones that the policy role signs.
+///
+/// # Errors
+/// If not, or if this program can't follow them to the letter.
+pub fn trusted_servers(set: &TrustedSet, bytes: &[u8]) -> Result<ServersPolicy, Denied> {
+    match set.policy_target(SERVERS) {
+        Some(target) if target.fits(bytes) => Ok(ServersPolicy::parse(bytes)?),
+        Some(_) | None => Err(Denied::OtherPolicy { name: SERVERS.to_owned() }),
     }
 }
 

@@ -164,6 +164,7 @@ fn take(host: &mut Host, standings: &mut [Standing], new: &NewReport, now: Times
     host.agent_version = state.agent_version.chars().take(64).collect();
     host.timestamp_version = state.timestamp_version;
     host.metadata_expired = state.metadata_expired;
+    host.server = state.server.chars().take(262).collect();
     for product in &state.products {
         // A host that says one wrong thing must not be unable to say anything else ever after.
         let said = match ProductReport::try_from(product.clone()) {

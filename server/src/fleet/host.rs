@@ -39,6 +39,9 @@ pub struct Host {
     pub timestamp_version: u64,
     /// The host's metadata has expired: it begins nothing new.
     pub metadata_expired: bool,
+    /// The address by which it reaches its server, as it says itself.
+    #[serde(default)]
+    pub server: String,
 }
 
 impl Record for Host {

@@ -44,6 +44,7 @@ pub fn host(view: &HostView<'_>, now: Timestamp) -> wire::HostStatus {
         agent_version: host.agent_version.clone(),
         last_seen: view.last_seen.to_string(),
         certificate_expires: host.certificate.not_after.to_string(),
+        server: host.server.clone(),
         products: view.placements.iter().map(|it| placement(host, it, now)).collect(),
     }
 }

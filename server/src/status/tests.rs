@@ -60,6 +60,7 @@ fn host_of(world: &World, name: &str, state: HostState) -> wire::HostStatus {
         last_seen: world.now,
         timestamp_version: 1,
         metadata_expired: false,
+        server: String::new(),
     };
     let plan = world.plan();
     let ring = placement.ring.as_ref().and_then(|ring| plan.ring(ring));

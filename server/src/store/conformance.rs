@@ -75,6 +75,7 @@ fn host(n: u8, name: u8, state: HostState) -> Host {
         last_seen: at(0),
         timestamp_version: 0,
         metadata_expired: false,
+        server: String::new(),
     }
 }
 

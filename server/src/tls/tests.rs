@@ -64,7 +64,7 @@ impl Port {
 
     fn client(&self, identity: Option<Identity>) -> Client {
         let authority = self.authority.certificate().clone();
-        let config = transport::client_config(provider(), authority, identity).unwrap();
+        let config = transport::client_config(provider(), vec![authority], identity).unwrap();
         Client { address: self.address, config }
     }
 

@@ -108,6 +108,11 @@ impl Fleet {
         self.open().await;
     }
 
+    /// The server's data folder.
+    pub(crate) fn data(&self) -> &std::path::Path {
+        &self.data
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         self.running.as_ref().unwrap().address
     }
@@ -126,7 +131,7 @@ impl Fleet {
     pub(crate) fn channel(&self, caller: Option<&Caller>) -> Channel {
         let authority = CertificateDer::from(self.authority.clone());
         let identity = caller.map(Caller::identity);
-        let config = transport::client_config(tls::provider(), authority, identity).unwrap();
+        let config = transport::client_config(tls::provider(), vec![authority], identity).unwrap();
         transport::channel(&format!("127.0.0.1:{}", self.address().port()), config).unwrap()
     }
 

@@ -10,3 +10,4 @@ mod publisher;
 mod publishing;
 mod reports;
 mod rollouts;
+mod stolen_keys;

@@ -10,6 +10,7 @@ mod enrollment;
 mod good_way;
 mod killed_agent;
 mod killed_server;
+mod moved_server;
 mod page;
 mod pause;
 mod publishing;

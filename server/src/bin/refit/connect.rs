@@ -59,7 +59,7 @@ impl Connection {
     ) -> anyhow::Result<Connection> {
         let authority = CertificateDer::from(authority.to_vec());
         let identity = identity.map(Identity::for_transport);
-        let config = transport::client_config(provider(), authority, identity)?;
+        let config = transport::client_config(provider(), vec![authority], identity)?;
         Ok(Connection { channel: transport::channel(address, config)? })
     }
 

@@ -151,6 +151,7 @@ fn show(host: &HostStatus) -> String {
         format!("platform      {}, agent {}", host.platform, host.agent_version),
         format!("last seen     {}", output::moment(&host.last_seen)),
         format!("certificate   expires {}", output::moment(&host.certificate_expires)),
+        format!("calls         {}", host.server),
     ];
     for placed in &host.products {
         let ring = if placed.ring.is_empty() { "in no ring" } else { &placed.ring };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use refit_proto::{
     names::HostId,
     policy::{LabelPolicy, ProductPolicy, RingDefinition, Selector},
+    servers::{Authority, ServersPolicy},
     wire::{RingPolicy, RolloutPolicy},
 };
 
@@ -149,6 +150,32 @@ pub(super) fn of_labels(before: Option<&LabelPolicy>, after: &LabelPolicy) -> Ve
             )
         })
         .collect()
+}
+
+/// What another list of servers would change.
+pub(super) fn of_servers(before: Option<&ServersPolicy>, after: &ServersPolicy) -> Vec<String> {
+    let named = |servers: &ServersPolicy| {
+        let short = |authority: &Authority| authority.sha256().short();
+        [
+            ("addresses", words(servers.servers.iter().map(ToString::to_string))),
+            ("mirrors", words(servers.mirrors.iter().map(ToString::to_string))),
+            ("authorities", words(servers.authorities.iter().map(short))),
+        ]
+    };
+    let old = before.map(named);
+    let lines = named(after).into_iter().enumerate().filter_map(|(at, (name, now))| {
+        let then = old.as_ref().map(|old| old[at].1.as_str());
+        (then != Some(&now)).then(|| match then {
+            Some(then) => format!("servers: {name} {now}, was: {then}"),
+            None => format!("servers: {name} {now}"),
+        })
+    });
+    lines.collect()
+}
+
+fn words(items: impl Iterator<Item = String>) -> String {
+    let words: Vec<String> = items.collect();
+    if words.is_empty() { "none".to_owned() } else { words.join(" ") }
 }
 
 #[cfg(test)]

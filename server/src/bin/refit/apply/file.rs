@@ -1,11 +1,16 @@
 //! `fleet.toml`: products, their rings in order, and labels set from the centre, as people write them.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
-use anyhow::{bail, ensure};
+use anyhow::{Context as _, bail, ensure};
+use refit_durable::file;
 use refit_proto::{
     names::{HostId, LabelName, LabelValue, Labels, Product, RingName},
     policy::{LabelPolicy, ProductPolicy, RingDefinition, Selector, limits},
+    servers::{Address, Authority, Mirror, ServersPolicy},
     wire,
 };
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
@@ -18,6 +23,20 @@ pub(super) struct Fleet {
     pub(super) products: Vec<WantedProduct>,
     /// `None` where the file says nothing of labels: then they stay as they are.
     pub(super) labels: Option<LabelPolicy>,
+    /// `None` where the file says nothing of servers: then they stay as they are.
+    pub(super) servers: Option<WantedServers>,
+}
+
+/// Where the servers are, with authorities still in files.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WantedServers {
+    addresses: Vec<Address>,
+    #[serde(default)]
+    mirrors: Vec<Mirror>,
+    /// Files with certificates, beside the description; none: the one of the own login.
+    #[serde(default)]
+    authorities: Vec<PathBuf>,
 }
 
 /// One product: the part that is signed and the part that only narrows.
@@ -33,6 +52,7 @@ struct FleetFile {
     #[serde(default)]
     product: Vec<ProductFile>,
     labels: Option<BTreeMap<HostId, Labels>>,
+    servers: Option<WantedServers>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -139,13 +159,56 @@ impl FleetFile {
         for product in self.product {
             let wanted = product.wanted()?;
             ensure!(
+                !RESERVED.contains(&wanted.policy.product.as_str()),
+                "{name}: no product can be called {}\nhelp: choose another name",
+                wanted.policy.product
+            );
+            ensure!(
                 products.iter().all(|before| before.policy.product != wanted.policy.product),
                 "{name}: product {} stands twice",
                 wanted.policy.product
             );
             products.push(wanted);
         }
-        Ok(Fleet { products, labels: self.labels.map(LabelPolicy::new) })
+        let labels = self.labels.map(LabelPolicy::new);
+        Ok(Fleet { products, labels, servers: self.servers })
+    }
+}
+
+/// Names that documents of the policy role have which are no product's.
+const RESERVED: [&str; 2] = ["labels", "servers"];
+
+/// Longest certificate file that is read.
+const LONGEST_CERTIFICATE: u64 = 64 * 1024;
+
+impl WantedServers {
+    /// The document, with the certificates read from files beside `described`; `own` stands where none
+    /// is named.
+    pub(super) fn document(&self, described: &Path, own: &[u8]) -> anyhow::Result<ServersPolicy> {
+        let folder = described.parent().unwrap_or(Path::new(""));
+        let mut authorities = Vec::new();
+        for path in &self.authorities {
+            let path = folder.join(path);
+            let read = || -> anyhow::Result<Authority> {
+                Ok(Authority::from_der(&der_of(file::read(&path, LONGEST_CERTIFICATE)?)?)?)
+            };
+            authorities.push(read().with_context(|| format!("{}", path.display()))?);
+        }
+        if authorities.is_empty() {
+            authorities.push(Authority::from_der(own)?);
+        }
+        Ok(ServersPolicy::new(self.addresses.clone(), self.mirrors.clone(), authorities)?)
+    }
+}
+
+/// A certificate as files hold it: PEM or DER.
+fn der_of(bytes: Vec<u8>) -> anyhow::Result<Vec<u8>> {
+    use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+    match bytes.starts_with(b"-----BEGIN") {
+        true => {
+            Ok(CertificateDer::from_pem_slice(&bytes).context("this is no certificate")?.to_vec())
+        }
+        false => Ok(bytes),
     }
 }
 

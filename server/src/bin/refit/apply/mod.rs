@@ -4,13 +4,14 @@
 mod change;
 mod file;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use refit_proto::{
     package::FileRef,
     policy::{LabelPolicy, ProductPolicy},
-    trust::{Role, TrustedSet, trusted_labels, trusted_policy},
+    servers::{SERVERS, ServersPolicy},
+    trust::{Role, TrustedSet, trusted_labels, trusted_policy, trusted_servers},
     wire::{GetRolloutPolicyRequest, RolloutPolicy, SetRolloutPolicyRequest},
 };
 use tonic::Code;
@@ -21,7 +22,7 @@ use crate::{
     connect::Connection,
     content,
     failure::refused,
-    output,
+    home, output,
     publish::{Change, carry_out},
     signing,
     trust::{self, authority},
@@ -49,6 +50,10 @@ use crate::{
   [labels.0123456789abcdef0123456789abcdef]   # a host's id
   ring = \"pilot\"
 
+  [servers]                          # in order; hosts try them so
+  addresses = [\"refit.example.org:7700\"]
+  authorities = [\"ca.crt\"]           # as `refit-server ca show` prints them
+
 Example:
   refit apply fleet.toml --dry-run")]
 pub(crate) struct Args {
@@ -69,7 +74,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     let fleet = file::read(&args.file)?;
     let connection = Connection::open(context).await?;
     let set = trust::newest(context, &connection, &[Role::Policy]).await?;
-    let plan = Plan::make(&connection, &set, &fleet).await?;
+    let plan = Plan::make(context, &connection, &set, &fleet, &args.file).await?;
     if plan.lines.is_empty() {
         return output::line("nothing to change");
     }
@@ -115,9 +120,11 @@ impl Document {
 
 impl Plan {
     async fn make(
+        context: &Context,
         connection: &Connection,
         set: &TrustedSet,
         fleet: &file::Fleet,
+        described: &Path,
     ) -> anyhow::Result<Plan> {
         authority(set, &Role::Policy)?;
         let mut plan = Plan::default();
@@ -143,6 +150,16 @@ impl Plan {
             };
             let lines = change::of_labels(before.as_ref(), labels);
             plan.add_document(lines, name.to_owned(), labels.to_bytes());
+        }
+        if let Some(wanted) = &fleet.servers {
+            let own = home::read(&context.home.authority())?.unwrap_or_default();
+            let after = wanted.document(described, &own)?;
+            let before = match signed(connection, set, SERVERS, ServersPolicy::MAX_LENGTH).await? {
+                Some(bytes) => Some(trusted_servers(set, &bytes)?),
+                None => None,
+            };
+            let lines = change::of_servers(before.as_ref(), &after);
+            plan.add_document(lines, SERVERS.to_owned(), after.to_bytes());
         }
         Ok(plan)
     }
