@@ -3,11 +3,13 @@
 //! - `verify` is the one way from bytes to [`Trusted`] content; [`Trusted`] can't be made elsewhere.
 //! - `client` is the refresh of a host: bytes and time in, requests and writes out.
 //! - `set` holds what a refresh ended with, and answers in the fleet's words.
+//! - `change` is what several holders sign, each where their key is.
 //! - `permission` says what a host may install; `repository` what a server takes; `edit` makes the next
 //!   version of a file on the publisher's side.
 //!
 //! Nothing here does IO or reads a clock. What a file of a package looks like is `package`'s.
 
+pub mod change;
 pub mod client;
 pub mod edit;
 pub mod error;

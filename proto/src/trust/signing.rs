@@ -60,11 +60,28 @@ pub fn append(bytes: &[u8], role: &Role, signer: &dyn Signer) -> Result<Vec<u8>,
         return Err(AppendError::AlreadySigned { role: role.clone(), key: key.id() });
     }
     let signature = signer.sign(opened.canonical())?;
+    Ok(with_signature(&opened, key.id(), &signature))
+}
+
+/// Puts a signature that was made elsewhere on a file. Whether it is good is the caller's to know.
+///
+/// # Errors
+/// If the file can't be read.
+pub(super) fn insert(
+    bytes: &[u8],
+    role: &Role,
+    key: KeyId,
+    signature: &[u8; 64],
+) -> Result<Vec<u8>, TrustError> {
+    Ok(with_signature(&Opened::open(bytes, role, None)?, key, signature))
+}
+
+fn with_signature(opened: &Opened<'_>, key: KeyId, signature: &[u8]) -> Vec<u8> {
     let mut signatures: Vec<(String, String)> =
         opened.signatures().iter().map(|(id, signature)| (id.clone(), hex(signature))).collect();
-    signatures.retain(|(id, _)| *id != key.id().to_string());
-    signatures.push((key.id().to_string(), hex(&signature)));
-    Ok(assemble(opened.signed(), signatures))
+    signatures.retain(|(id, _)| *id != key.to_string());
+    signatures.push((key.to_string(), hex(signature)));
+    assemble(opened.signed(), signatures)
 }
 
 fn assemble(signed: &Value, signatures: Vec<(String, String)>) -> Vec<u8> {

@@ -200,7 +200,7 @@ impl<'a> Opened<'a> {
     }
 
     /// The keys of the authority that signed, each once, whatever ids it stands under.
-    fn count(&self, authority: &Authority) -> BTreeSet<KeyId> {
+    pub(super) fn count(&self, authority: &Authority) -> BTreeSet<KeyId> {
         let mut counted = BTreeSet::new();
         let mut signers = BTreeSet::new();
         for (id, key) in &authority.keys {

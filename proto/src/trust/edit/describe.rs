@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::holders;
 use crate::trust::{
     error::TrustError,
     key::KeyId,
@@ -18,6 +19,8 @@ use crate::trust::{
 /// # Errors
 /// If either can't be read.
 pub fn describe(old: Option<&Value>, new: &Value, role: &Role) -> Result<Vec<String>, TrustError> {
+    let mut names = old.map(holders).unwrap_or_default();
+    names.extend(holders(new));
     match role {
         Role::Root => {
             let old = old.map(|value| metadata::read::<Root>(value, role)).transpose()?;
@@ -25,7 +28,7 @@ pub fn describe(old: Option<&Value>, new: &Value, role: &Role) -> Result<Vec<Str
             let mut words = headers(old.as_ref(), &new, role);
             for role in [Role::Root, Role::Targets, Role::Snapshot, Role::Timestamp] {
                 let before = old.as_ref().and_then(|root| root.authority(&role));
-                authority(&role, before, new.authority(&role), &mut words);
+                authority(&role, before, new.authority(&role), &names, &mut words);
             }
             Ok(words)
         }
@@ -33,7 +36,7 @@ pub fn describe(old: Option<&Value>, new: &Value, role: &Role) -> Result<Vec<Str
             let old = old.map(|value| metadata::read::<Targets>(value, role)).transpose()?;
             let new = metadata::read::<Targets>(new, role)?;
             let mut words = headers(old.as_ref(), &new, role);
-            delegations(old.as_ref(), &new, &mut words);
+            delegations(old.as_ref(), &new, &names, &mut words);
             match role {
                 Role::Ring(product, ring) => {
                     let read = |targets: &Targets| RingFile::read(product, ring, targets);
@@ -46,6 +49,8 @@ pub fn describe(old: Option<&Value>, new: &Value, role: &Role) -> Result<Vec<Str
         }
     }
 }
+
+type Names = BTreeMap<KeyId, String>;
 
 fn headers<T: Content>(old: Option<&T>, new: &T, role: &Role) -> Vec<String> {
     let expires = new.expires().strftime(DATE);
@@ -64,6 +69,7 @@ fn authority(
     role: &Role,
     old: Option<&Authority>,
     new: Option<&Authority>,
+    names: &Names,
     words: &mut Vec<String>,
 ) {
     let ids = |authority: Option<&Authority>| -> BTreeSet<KeyId> {
@@ -71,10 +77,10 @@ fn authority(
     };
     let (before, after) = (ids(old), ids(new));
     for id in after.difference(&before) {
-        words.push(format!("{role}: key {id} is added"));
+        words.push(format!("{role}: key {} is added", named(id, names)));
     }
     for id in before.difference(&after) {
-        words.push(format!("{role}: key {id} is removed"));
+        words.push(format!("{role}: key {} is removed", named(id, names)));
     }
     let threshold =
         |authority: &Authority| format!("{} of {}", authority.threshold, authority.ids.len());
@@ -87,14 +93,22 @@ fn authority(
     }
 }
 
-fn delegations(old: Option<&Targets>, new: &Targets, words: &mut Vec<String>) {
+fn named(id: &KeyId, names: &Names) -> String {
+    match names.get(id) {
+        Some(name) => format!("{id} of {name}"),
+        None => id.to_string(),
+    }
+}
+
+fn delegations(old: Option<&Targets>, new: &Targets, names: &Names, words: &mut Vec<String>) {
     for delegation in &new.delegations {
         let role = &delegation.role;
         let before = old.and_then(|old| old.delegation(role));
         if before.is_none() {
             words.push(format!("{role}: is delegated {}", paths(&delegation.paths)));
         }
-        authority(role, before.map(|d| &d.authority), Some(&delegation.authority), words);
+        let keys = before.map(|d| &d.authority);
+        authority(role, keys, Some(&delegation.authority), names, words);
         if let Some(before) = before
             && (before.paths != delegation.paths || before.terminating != delegation.terminating)
         {

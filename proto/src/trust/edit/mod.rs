@@ -2,15 +2,19 @@
 //! Members that we don't know are carried on. Where keys and files are kept is for the command line.
 
 mod describe;
+mod holders;
 mod keys;
 mod ring;
+pub(crate) mod rules;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
 pub use self::{
     describe::describe,
+    holders::holders,
     keys::{KeyList, RootKeys},
+    rules::longest_days,
 };
 pub use super::signing::{AppendError, append};
 use super::{
@@ -68,6 +72,18 @@ pub enum EditError {
         role: Role,
         /// When.
         expires: Timestamp,
+    },
+    /// Nobody may be trusted for so long.
+    #[error(
+        "{role} would last until {expires}; {most} days are the most\nhelp: give it an earlier expiry"
+    )]
+    ExpiresTooLate {
+        /// Whose file.
+        role: Role,
+        /// When.
+        expires: Timestamp,
+        /// The most days.
+        most: i64,
     },
     /// A threshold that is 0, or that nobody can reach.
     #[error(
@@ -363,6 +379,14 @@ impl Draft {
         Ok(file)
     }
 
+    /// The file without a signature, for holders to whom it is handed.
+    ///
+    /// # Errors
+    /// If the draft must not be signed.
+    pub fn unsigned(&self) -> Result<Vec<u8>, EditError> {
+        self.sign(&[])
+    }
+
     /// Refuses what must not be signed.
     fn check(&self) -> Result<(), EditError> {
         let value = self.value();
@@ -375,10 +399,7 @@ impl Draft {
             let (role, found) = (self.role.clone(), header.version);
             return Err(EditError::NotNext { role, before, found });
         }
-        if header.expires <= self.now {
-            let (role, expires) = (self.role.clone(), header.expires);
-            return Err(EditError::ExpiresInPast { role, expires });
-        }
+        rules::check_expiry(&self.role, header.expires, self.now)?;
         if let Role::Ring(product, ring) = &self.role {
             promotion::RingFile::read(product, ring, &self.targets()?)?;
         }

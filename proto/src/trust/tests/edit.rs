@@ -8,7 +8,7 @@ use crate::{
     trust::{
         KeyId, PublicKey, Signer,
         edit::{
-            AppendError, Draft, EditError, KeyList, RootKeys, append, default_days,
+            AppendError, Draft, EditError, KeyList, RootKeys, append, default_days, longest_days,
             missing_signatures,
         },
         metadata::Content,
@@ -129,8 +129,19 @@ fn an_expiry_in_the_past_is_not_signed() {
     assert!(matches!(draft.sign(&[&key("targets")]), Err(EditError::ExpiresInPast { .. })));
     draft.expire_in_days(-1);
     assert!(draft.sign(&[&key("targets")]).is_err());
-    draft.expire_in_days(i64::MAX);
+    draft.expire_in_days(longest_days(&Role::Targets));
     assert!(draft.sign(&[&key("targets")]).is_ok());
+}
+
+#[test]
+fn nobody_is_trusted_for_longer_than_the_role_allows() {
+    let repository = TestRepository::new();
+    let mut draft = next(&repository, Role::Targets);
+    for days in [longest_days(&Role::Targets) + 2, i64::MAX] {
+        draft.expire_in_days(days);
+        let refused = draft.sign(&[&key("targets")]);
+        assert!(matches!(refused, Err(EditError::ExpiresTooLate { .. })), "{days}");
+    }
 }
 
 #[test]
