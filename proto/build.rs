@@ -4,13 +4,14 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const PROTOCOL: [&str; 6] = [
+const PROTOCOL: [&str; 7] = [
     "refit/v1/common.proto",
     "refit/v1/enrollment.proto",
     "refit/v1/repository.proto",
     "refit/v1/agent.proto",
     "refit/v1/admin.proto",
     "refit/v1/status.proto",
+    "refit/v1/changes.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -14,8 +14,8 @@ use tracing::{error, info, warn};
 
 use crate::{
     api::{ApiError, Shared},
-    audit,
-    fleet::{Actor, HostState, Placement, RingRecord},
+    audit, changes,
+    fleet::{Actor, HostState, OpenChange, Placement, RingRecord},
     placing, planning,
     product_view::{ProductNow, RingNow},
     rollout::Watched,
@@ -242,9 +242,29 @@ impl Leader {
             Err(error) => warn!(%error, "the server's certificate could not be renewed"),
         }
         self.freshen(store, now)?;
+        self.lapse(store, now)?;
         let newest = *store.wake().borrow();
         store.forget_changes(newest.saturating_sub(NOTES))?;
         Ok(())
+    }
+
+    /// Ends the changes that nobody completed in time.
+    fn lapse(&self, store: &dyn Store, now: Timestamp) -> Result<(), ApiError> {
+        let late = changes::lapsed(&store.all::<OpenChange>()?, now);
+        if late.is_empty() {
+            return Ok(());
+        }
+        let (mut commit, mut deeds) = (Commit::new(), Vec::new());
+        for (rev, ended) in late {
+            let what = format!("{} {}", ended.role, ended.id.short());
+            deeds.push(audit::Deed::done(Actor::Server, "change lapse", what));
+            commit.doc(rev, ended);
+        }
+        commit.note(Note::Metadata);
+        match audit::commit(store, &commit, now, &deeds) {
+            Ok(_) | Err(CommitError::Conflict(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Signs snapshot and timestamp anew at half of their life.
@@ -252,7 +272,14 @@ impl Leader {
         let held = store.newest_files()?;
         let files: Stored =
             held.iter().map(|(role, file)| (role.clone(), file.bytes.clone())).collect();
-        let Some(writes) = repository::renew(&files, &self.shared.keys.freshness, now)? else {
+        let named = repository::named_keys(&files, &[]);
+        let keys = &self.shared.keys;
+        for (name, key) in [("freshness", &keys.freshness), ("gate", &keys.gate)] {
+            if let Err(error) = key.settle(&named) {
+                warn!(%error, name, "a new key could not be put in its place");
+            }
+        }
+        let Some(writes) = repository::renew(&files, keys.freshness.for_ids(&named), now)? else {
             return Ok(());
         };
         let mut commit = Commit::new();

@@ -4,6 +4,7 @@ pub mod access;
 pub mod api;
 pub mod audit;
 pub mod ca;
+pub mod changes;
 pub mod clock;
 pub mod content;
 pub mod enrollment;

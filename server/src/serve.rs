@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use refit_durable::{Options, SledStore, file};
 use refit_proto::wire::{
-    self, admin_server::AdminServer, agent_server::AgentServer,
+    self, admin_server::AdminServer, agent_server::AgentServer, changes_server::ChangesServer,
     enrollment_server::EnrollmentServer, repository_server::RepositoryServer,
     status_server::StatusServer,
 };
@@ -227,6 +227,7 @@ async fn routes(api: &Api, shared: &Arc<Shared>) -> anyhow::Result<Routes> {
     health.set_serving::<AgentServer<Api>>().await;
     health.set_serving::<AdminServer<Api>>().await;
     health.set_serving::<StatusServer<Api>>().await;
+    health.set_serving::<ChangesServer<Api>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
         .build_v1()?;
@@ -239,6 +240,7 @@ async fn routes(api: &Api, shared: &Arc<Shared>) -> anyhow::Result<Routes> {
         .add_service(AgentServer::new(api.clone()).max_decoding_message_size(most))
         .add_service(AdminServer::new(api.clone()).max_decoding_message_size(most))
         .add_service(StatusServer::new(api.clone()).max_decoding_message_size(64 * 1024))
+        .add_service(ChangesServer::new(api.clone()).max_decoding_message_size(most))
         .add_service(health_service)
         .add_service(tonic::service::interceptor::InterceptedService::new(reflection, guard));
     Ok(routes.routes())

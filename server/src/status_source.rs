@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use jiff::Timestamp;
 use refit_proto::{
     names::{HostId, HostName, Product, RingName},
-    trust::Role,
+    trust::{Role, edit::Due},
     wire,
 };
 use serde_json::Value;
@@ -13,7 +13,8 @@ use tracing::warn;
 
 use crate::{
     api::{ApiError, Shared},
-    fleet::{Host, HostState, Placement, ReleaseRecord, RingRecord},
+    changes,
+    fleet::{Host, HostState, OpenChange, Placement, ReleaseRecord, RingRecord},
     placing,
     product_view::ProductNow,
     rollout::Plan,
@@ -109,7 +110,8 @@ fn fleet(
         hosts,
         hosts_without_ring,
         products: products.collect(),
-        metadata: store.newest_files()?.iter().map(metadata).collect(),
+        metadata: store.newest_files()?.iter().map(|file| metadata(file, now)).collect(),
+        changes: open_changes(store, now)?,
         server: wire::ServerStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             audit_length: store.audit_head()?.length,
@@ -164,14 +166,22 @@ fn count_hosts(store: &dyn Store) -> Result<u64, StoreFault> {
     }
 }
 
-fn metadata((role, file): (&Role, &SignedFile)) -> wire::MetadataStatus {
+fn open_changes(store: &dyn Store, now: Timestamp) -> Result<Vec<wire::ChangeStatus>, ApiError> {
+    let known = store.all::<OpenChange>()?;
+    let open = known.iter().map(|held| &held.value).filter(|change| change.is_open(now));
+    Ok(open.map(|change| changes::status(change, now)).collect::<Result<_, _>>()?)
+}
+
+fn metadata((role, file): (&Role, &SignedFile), now: Timestamp) -> wire::MetadataStatus {
     // Verified before it was stored; read again only for its date.
     let read = |bytes: &[u8]| {
         let file: Value = serde_json::from_slice(bytes).ok()?;
         Some(file.get("signed")?.get("expires")?.as_str()?.to_owned())
     };
     let expires = read(&file.bytes).unwrap_or_default();
-    wire::MetadataStatus { role: role.to_string(), version: file.version, expires }
+    let due = expires.parse().map(|at| Due::of(role, at, now));
+    let warning = due.map_or("", Due::word).to_owned();
+    wire::MetadataStatus { role: role.to_string(), version: file.version, expires, warning }
 }
 
 fn size_of_folder(folder: &Path) -> u64 {

@@ -17,7 +17,7 @@ use super::{
     promotion::{RingFile, version_of_path},
     role::{Paths, Role},
     set::{Stored, TrustedSet},
-    verify::{Expected, Trusted, verify, verify_root},
+    verify::{Expected, Opened, Trusted, verify, verify_root},
 };
 use crate::names::{Digest, Product, RingName};
 
@@ -175,6 +175,31 @@ pub fn accept(
     }
     staged.check_keys(freshness_key.public().id())?;
     staged.finish(remembered, freshness_key)
+}
+
+/// Every key that the newest root and targets name, of those held and pushed: by them a server knows which
+/// of its keys is in use, before it asks [`accept`]. Nothing is verified here.
+pub fn named_keys(held: &Stored, pushed: &[(Role, Vec<u8>)]) -> BTreeSet<KeyId> {
+    let newest = |role: &Role| {
+        let pushed = pushed.iter().rfind(|(found, _)| found == role).map(|(_, bytes)| bytes);
+        pushed.or_else(|| held.get(role))
+    };
+    let mut ids = BTreeSet::new();
+    if let Some(root) = newest(&Role::Root).and_then(|bytes| peek::<Root>(bytes, &Role::Root)) {
+        for role in [Role::Root, Role::Targets, Role::Snapshot, Role::Timestamp] {
+            ids.extend(root.authority(&role).into_iter().flat_map(|it| it.ids.iter().copied()));
+        }
+    }
+    let targets = newest(&Role::Targets).and_then(|bytes| peek::<Targets>(bytes, &Role::Targets));
+    for delegation in targets.into_iter().flat_map(|targets| targets.delegations) {
+        ids.extend(delegation.authority.ids);
+    }
+    ids
+}
+
+fn peek<T: Content>(bytes: &[u8], role: &Role) -> Option<T> {
+    let opened = Opened::open(bytes, role, None).ok()?;
+    super::metadata::read(opened.signed(), role).ok()
 }
 
 /// Signs snapshot and timestamp anew where half of their time has passed; `None` where it has not.
@@ -417,7 +442,7 @@ impl Staged {
     /// What the file held before said, whoever signed it: it was verified when it was taken.
     fn held_digests(&self, role: &Role) -> BTreeMap<String, Digest> {
         let read = |bytes: &Vec<u8>| {
-            let opened = super::verify::Opened::open(bytes, role, None).ok()?;
+            let opened = Opened::open(bytes, role, None).ok()?;
             super::metadata::read::<Targets>(opened.signed(), role).ok()
         };
         let targets = self.before.get(role).and_then(read).map(|file| file.targets);

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use refit_proto::{
     envelope,
     names::{Digest, HostId, HostName, Labels, PersonName, Product, RingName},
+    trust::repository::named_keys,
     wire::{self, admin_server::Admin, create_token_request::Subject},
 };
 use tonic::{Request, Response, Status};
@@ -81,7 +82,9 @@ impl Admin for Api {
         self.read(call, |shared, store, call| {
             call.member(store, ANY_ROLE)?;
             let text = |json: Vec<u8>| String::from_utf8_lossy(&json).into_owned();
-            let keys = shared.keys.public().into_iter();
+            let files = store.newest_files()?.into_iter();
+            let held = files.map(|(role, file)| (role, file.bytes)).collect();
+            let keys = shared.keys.public(&named_keys(&held, &[])).into_iter();
             let keys = keys.map(|(name, key)| (name.to_owned(), text(key.to_json()))).collect();
             Ok(wire::GetServerKeysReply { keys })
         })

@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 use crate::{
     access::Refusal,
     ca::CaError,
+    changes,
     content::ContentError,
     enrollment::EnrollmentError,
     fleet::PolicyError,
@@ -58,6 +59,9 @@ pub enum ApiError {
     /// The metadata does not verify, or does not follow on what is held.
     #[error(transparent)]
     Trust(#[from] Refused),
+    /// A change that is not opened or not signed.
+    #[error(transparent)]
+    Change(#[from] changes::Refused),
     /// Reports that are not the next ones.
     #[error(transparent)]
     Reports(#[from] reports::ReportError),
@@ -122,6 +126,7 @@ impl ApiError {
             ApiError::Content(error) => content_code(error),
             ApiError::Publication(error) => publication_code(error),
             ApiError::Trust(error) => trust_code(error),
+            ApiError::Change(error) => change_code(error),
             ApiError::Reports(error) => reports_code(error),
             ApiError::Act(_) => Code::FailedPrecondition,
             ApiError::BrokenOff(_) => Code::Cancelled,
@@ -188,6 +193,16 @@ fn publication_code(error: &PublicationError) -> Code {
         | PublicationError::Feature { .. }
         | PublicationError::Floor { .. } => Code::InvalidArgument,
         PublicationError::NotPublished { .. } => Code::FailedPrecondition,
+    }
+}
+
+fn change_code(error: &changes::Refused) -> Code {
+    match error {
+        changes::Refused::Change(_) => Code::InvalidArgument,
+        changes::Refused::NotOnNewest { .. } => Code::Aborted,
+        changes::Refused::NotFounded => Code::FailedPrecondition,
+        changes::Refused::AlreadyOpen { .. } => Code::AlreadyExists,
+        changes::Refused::NoneOpen { .. } => Code::NotFound,
     }
 }
 

@@ -5,6 +5,7 @@
 mod admin;
 mod agent;
 mod call;
+mod changes;
 mod content;
 mod enrollment;
 mod error;

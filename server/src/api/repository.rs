@@ -24,7 +24,8 @@ use super::{
 use crate::{
     access::ANY_ROLE,
     audit::Deed,
-    fleet::{ReleaseRecord, RingRecord},
+    changes,
+    fleet::{ChangeState, OpenChange, ReleaseRecord, RingRecord},
     identity::Role,
     push::{self, Before, Pusher, Records},
     store::{Commit, FileWrite, Note, Reads as _, SignedFile, Store},
@@ -155,7 +156,7 @@ fn missing(
 }
 
 /// The role that it takes to push a file.
-fn needed(role: &TrustRole) -> &'static [Role] {
+pub(super) fn needed(role: &TrustRole) -> &'static [Role] {
     match role {
         TrustRole::Release(_) => &[Role::Publisher],
         TrustRole::Ring(..) => &[Role::Operator],
@@ -188,7 +189,8 @@ fn push_metadata(
             held.iter().map(|(role, file)| (role.clone(), file.bytes.clone())).collect();
         let published = published(&before);
         let remembered = |path: &str| published.get(path).copied();
-        let freshness = &shared.keys.freshness;
+        let named = repository::named_keys(&files, &pushed);
+        let freshness = shared.keys.freshness.for_ids(&named);
         let accepted = repository::accept(&files, &pushed, &remembered, freshness, call.now)
             .map_err(|refused| who_was_faster(store, refused))?;
         let reply =
@@ -200,9 +202,35 @@ fn push_metadata(
         let roles: BTreeSet<TrustRole> = pushed.iter().map(|(role, _)| role.clone()).collect();
         let by = Pusher { who: &pusher, now: call.now };
         let records = push::records(&shared.content, &set, &roles, &before, by)?;
-        let deeds = deeds(call, &accepted.writes, &records, &before);
-        Ok((reply, commit(&held, accepted.writes, records), deeds))
+        let mut deeds = deeds(call, &accepted.writes, &records, &before);
+        let mut commit = commit(&held, accepted.writes, records);
+        end_changes(store, call, &pushed, &mut commit, &mut deeds)?;
+        Ok((reply, commit, deeds))
     })
+}
+
+/// Open changes of the roles that are published now have come to their end.
+fn end_changes(
+    store: &dyn Store,
+    call: &Call,
+    pushed: &[(TrustRole, Vec<u8>)],
+    commit: &mut Commit,
+    deeds: &mut Vec<Deed>,
+) -> Result<(), ApiError> {
+    let known = store.all::<OpenChange>()?;
+    for (rev, ended) in changes::ended_by_push(&known, pushed, call.now) {
+        let act = match ended.state {
+            ChangeState::Published => "change publish",
+            ChangeState::Open
+            | ChangeState::Overtaken
+            | ChangeState::Withdrawn
+            | ChangeState::Lapsed => "change overtake",
+        };
+        let what = format!("{} {}", ended.role, ended.id.short());
+        deeds.push(Deed::done(call.who.clone(), act, what));
+        commit.doc(rev, ended);
+    }
+    Ok(())
 }
 
 fn parse(message: wire::PushMetadataRequest) -> Result<Vec<(TrustRole, Vec<u8>)>, ApiError> {

@@ -108,7 +108,7 @@ fn say(text: &str) -> io::Result<()> {
 fn story(plan: &Plan, made: &Made) -> String {
     let data = plan.data.display();
     let keys =
-        made.keys.public().into_iter().map(|(name, key)| {
+        made.keys.public(&Default::default()).into_iter().map(|(name, key)| {
             format!("  {name:<10} {}\n", String::from_utf8_lossy(&key.to_json()))
         });
     format!(

@@ -2,6 +2,7 @@
 //! Decides nothing: rules are in `rollout`, keeping is in `store`.
 
 pub mod audit;
+pub mod change;
 pub mod host;
 pub mod people;
 pub mod placement;
@@ -12,6 +13,7 @@ pub mod rollout;
 pub mod tally;
 
 pub use audit::{Actor, AuditEntry, AuditOutcome};
+pub use change::{ChangeState, OpenChange};
 pub use host::{Certificate, Host, HostState, ReportKey};
 pub use people::{Person, TokenRecord, TokenSubject};
 pub use placement::{

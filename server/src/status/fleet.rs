@@ -28,6 +28,8 @@ pub struct FleetView<'a> {
     pub products: Vec<ProductPart<'a>>,
     /// The signed metadata in use.
     pub metadata: Vec<wire::MetadataStatus>,
+    /// Signed files that wait for signatures.
+    pub changes: Vec<wire::ChangeStatus>,
     /// About the server itself.
     pub server: wire::ServerStatus,
 }
@@ -55,6 +57,7 @@ pub fn fleet(view: FleetView<'_>) -> wire::FleetStatus {
         products: view.products.into_iter().map(product).collect(),
         metadata: view.metadata,
         server: Some(view.server),
+        changes: view.changes,
     }
 }
 

@@ -34,6 +34,7 @@ fn fleet_of(world: &World) -> wire::FleetStatus {
             hosts_without_ring: without,
         }],
         metadata: Vec::new(),
+        changes: Vec::new(),
         server: wire::ServerStatus::default(),
     })
 }

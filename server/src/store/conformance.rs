@@ -326,6 +326,7 @@ fn everything(store: &dyn Store) -> Vec<String> {
         DocKind::Ring,
         DocKind::Policy,
         DocKind::Rollout,
+        DocKind::Change,
     ];
     let place = DocKey::Rollout(rollout_id(2));
     for kind in kinds {

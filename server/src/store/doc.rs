@@ -3,11 +3,14 @@
 
 use std::fmt;
 
-use refit_proto::names::{PersonName, Product, RingName, Version};
+use refit_proto::{
+    names::{PersonName, Product, RingName, Version},
+    trust::Role,
+};
 
 use crate::fleet::{
-    Person, Record, RecordError, ReleaseRecord, RingRecord, Rollout, RolloutId, RolloutPolicy,
-    TokenRecord,
+    OpenChange, Person, Record, RecordError, ReleaseRecord, RingRecord, Rollout, RolloutId,
+    RolloutPolicy, TokenRecord,
 };
 
 /// What kinds there are.
@@ -20,6 +23,7 @@ pub enum DocKind {
     Ring,
     Policy,
     Rollout,
+    Change,
 }
 
 /// Names a document. In the order in which documents are listed.
@@ -33,6 +37,8 @@ pub enum DocKey {
     Ring(Product, RingName),
     Policy(Product),
     Rollout(RolloutId),
+    /// By the role of its first file.
+    Change(Role),
 }
 
 /// A document.
@@ -45,6 +51,7 @@ pub enum Doc {
     Ring(RingRecord),
     Policy(RolloutPolicy),
     Rollout(Rollout),
+    Change(OpenChange),
 }
 
 impl DocKey {
@@ -57,6 +64,7 @@ impl DocKey {
             DocKey::Ring(..) => DocKind::Ring,
             DocKey::Policy(_) => DocKind::Policy,
             DocKey::Rollout(_) => DocKind::Rollout,
+            DocKey::Change(_) => DocKind::Change,
         }
     }
 }
@@ -70,6 +78,7 @@ impl fmt::Display for DocKey {
             DocKey::Ring(product, ring) => write!(f, "ring {product} {ring}"),
             DocKey::Policy(product) => write!(f, "rollout policy of {product}"),
             DocKey::Rollout(id) => write!(f, "rollout {id}"),
+            DocKey::Change(role) => write!(f, "change of {role}"),
         }
     }
 }
@@ -86,6 +95,7 @@ impl Doc {
             Doc::Ring(ring) => DocKey::Ring(ring.product.clone(), ring.ring.clone()),
             Doc::Policy(policy) => DocKey::Policy(policy.product.clone()),
             Doc::Rollout(rollout) => DocKey::Rollout(rollout.id.clone()),
+            Doc::Change(change) => DocKey::Change(change.role.clone()),
         }
     }
 
@@ -97,6 +107,7 @@ impl Doc {
             Doc::Ring(ring) => ring.encode(),
             Doc::Policy(policy) => policy.encode(),
             Doc::Rollout(rollout) => rollout.encode(),
+            Doc::Change(change) => change.encode(),
         }
     }
 
@@ -108,6 +119,7 @@ impl Doc {
             DocKind::Ring => Doc::Ring(Record::decode(bytes)?),
             DocKind::Policy => Doc::Policy(Record::decode(bytes)?),
             DocKind::Rollout => Doc::Rollout(Record::decode(bytes)?),
+            DocKind::Change => Doc::Change(Record::decode(bytes)?),
         })
     }
 }
@@ -157,4 +169,5 @@ documents! {
     RingRecord is Ring by (Product, RingName) as |(product, ring)| DocKey::Ring(product, ring);
     RolloutPolicy is Policy by Product as DocKey::Policy;
     Rollout is Rollout by RolloutId as DocKey::Rollout;
+    OpenChange is Change by Role as DocKey::Change;
 }

@@ -156,7 +156,23 @@ fn metadata(registry: &mut Registry, fleet: &wire::FleetStatus) {
     let help = "Seconds until a metadata file expires; below zero once it has";
     let expiry = family(registry, "metadata_expiry_seconds", help);
     let version = family(registry, "metadata_version", "Version of a metadata file");
+    let help = "1 where somebody has to sign a metadata file anew, or the server should have";
+    let warning = family(registry, "metadata_warning", help);
+    let help = "Signatures that an open change of signed files still needs";
+    let missing = family(registry, "change_signatures_missing", help);
+    let help = "Seconds until an open change of signed files lapses";
+    let lapses = family(registry, "change_lapses_seconds", help);
     let now = fleet.at.parse::<Timestamp>();
+    for change in &fleet.changes {
+        let pair = || labels([("role", &change.role)]);
+        set(&missing, pair(), change.signatures_missing);
+        if let (Ok(now), Ok(at)) = (&now, change.lapses.parse::<Timestamp>()) {
+            lapses.get_or_create(&pair()).set(at.duration_since(*now).as_secs());
+        }
+    }
+    for file in fleet.metadata.iter().filter(|file| !file.warning.is_empty()) {
+        set(&warning, labels([("role", &file.role), ("warning", &file.warning)]), 1);
+    }
     for file in &fleet.metadata {
         set(&version, labels([("role", &file.role)]), file.version);
         // A time that cannot be read is no number: an absent series can be alerted on, a 0 lies.

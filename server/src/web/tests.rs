@@ -79,6 +79,13 @@ fn fleet() -> wire::FleetStatus {
             role: "timestamp".into(),
             version: 5,
             expires: "2026-01-01T23:59:00Z".into(),
+            warning: "expired".into(),
+        }],
+        changes: vec![wire::ChangeStatus {
+            role: "root".into(),
+            lapses: "2026-01-02T00:01:00Z".into(),
+            signatures_missing: 2,
+            ..Default::default()
         }],
         server: Some(wire::ServerStatus {
             version: "0.1.0".into(),
@@ -271,6 +278,9 @@ async fn metrics_say_what_the_model_says() {
         "refit_rollout_failures{product=\"payments\",ring=\"pilot\",version=\"1.2\",kind=\"rolled-back\"} 1",
         "refit_ring_held{product=\"payments\",ring=\"early\",reason=\"nothing-promoted\"} 1",
         "refit_metadata_expiry_seconds{role=\"timestamp\"} -60",
+        "refit_metadata_warning{role=\"timestamp\",warning=\"expired\"} 1",
+        "refit_change_signatures_missing{role=\"root\"} 2",
+        "refit_change_lapses_seconds{role=\"root\"} 60",
     ] {
         assert!(text.lines().any(|it| it == line), "no line {line:?} in\n{text}");
     }

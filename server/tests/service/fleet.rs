@@ -15,7 +15,7 @@ use refit_proto::{
     transport::{self, Identity},
     trust::{LocalKey, Signer as _},
     wire::{
-        self, admin_client::AdminClient, agent_client::AgentClient,
+        self, admin_client::AdminClient, agent_client::AgentClient, changes_client::ChangesClient,
         create_token_request::Subject as WireSubject, enrollment_client::EnrollmentClient,
         repository_client::RepositoryClient, status_client::StatusClient,
     },
@@ -153,6 +153,10 @@ impl Fleet {
 
     pub(crate) fn status(&self, caller: &Caller) -> StatusClient<Channel> {
         StatusClient::new(self.channel(Some(caller)))
+    }
+
+    pub(crate) fn changes(&self, caller: &Caller) -> ChangesClient<Channel> {
+        ChangesClient::new(self.channel(Some(caller)))
     }
 
     /// The first administrator, logged in.

@@ -26,7 +26,7 @@ pub(crate) fn role(name: &str) -> Role {
 }
 
 /// Every role's key is its own, and always the same.
-fn key(role: &Role) -> LocalKey {
+pub(crate) fn key(role: &Role) -> LocalKey {
     LocalKey::from_seed(Digest::of(role.to_string().as_bytes()).as_bytes())
 }
 
@@ -65,6 +65,11 @@ impl Publisher {
         signed.set_policy("payments.json", &policy).unwrap();
         publisher.push(fleet, &[root, targets, signed]).await.unwrap();
         publisher
+    }
+
+    /// The newest file of a role.
+    pub(crate) fn held(&self, role: &Role) -> Option<Vec<u8>> {
+        self.files.get(role).cloned()
     }
 
     /// The next version of a role's file.

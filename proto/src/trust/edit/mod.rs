@@ -2,6 +2,7 @@
 //! Members that we don't know are carried on. Where keys and files are kept is for the command line.
 
 mod describe;
+mod due;
 mod holders;
 mod keys;
 mod ring;
@@ -12,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 pub use self::{
     describe::describe,
+    due::{Due, WARN_DAYS},
     holders::holders,
     keys::{KeyList, RootKeys},
     rules::longest_days,

@@ -8,8 +8,8 @@ use crate::{
     trust::{
         KeyId, PublicKey, Signer,
         edit::{
-            AppendError, Draft, EditError, KeyList, RootKeys, append, default_days, longest_days,
-            missing_signatures,
+            AppendError, Draft, Due, EditError, KeyList, RootKeys, append, default_days,
+            longest_days, missing_signatures,
         },
         metadata::Content,
         promotion::{RingFile, Standing, Terms},
@@ -377,4 +377,26 @@ fn a_change_is_put_in_words() {
     let words = releases.describe().unwrap().join("\n");
     assert!(words.contains("releases/payments/1.2.json is added: 3 bytes"), "{words}");
     assert!(words.contains("releases/payments/1.0.json is removed"), "{words}");
+}
+
+#[test]
+fn people_are_told_a_month_before_and_the_server_when_it_is_late() {
+    let now = at(BEGIN);
+    let left = |name: &str, hours: i64| {
+        Due::of(&Role::parse(name).unwrap(), now + SignedDuration::from_hours(hours), now).word()
+    };
+    for name in ["root", "targets", "policy", "release.payments"] {
+        assert_eq!(left(name, 31 * 24), "", "{name}");
+        assert_eq!(left(name, 30 * 24), "due", "{name}");
+        assert_eq!(left(name, 0), "expired", "{name}");
+    }
+    // A ring that the server renews lasts no longer than a month at all.
+    assert_eq!(
+        (left("ring.payments.pilot", 16 * 24), left("ring.payments.pilot", 15 * 24)),
+        ("", "due")
+    );
+    for (name, half) in [("timestamp", 36), ("snapshot", 84)] {
+        assert_eq!((left(name, half), left(name, half - 2)), ("", "overdue"), "{name}");
+        assert_eq!(left(name, -1), "expired", "{name}");
+    }
 }

@@ -129,6 +129,7 @@ fn kind_byte(kind: DocKind) -> u8 {
         DocKind::Ring => 4,
         DocKind::Policy => 5,
         DocKind::Rollout => 6,
+        DocKind::Change => 7,
     }
 }
 
@@ -145,6 +146,7 @@ pub(super) fn doc(key: &DocKey) -> Vec<u8> {
         DocKey::Ring(product, ring) => path.text(product.as_str()).text(ring.as_str()).0,
         DocKey::Policy(product) => path.text(product.as_str()).0,
         DocKey::Rollout(id) => path.bytes(&rollout_path(id).0).0,
+        DocKey::Change(role) => path.text(&role.to_string()).0,
     }
 }
 

@@ -2,8 +2,10 @@
 //! timestamp, `gate` its part in rings, `audit` the log's checkpoints, `ca` certificates. Stealing one
 //! gives none of the others' rights, and they never sign in each other's place: each has its own field.
 
+mod online;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -11,8 +13,9 @@ use std::{
 
 use jiff::Timestamp;
 use refit_durable::file::{self, Access};
-use refit_proto::trust::{LocalKey, PublicKey, Signer as _, key::KeyError};
+use refit_proto::trust::{KeyId, LocalKey, PublicKey, Signer as _, key::KeyError};
 
+pub use self::online::OnlineKey;
 use crate::ca::{Authority, AuthorityFiles, CaError};
 
 /// A PEM file of ours has a few hundred bytes; whatever is longer is something else.
@@ -27,9 +30,9 @@ const CA_CERTIFICATE: &str = "ca.crt";
 /// All four.
 pub struct ServerKeys {
     /// Signs snapshot and timestamp.
-    pub freshness: LocalKey,
+    pub freshness: OnlineKey,
     /// Signs the server's part in rings that name it.
-    pub gate: LocalKey,
+    pub gate: OnlineKey,
     /// Signs checkpoints of the audit log.
     pub audit: LocalKey,
     /// Signs certificates.
@@ -107,15 +110,21 @@ impl ServerKeys {
         };
         let authority =
             Authority::load(&files).map_err(|error| damaged(folder.join(CA_KEY), error))?;
-        let (freshness, gate, audit) = (own(FRESHNESS)?, own(GATE)?, own(AUDIT)?);
-        Ok(ServerKeys { freshness, gate, audit, authority })
+        let (freshness, gate) =
+            (OnlineKey::load(folder, "freshness")?, OnlineKey::load(folder, "gate")?);
+        Ok(ServerKeys { freshness, gate, audit: own(AUDIT)?, authority })
     }
 
-    /// The public halves by name, as `refit trust init` takes them.
-    pub fn public(&self) -> BTreeMap<&'static str, &PublicKey> {
-        [("freshness", &self.freshness), ("gate", &self.gate), ("audit", &self.audit)]
-            .map(|(name, key)| (name, key.public()))
-            .into()
+    /// The public halves by name, as `refit trust init` takes them. `named` are the keys that signed
+    /// metadata names: they tell which of two is in use.
+    pub fn public(&self, named: &BTreeSet<KeyId>) -> BTreeMap<&'static str, &PublicKey> {
+        [
+            ("freshness", self.freshness.for_ids(named)),
+            ("gate", self.gate.for_ids(named)),
+            ("audit", &self.audit),
+        ]
+        .map(|(name, key)| (name, key.public()))
+        .into()
     }
 }
 
@@ -149,7 +158,7 @@ mod tests {
         let folder = folder();
         let keys = ServerKeys::load(folder.path()).unwrap();
         let ids: std::collections::BTreeSet<_> =
-            keys.public().values().map(|key| key.id()).collect();
+            keys.public(&BTreeSet::new()).values().map(|key| key.id()).collect();
         assert_eq!(ids.len(), 3);
     }
 
