@@ -8,6 +8,7 @@ mod changed_host;
 mod disk_full;
 mod enrollment;
 mod good_way;
+mod keys;
 mod killed_agent;
 mod killed_server;
 mod moved_server;
