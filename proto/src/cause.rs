@@ -3,6 +3,12 @@
 
 /// The host's own trust does not permit the release on its ring.
 pub const NOT_PERMITTED: &str = "not-permitted";
+/// Enough keys signed its promotion, but not the right people.
+pub const NOT_APPROVED: &str = "not-approved";
+/// Its promotion lacks what the ring demands: a digest, or a ring that comes before.
+pub const NOT_PROVEN: &str = "not-proven";
+/// It is below the floor, or its promotion sets a floor above it.
+pub const BELOW_FLOOR: &str = "below-floor";
 /// The release failed here before.
 pub const QUARANTINED: &str = "quarantined";
 /// The metadata that would permit the release has expired.
@@ -19,8 +25,11 @@ pub const BUSY: &str = "busy";
 pub const BACKED_OUT: &str = "backed-out";
 
 /// All of them: the weather, or an order of ours. A rollout does not count them as failures.
-pub const BLAMELESS: [&str; 8] = [
+pub const BLAMELESS: [&str; 11] = [
     NOT_PERMITTED,
+    NOT_APPROVED,
+    NOT_PROVEN,
+    BELOW_FLOOR,
     QUARANTINED,
     METADATA_EXPIRED,
     FETCH_FAILED,

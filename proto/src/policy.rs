@@ -2,13 +2,17 @@
 //! evaluates it itself, on its own labels. What only narrows (waves, caps, soak, limits) is the server's
 //! and unsigned.
 
+pub(crate) mod rules;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::rules::{ApprovalKind, EvidenceKind, Gate, Person, Rules, UnknownWord};
 use crate::{
-    names::{HostId, LabelName, LabelValue, Labels, Product, RingName},
-    package::{DocumentError, FORMAT, parse_document},
+    names::{HostId, LabelName, LabelValue, Labels, PersonName, Product, RingName},
+    package::{DocumentError, FORMAT, parse_document, parse_document_knowing},
+    trust::KeyId,
 };
 
 /// Bounds of the unsigned part: the server refuses what is beyond them, and `refit` says so before
@@ -39,6 +43,12 @@ pub struct ProductPolicy {
     pub product: Product,
     /// Its rings; a host is in the first whose selector matches.
     pub rings: Vec<RingDefinition>,
+    /// Who approves, by name. Where nobody is named, each key of a ring stands for itself.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub persons: BTreeMap<PersonName, Person>,
+    /// The server's gate key: it counts for rings that say `gate`, and for no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate_key: Option<KeyId>,
 }
 
 /// What a ring is, as far as it is signed.
@@ -51,6 +61,18 @@ pub struct RingDefinition {
     /// The server's gate key may sign its own part for this ring.
     #[serde(default)]
     pub gate: bool,
+    /// What it asks of a promotion beyond the threshold of its keys.
+    #[serde(default, skip_serializing_if = "Rules::is_empty")]
+    pub rules: Rules,
+}
+
+/// Who signs promotions of a product, as far as its policy says so.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Signatories {
+    /// Who approves, by name.
+    pub persons: BTreeMap<PersonName, Person>,
+    /// The server's gate key.
+    pub gate_key: Option<KeyId>,
 }
 
 /// Which hosts a ring selects.
@@ -87,13 +109,27 @@ impl ProductPolicy {
     /// # Errors
     /// A ring that stands twice, or a selector without labels.
     pub fn new(product: Product, rings: Vec<RingDefinition>) -> Result<Self, DocumentError> {
-        let policy = ProductPolicy {
-            kind: "policy".into(),
-            format: FORMAT,
-            required: Vec::new(),
-            product,
-            rings,
+        ProductPolicy::with_signatories(product, rings, Signatories::default())
+    }
+
+    /// The same, with who signs promotions. A reader that knows nothing of approvals refuses it.
+    ///
+    /// # Errors
+    /// As [`ProductPolicy::new`], and rules that contradict each other or that nobody could ever meet.
+    pub fn with_signatories(
+        product: Product,
+        rings: Vec<RingDefinition>,
+        signatories: Signatories,
+    ) -> Result<Self, DocumentError> {
+        let ruled = rings.iter().any(|ring| !ring.rules.is_empty());
+        let required = match ruled || signatories != Signatories::default() {
+            true => vec![rules::FEATURE.to_owned()],
+            false => Vec::new(),
         };
+        let Signatories { persons, gate_key } = signatories;
+        let kind = "policy".into();
+        let policy =
+            ProductPolicy { kind, format: FORMAT, required, product, rings, persons, gate_key };
         policy.check()?;
         Ok(policy)
     }
@@ -103,7 +139,7 @@ impl ProductPolicy {
     /// # Errors
     /// Anything that this program cannot follow to the letter: a rule that can't be evaluated is closed.
     pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
-        let policy: ProductPolicy = parse_document("policy", bytes)?;
+        let policy: ProductPolicy = parse_document_knowing("policy", bytes, &[rules::FEATURE])?;
         policy.check()?;
         Ok(policy)
     }
@@ -118,6 +154,11 @@ impl ProductPolicy {
     /// is left alone.
     pub fn ring_of(&self, labels: &Labels) -> Option<&RingDefinition> {
         self.rings.iter().find(|ring| ring.select.matches(labels))
+    }
+
+    /// Whose key it is.
+    pub fn person_of(&self, key: &KeyId) -> Option<&PersonName> {
+        self.persons.iter().find(|(_, person)| person.keys.contains_key(key)).map(|(name, _)| name)
     }
 
     /// A ring by its name.
@@ -141,6 +182,9 @@ impl ProductPolicy {
                 }
                 Selector::Labels(_) | Selector::EveryHost => {}
             }
+        }
+        if let Some(problem) = rules::contradiction(self) {
+            return invalid(problem);
         }
         Ok(())
     }
@@ -211,7 +255,7 @@ mod tests {
                 labels(labels_text).into_iter().map(|(name, value)| (name, vec![value])).collect(),
             ),
         };
-        RingDefinition { ring: name.parse().unwrap(), select, gate: false }
+        RingDefinition { ring: name.parse().unwrap(), select, gate: false, rules: Rules::default() }
     }
 
     fn policy(rings: Vec<RingDefinition>) -> Result<ProductPolicy, DocumentError> {
@@ -236,6 +280,90 @@ mod tests {
         assert!(policy(vec![ring("all", "")]).is_err());
         assert!(policy(vec![ring("a", "*"), ring("a", "*")]).is_err());
         assert!(!Selector::Labels(BTreeMap::new()).matches(&labels("a=b")));
+    }
+
+    fn key(name: &str) -> KeyId {
+        KeyId::parse(&crate::names::Digest::of(name.as_bytes()).to_string()).unwrap()
+    }
+
+    fn person(keys: &[(&str, &[ApprovalKind])]) -> Person {
+        let keys = keys.iter().map(|(name, kinds)| (key(name), kinds.iter().copied().collect()));
+        Person { keys: keys.collect() }
+    }
+
+    fn signatories(persons: &[(&str, Person)]) -> Signatories {
+        let persons = persons.iter().map(|(name, person)| (name.parse().unwrap(), person.clone()));
+        Signatories { persons: persons.collect(), gate_key: Some(key("gate")) }
+    }
+
+    /// Rings a, b and c, changed, with alice and bob.
+    fn ruled(
+        change: impl FnOnce(&mut Vec<RingDefinition>),
+    ) -> Result<ProductPolicy, DocumentError> {
+        let mut rings = vec![ring("a", "r=a"), ring("b", "r=b"), ring("c", "*")];
+        change(&mut rings);
+        let alice = person(&[("a1", &[ApprovalKind::Technical, ApprovalKind::Business])]);
+        let bob = person(&[("b1", &[ApprovalKind::Technical])]);
+        let signatories = signatories(&[("alice", alice), ("bob", bob)]);
+        ProductPolicy::with_signatories("payments".parse().unwrap(), rings, signatories)
+    }
+
+    #[test]
+    fn rules_that_contradict_or_that_nobody_can_meet_are_refused_by_name() {
+        use ApprovalKind::{Business, Operations, Technical};
+        let after = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+        assert!(ruled(|_| {}).is_ok());
+        assert!(ruled(|rings| rings[0].rules.kinds = vec![Technical, Business]).is_ok());
+        assert!(ruled(|rings| rings[2].rules.after = after(&["a", "b"])).is_ok());
+        let refused = |change: fn(&mut Vec<RingDefinition>)| ruled(change).unwrap_err().to_string();
+        for (problem, error) in [
+            ("no person is left", refused(|rings| rings[0].rules.kinds = vec![Operations])),
+            ("no person is left", refused(|rings| rings[0].rules.kinds = vec![Business; 2])),
+            ("which is no ring", refused(|r| r[0].rules.after = vec!["x".parse().unwrap()])),
+            ("after itself", refused(|rings| rings[1].rules.after = vec!["b".parse().unwrap()])),
+            (
+                "after itself",
+                refused(|rings| {
+                    rings[0].rules.after = vec!["b".parse().unwrap()];
+                    rings[1].rules.after = vec!["a".parse().unwrap()];
+                }),
+            ),
+            ("under `after`", refused(|rings| rings[0].rules.demands = [Gate::After].into())),
+        ] {
+            assert!(error.contains(problem), "{problem}: {error}");
+        }
+        for (problem, persons) in [
+            (
+                "is of alice and of bob",
+                [("alice", person(&[("k", &[])])), ("bob", person(&[("k", &[])]))],
+            ),
+            (
+                "also of person bob",
+                [("alice", person(&[("k", &[])])), ("bob", person(&[("gate", &[])]))],
+            ),
+            ("bob has no key", [("alice", person(&[("k", &[])])), ("bob", person(&[]))]),
+        ] {
+            let product = "payments".parse().unwrap();
+            let made = ProductPolicy::with_signatories(product, vec![], signatories(&persons));
+            let error = made.unwrap_err().to_string();
+            assert!(error.contains(problem), "{problem}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_policy_with_rules_requires_a_reader_that_knows_them_and_one_without_does_not() {
+        let with = ruled(|rings| rings[2].rules.after = vec!["a".parse().unwrap()]).unwrap();
+        assert_eq!(with.required, ["approvals"]);
+        assert_eq!(ProductPolicy::parse(&with.to_bytes()).unwrap(), with);
+        assert_eq!(with.person_of(&key("b1")).unwrap().as_str(), "bob");
+        // A reader of the version before knows no feature at all.
+        let error = parse_document::<ProductPolicy>("policy", &with.to_bytes()).unwrap_err();
+        assert!(matches!(error, DocumentError::Required { feature, .. } if feature == "approvals"));
+        let mut after = vec![ring("a", "r=a"), ring("b", "*")];
+        after[1].rules.after = vec!["a".parse().unwrap()];
+        assert_eq!(policy(after).unwrap().required, ["approvals"]);
+        let without = policy(vec![ring("a", "*")]).unwrap();
+        assert!(parse_document::<ProductPolicy>("policy", &without.to_bytes()).is_ok());
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod placing;
 pub mod planning;
 pub mod presence;
 pub mod product_view;
+pub mod promotion;
 pub mod publication;
 pub mod push;
 pub mod refusals;

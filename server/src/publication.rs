@@ -3,10 +3,11 @@
 //! shown to anybody before both agree. Reads the content folder, and blocks on it.
 
 use refit_proto::{
-    names::{Product, Version},
+    names::{Product, RingName, Version},
     package::{DocumentError, FileRef, Manifest, PackageRef, Release},
     policy::{LabelPolicy, ProductPolicy},
     servers::ServersPolicy,
+    trust::{Closed, Misfit, Unapproved},
 };
 
 use crate::content::{ContentError, ContentFolder};
@@ -68,17 +69,21 @@ pub enum PublicationError {
         /// The promoted release.
         version: Version,
     },
-    /// A promotion's floor above the release that it promotes.
-    #[error(
-        "the promotion of {version} sets the floor {floor}, but that release has counter {counter}\nhelp: a floor is at most the counter of the release that it comes with"
-    )]
-    Floor {
-        /// The promoted release.
-        version: Version,
-        /// As the promotion says.
-        floor: u64,
-        /// As the release says.
-        counter: u64,
+    /// A promotion that does not fit its release.
+    #[error(transparent)]
+    Misfit(#[from] Misfit),
+    /// A promotion that does not bring what its ring asks for.
+    #[error(transparent)]
+    Closed(#[from] Closed),
+    /// A ring's file that the wrong people signed.
+    #[error("the promotion to ring {ring} of {product} does not count: {cause}")]
+    Unapproved {
+        /// Of which product.
+        product: Product,
+        /// Which ring.
+        ring: RingName,
+        /// What is missing.
+        cause: Unapproved,
     },
     /// The document is about something else than its path.
     #[error(
@@ -185,7 +190,7 @@ pub fn check_servers(
     ServersPolicy::parse(&bytes).map_err(|cause| PublicationError::Document { document, cause })
 }
 
-fn read(
+pub(crate) fn read(
     content: &ContentFolder,
     document: &str,
     target: FileRef,

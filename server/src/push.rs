@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use refit_proto::{
     names::{Digest, Product, RingName},
     package::FileRef,
-    policy::RingDefinition,
+    policy::{RingDefinition, Rules},
     trust::{
-        Role,
+        Misfit, Role,
         metadata::TargetFile,
         promotion::{Promotion, RingFile},
         set::TrustedSet,
@@ -20,6 +20,7 @@ use refit_proto::{
 use crate::{
     content::ContentFolder,
     fleet::{ReleaseId, ReleaseRecord, RingRecord},
+    promotion,
     publication::{self, PublicationError},
     store::Rev,
 };
@@ -61,6 +62,7 @@ pub fn records(
     before: &Before,
     pusher: Pusher<'_>,
 ) -> Result<Records, PublicationError> {
+    promotion::check(content, set, pushed, &before.rings, pusher.now)?;
     let mut records = Records::default();
     for role in pushed {
         if let Role::Release(product) = role {
@@ -136,7 +138,8 @@ fn held_definitions(before: &Before) -> Definitions {
     defined
         .map(|ring| {
             let RingRecord { product, ring: name, order, select, gate, .. } = ring.clone();
-            let definition = RingDefinition { ring: name.clone(), select, gate };
+            let definition =
+                RingDefinition { ring: name.clone(), select, gate, rules: Rules::default() };
             ((product, name), (order, definition))
         })
         .collect()
@@ -271,7 +274,7 @@ fn check_promotion(
     };
     match promotion.terms.min_release_counter {
         Some(floor) if floor > release.counter => {
-            Err(PublicationError::Floor { version, floor, counter: release.counter })
+            Err(Misfit::Floor { version, floor, counter: release.counter }.into())
         }
         Some(_) | None => Ok(release),
     }

@@ -4,7 +4,7 @@
 use refit_durable::Batch;
 use refit_proto::{
     package::Release,
-    trust::{Promotion, Role, Standing, TrustError},
+    trust::{Misfit, Promotion, Role, Standing, TrustError, fits_document},
 };
 
 use super::{Machine, Steps};
@@ -36,6 +36,7 @@ impl<M: Machine> Steps<M> {
             .runtime
             .block_on(release(&*self.server, &promotion))
             .map_err(|error| no_document(&error))?;
+        fits_document(&attempt.product, &promotion, &bytes, &document).map_err(|it| misfit(&it))?;
         let installed = self.machine.inventory().remove(&attempt.product);
         let floor = self.memory.floor(&attempt.product).map_err(at_fault)?;
         in_order(attempt, &promotion, &document, installed.as_ref(), floor)?;
@@ -88,9 +89,8 @@ pub(super) fn in_order(
     }
     if document.counter < floor {
         let counter = document.counter;
-        return refused(format!(
-            "release {version} has counter {counter}, the floor here is {floor}"
-        ));
+        let text = format!("release {version} has counter {counter}, the floor here is {floor}");
+        return Err(Failure::new(Cause::BelowFloor, text));
     }
     let back = promotion.terms.standing == Standing::Back;
     if attempt.rollback != back {
@@ -114,8 +114,16 @@ fn at_fault(error: refit_durable::StoreError) -> Failure {
 }
 
 fn denied(denial: &Denial) -> Failure {
-    let cause = if denial.is_expired() { Cause::MetadataExpired } else { Cause::NotPermitted };
-    Failure::new(cause, first_line(&denial.to_string()))
+    Failure::new(denial.cause(), first_line(&denial.to_string()))
+}
+
+fn misfit(misfit: &Misfit) -> Failure {
+    let cause = match misfit {
+        Misfit::OtherRelease { .. } => Cause::NotPermitted,
+        Misfit::Floor { .. } => Cause::BelowFloor,
+        Misfit::OtherPlan { .. } => Cause::NotProven,
+    };
+    Failure::new(cause, first_line(&misfit.to_string()))
 }
 
 fn not_refreshed(error: &RefreshError) -> Failure {

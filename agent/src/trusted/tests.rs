@@ -2,12 +2,19 @@
 
 use std::{collections::BTreeMap, sync::Mutex};
 
-use refit_proto::trust::{Role, client::Request, testing::TestRepository};
+use refit_proto::trust::{
+    Role, Signer as _, Standing, Terms,
+    client::Request,
+    testing::{TestRepository, key},
+};
 
 use super::*;
-use crate::link::{
-    CallError,
-    testing::{at, clock},
+use crate::{
+    link::{
+        CallError,
+        testing::{at, clock},
+    },
+    update::Cause,
 };
 
 /// The root of a test repository begins in January and lasts a year.
@@ -279,4 +286,59 @@ async fn the_signed_list_of_servers_is_taken_kept_and_given_up_only_where_nobody
     server.content.insert(other, list.to_bytes());
     std::fs::remove_file(host.dir.path().join("trust/policy/servers.json")).unwrap();
     assert_eq!(refresh(&trust, &server).await.unwrap().servers(), &Servers::Unknown);
+}
+
+/// The policy with what a ring asks for, signed.
+fn set_policy(server: &mut TestServer, rules: &str) {
+    let policy = format!(
+        r#"{{"_type":"policy","format":1,"required":["approvals"],"product":"payments","rings":[
+            {{"ring":"pilot","select":{{"labels":{{"pilot":["yes"]}}}},"rules":{rules}}},
+            {{"ring":"first","select":"every-host"}}],
+            "persons":{{"alice":{{"keys":{{"{}":["business"]}}}}}}}}"#,
+        key("alice").public().id()
+    );
+    server
+        .repository
+        .edit("policy", |draft| draft.set_policy("payments.json", policy.as_bytes()).unwrap());
+    server.add(policy.as_bytes());
+}
+
+#[tokio::test]
+async fn what_a_ring_asks_of_a_promotion_is_asked_by_the_host_and_named() {
+    let mut server = TestServer::new();
+    server.repository.delegate("ring.payments.first", &["alice"], 1);
+    let host = Host::pilot(&server);
+    let cause = async |server: &TestServer| {
+        let view = refresh(&host.trust(), server).await.unwrap();
+        // And just so from what is stored.
+        let stored = host.trust().view().unwrap();
+        let ask = |view: &View| view.permit(&payments(), &Digest::of(b"1.0"), at(TODAY));
+        assert_eq!(ask(&view).is_ok(), ask(&stored).is_ok());
+        ask(&view).err().map(|denial| (denial.cause(), denial.to_string()))
+    };
+    assert_eq!(cause(&server).await, None);
+
+    // The ring's key is of nobody.
+    set_policy(&mut server, r#"{"kinds":["business"]}"#);
+    let (named, text) = cause(&server).await.unwrap();
+    assert_eq!(named, Cause::NotApproved, "{text}");
+    server.repository.delegate("ring.payments.pilot", &["ring.payments.pilot", "alice"], 1);
+    server.repository.promote("1.0").unwrap();
+    assert_eq!(cause(&server).await, None);
+
+    set_policy(&mut server, r#"{"demands":["security"]}"#);
+    let (named, text) = cause(&server).await.unwrap();
+    assert_eq!(named, Cause::NotProven, "{text}");
+
+    // Of the ring before, the host fetches the file by itself.
+    set_policy(&mut server, r#"{"after":["first"]}"#);
+    let (named, text) = cause(&server).await.unwrap();
+    assert_eq!(named, Cause::NotPermitted, "{text}");
+    let releases = server.repository.release_file();
+    let mut draft = server.repository.draft("ring.payments.first");
+    let terms = Terms::new(Standing::Current);
+    draft.promote(&releases, &"1.0".parse().unwrap(), 1, terms).unwrap();
+    let first = (Role::parse("ring.payments.first").unwrap(), server.repository.sign(&draft));
+    server.repository.push(&[first]).unwrap();
+    assert_eq!(cause(&server).await, None);
 }

@@ -7,15 +7,16 @@ use jiff::Timestamp;
 use refit_proto::{
     names::{Digest, Labels, Product, RingName},
     package::DocumentError,
-    policy::{LabelPolicy, ProductPolicy},
+    policy::{LabelPolicy, ProductPolicy, RingDefinition},
     servers::{SERVERS, ServersPolicy},
     trust::{
-        Closed, Content as _, Denied, Permission, Promotion, Role, TrustedSet, permit,
+        Closed, Content as _, Denied, Permission, Promotion, Role, TrustedSet, Unreliable, permit,
         trusted_labels, trusted_policy, trusted_servers,
     },
 };
 
 use super::{Holder, TrustError, TrustFolder};
+use crate::update::Cause;
 
 /// The name of the file with labels set from the centre.
 pub(super) const LABELS: &str = "labels.json";
@@ -89,11 +90,35 @@ impl Denial {
             Denial::Product(Denied::Expired(_)) => true,
             Denial::Product(Denied::NoPolicyRole(cause)) => expired(cause),
             Denial::Product(Denied::Unusable { cause, .. }) => expired(cause),
+            Denial::Closed(Closed::UnknownBefore { cause: Unreliable::File(cause), .. }) => {
+                expired(cause)
+            }
             Denial::Product(_)
             | Denial::Policy(_)
             | Denial::Closed(_)
             | Denial::NotNamed { .. }
             | Denial::OtherRing { .. } => false,
+        }
+    }
+}
+
+impl Denial {
+    /// The word for it, in the journal and in reports.
+    pub fn cause(&self) -> Cause {
+        match self {
+            _ if self.is_expired() => Cause::MetadataExpired,
+            Denial::Product(Denied::Unapproved { .. })
+            | Denial::Closed(Closed::UnknownBefore { cause: Unreliable::Unapproved(_), .. }) => {
+                Cause::NotApproved
+            }
+            Denial::Closed(
+                Closed::Demanded { .. } | Closed::NotOverridable { .. } | Closed::NotBefore { .. },
+            ) => Cause::NotProven,
+            Denial::Product(_)
+            | Denial::Policy(_)
+            | Denial::Closed(_)
+            | Denial::NotNamed { .. }
+            | Denial::OtherRing { .. } => Cause::NotPermitted,
         }
     }
 }
@@ -137,9 +162,10 @@ impl View {
         let mut wanted = vec![Role::Policy];
         for product in products {
             wanted.push(Role::Release(product.clone()));
-            if let Some(ring) = self.ring(product) {
-                wanted.push(Role::Ring(product.clone(), ring));
-            }
+            // Its own ring, and those that must name the same release before.
+            let Some(definition) = self.definition(product) else { continue };
+            let rings = [&definition.ring].into_iter().chain(&definition.rules.after);
+            wanted.extend(rings.map(|ring| Role::Ring(product.clone(), ring.clone())));
         }
         wanted
     }
@@ -147,8 +173,12 @@ impl View {
     /// The ring that this host is in, by signed definitions and its own labels. `None`: no ring selects
     /// it, or that can't be told.
     pub fn ring(&self, product: &Product) -> Option<RingName> {
-        let policy = self.policies.get(product)?.as_ref().ok()?;
-        policy.ring_of(&self.labels).map(|ring| ring.ring.clone())
+        self.definition(product).map(|definition| definition.ring.clone())
+    }
+
+    /// What defines that ring.
+    fn definition(&self, product: &Product) -> Option<&RingDefinition> {
+        self.policies.get(product)?.as_ref().ok()?.ring_of(&self.labels)
     }
 
     /// The ring of each product that has signed rings.
@@ -186,11 +216,8 @@ impl View {
         // A ring that names the release but keeps it closed says more than one that does not name it.
         let named = self.set.ring(product, &permission.ring);
         let version = named.and_then(|file| file.promotion_of(digest)).map(|p| p.version.clone());
-        let closed = permission.closed.into_iter().find(|closed| match closed {
-            Closed::NotReleased { version: of, .. }
-            | Closed::OtherBytes { version: of, .. }
-            | Closed::UnknownFeature { version: of, .. } => Some(of) == version.as_ref(),
-        });
+        let closed =
+            permission.closed.into_iter().find(|closed| Some(closed.version()) == version.as_ref());
         Err(match closed {
             Some(closed) => Denial::Closed(closed),
             None => Denial::NotNamed {

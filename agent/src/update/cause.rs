@@ -12,6 +12,12 @@ use serde::{Deserialize, Serialize};
 pub enum Cause {
     /// The host's own trust does not permit the release on its ring.
     NotPermitted,
+    /// Enough keys signed its promotion, but not the right people.
+    NotApproved,
+    /// Its promotion lacks what the ring demands: a digest, or a ring that comes before.
+    NotProven,
+    /// It is below the floor, or its promotion sets a floor above it.
+    BelowFloor,
     /// The release failed here before.
     Quarantined,
     /// The metadata that would permit it has expired.
@@ -80,8 +86,11 @@ pub enum Blame {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Cause; 26] = [
+    pub const ALL: [Cause; 29] = [
         Cause::NotPermitted,
+        Cause::NotApproved,
+        Cause::NotProven,
+        Cause::BelowFloor,
         Cause::Quarantined,
         Cause::MetadataExpired,
         Cause::Unsupported,
@@ -135,7 +144,12 @@ impl Cause {
             | Cause::ServerAway
             | Cause::LeaseDenied
             | Cause::Busy => Blame::Weather,
-            Cause::NotPermitted | Cause::Quarantined | Cause::BackedOut => Blame::Order,
+            Cause::NotPermitted
+            | Cause::NotApproved
+            | Cause::NotProven
+            | Cause::BelowFloor
+            | Cause::Quarantined
+            | Cause::BackedOut => Blame::Order,
         }
     }
 
@@ -143,6 +157,9 @@ impl Cause {
     pub fn as_str(self) -> &'static str {
         match self {
             Cause::NotPermitted => cause::NOT_PERMITTED,
+            Cause::NotApproved => cause::NOT_APPROVED,
+            Cause::NotProven => cause::NOT_PROVEN,
+            Cause::BelowFloor => cause::BELOW_FLOOR,
             Cause::Quarantined => cause::QUARANTINED,
             Cause::MetadataExpired => cause::METADATA_EXPIRED,
             Cause::Unsupported => "unsupported",
@@ -177,6 +194,13 @@ impl Cause {
             Cause::NotPermitted => {
                 "promote the release to this host's ring, or wait until its signatures reach the host"
             }
+            Cause::NotApproved => {
+                "let the persons sign the promotion whose approvals the ring needs"
+            }
+            Cause::NotProven => {
+                "promote the release with what the ring demands, and to the rings before it first"
+            }
+            Cause::BelowFloor => "promote a release whose counter is at or above the floor",
             Cause::Quarantined => {
                 "publish a corrected release, or promote this one again naming its digest under `retry`"
             }

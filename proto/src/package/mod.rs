@@ -19,7 +19,7 @@ pub use manifest::{
     Backup, Check, Entry, Health, Hook, HookTime, Installer, Manifest, Observed, Probe, Service,
 };
 pub use path::{PackagePath, PathError};
-pub use release::{ChangePlan, FileRef, PackageRef, Release, Urgency, WayBack};
+pub use release::{ChangePlan, FileRef, PackageRef, Release, Urgency, WayBack, plan_digest};
 
 /// Why a signed document is not usable. The bytes were signed, so this is the publisher's to mend.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +73,15 @@ pub(crate) fn parse_document<T: serde::de::DeserializeOwned>(
     document: &'static str,
     bytes: &[u8],
 ) -> Result<T, DocumentError> {
+    parse_document_knowing(document, bytes, &[])
+}
+
+/// The same for a document of whose features this program knows these.
+pub(crate) fn parse_document_knowing<T: serde::de::DeserializeOwned>(
+    document: &'static str,
+    bytes: &[u8],
+    known: &[&str],
+) -> Result<T, DocumentError> {
     #[derive(serde::Deserialize)]
     struct Head {
         #[serde(rename = "_type")]
@@ -90,8 +99,7 @@ pub(crate) fn parse_document<T: serde::de::DeserializeOwned>(
     if head.format != FORMAT {
         return Err(DocumentError::Format { document, found: head.format, known: FORMAT });
     }
-    if let Some(feature) = head.required.into_iter().find(|f| !KNOWN_FEATURES.contains(&f.as_str()))
-    {
+    if let Some(feature) = head.required.into_iter().find(|f| !known.contains(&f.as_str())) {
         return Err(DocumentError::Required { document, feature });
     }
     serde_json::from_slice(bytes).map_err(unreadable)
@@ -99,6 +107,3 @@ pub(crate) fn parse_document<T: serde::de::DeserializeOwned>(
 
 /// The format of documents that this program writes and reads.
 pub(crate) const FORMAT: u32 = 1;
-
-/// Features that a document may require of its reader. None yet: later ones are added here.
-const KNOWN_FEATURES: [&str; 0] = [];

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{DocumentError, parse_document};
-use crate::names::{Digest, PackageName, Platform, Product, Version};
+use crate::{
+    canonical,
+    names::{Digest, PackageName, Platform, Product, Version},
+};
 
 /// A release: immutable, signed by digest and length through the product's release role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +93,13 @@ pub struct FileRef {
     pub sha256: Digest,
     /// Length of the plain bytes.
     pub length: u64,
+}
+
+/// The digest of a release document's change plan, as it is written there: with the members that this
+/// program doesn't know. `None` where the document has none.
+pub fn plan_digest(document: &[u8]) -> Option<Digest> {
+    let document: serde_json::Value = serde_json::from_slice(document).ok()?;
+    Some(Digest::of(&canonical::to_canonical(document.get("plan")?)))
 }
 
 impl FileRef {

@@ -5,15 +5,16 @@
 use jiff::Timestamp;
 
 use super::{
+    approval::{self, Unapproved},
     error::TrustError,
-    promotion::{Promotion, Standing},
+    promotion::{Promotion, RingFile, Standing},
     role::Role,
     set::TrustedSet,
 };
 use crate::{
     names::{Digest, Labels, Product, RingName, Version},
-    package::DocumentError,
-    policy::{LabelPolicy, ProductPolicy},
+    package::{DocumentError, Release, plan_digest},
+    policy::{Gate, LabelPolicy, ProductPolicy, RingDefinition},
     servers::{SERVERS, ServersPolicy},
 };
 
@@ -84,6 +85,125 @@ pub enum Closed {
         /// The feature's name.
         feature: String,
     },
+    /// Its ring demands a digest that it does not bind.
+    #[error(
+        "the promotion of {version} binds no {gate} digest, which the ring demands\n\
+         help: promote it again with `--evidence {gate}=FILE`, or with a release that has a plan"
+    )]
+    Demanded {
+        /// Which release.
+        version: Version,
+        /// Where it stands in the ring.
+        standing: Standing,
+        /// What is missing.
+        gate: Gate,
+    },
+    /// It passes over a gate that must not be passed over.
+    #[error(
+        "the promotion of {version} passes over {gate}, which the ring does not allow\n\
+         help: promote it again without `--override {gate}`"
+    )]
+    NotOverridable {
+        /// Which release.
+        version: Version,
+        /// Where it stands in the ring.
+        standing: Standing,
+        /// What is passed over.
+        gate: Gate,
+    },
+    /// A ring that comes before does not name the same bytes.
+    #[error(
+        "release {version} is not what ring {before} names, which must come first\n\
+         help: promote it to {before} before, with the same bytes"
+    )]
+    NotBefore {
+        /// Which release.
+        version: Version,
+        /// Where it stands in the ring.
+        standing: Standing,
+        /// The ring that comes before.
+        before: RingName,
+    },
+    /// What the ring before says can't be relied on.
+    #[error("release {version} must be in ring {before} first, which can't be told: {cause}")]
+    UnknownBefore {
+        /// Which release.
+        version: Version,
+        /// Where it stands in the ring.
+        standing: Standing,
+        /// The ring that comes before.
+        before: RingName,
+        /// What is wrong with that ring.
+        cause: Unreliable,
+    },
+}
+
+impl Closed {
+    /// The release that is closed.
+    pub fn version(&self) -> &Version {
+        match self {
+            Closed::NotReleased { version, .. }
+            | Closed::OtherBytes { version, .. }
+            | Closed::UnknownFeature { version, .. }
+            | Closed::Demanded { version, .. }
+            | Closed::NotOverridable { version, .. }
+            | Closed::NotBefore { version, .. }
+            | Closed::UnknownBefore { version, .. } => version,
+        }
+    }
+}
+
+/// Why what a ring's file says does not count.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreliable {
+    /// It is missing, was refused, or has expired.
+    #[error(transparent)]
+    File(Box<TrustError>),
+    /// Enough keys signed it, but not the right people.
+    #[error(transparent)]
+    Unapproved(Unapproved),
+}
+
+/// Why a promotion does not fit the document of its release.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Misfit {
+    /// The document is about something else than the paths that name it.
+    #[error(
+        "{product} {version} is promoted, and the document is of {found_product} {found_version}\n\
+         help: sign each release under its own path"
+    )]
+    OtherRelease {
+        /// As promoted.
+        product: Product,
+        /// As promoted.
+        version: Version,
+        /// As the document says.
+        found_product: Product,
+        /// As the document says.
+        found_version: Version,
+    },
+    /// A floor above the release that sets it.
+    #[error(
+        "the promotion of {version} sets the floor {floor}, but that release has counter {counter}\n\
+         help: a floor is at most the counter of the release that it comes with"
+    )]
+    Floor {
+        /// The promoted release.
+        version: Version,
+        /// As the promotion says.
+        floor: u64,
+        /// As the release says.
+        counter: u64,
+    },
+    /// Another change plan than the release has.
+    #[error(
+        "the promotion of {version} binds another change plan than the release has\n\
+         help: promote it again"
+    )]
+    OtherPlan {
+        /// The promoted release.
+        version: Version,
+    },
 }
 
 /// Why a host may install nothing of a product.
@@ -122,6 +242,14 @@ pub enum Denied {
         ring: RingName,
         /// What is wrong with its file, or with the release role's.
         cause: Box<TrustError>,
+    },
+    /// Enough keys signed the ring's file, but not the right people.
+    #[error("ring {ring} permits nothing: {cause}")]
+    Unapproved {
+        /// Which ring.
+        ring: RingName,
+        /// What is missing.
+        cause: Unapproved,
     },
     /// The ring names no release.
     #[error("nothing is promoted to ring {ring} of {product}\nhelp: run `refit release promote`")]
@@ -200,9 +328,12 @@ pub fn permit(
     let ring = definition.ring.clone();
     let unusable = |cause| Denied::Unusable { ring: ring.clone(), cause: Box::new(cause) };
     usable(set, &Role::Release(product.clone()), now).map_err(unusable)?;
-    usable(set, &Role::Ring(product.clone(), ring.clone()), now).map_err(unusable)?;
+    let file = relied_on(set, policy, definition, now).map_err(|cause| match cause {
+        Unreliable::File(cause) => unusable(*cause),
+        Unreliable::Unapproved(cause) => Denied::Unapproved { ring: ring.clone(), cause },
+    })?;
     let nothing = || Denied::NothingPromoted { product: product.clone(), ring: ring.clone() };
-    let file = set.ring(product, &ring).ok_or_else(nothing)?;
+    let file = file.ok_or_else(nothing)?;
 
     let mut permission = Permission {
         product: product.clone(),
@@ -213,7 +344,9 @@ pub fn permit(
         closed: Vec::new(),
     };
     for promotion in file.promotions() {
-        match closed(set, product, promotion) {
+        let reason = closed(set, product, promotion)
+            .or_else(|| unmet(set, policy, definition, promotion, now));
+        match reason {
             Some(reason) => permission.closed.push(reason),
             None => match promotion.terms.standing {
                 Standing::Current => permission.current = Some(promotion.clone()),
@@ -222,7 +355,110 @@ pub fn permit(
             },
         }
     }
-    if file.promotions().next().is_none() { Err(nothing()) } else { Ok(permission) }
+    Ok(permission)
+}
+
+/// What a ring names, if its file lasts and the right people signed it; `None`: nothing.
+fn relied_on<'a>(
+    set: &'a TrustedSet,
+    policy: &ProductPolicy,
+    definition: &RingDefinition,
+    now: Timestamp,
+) -> Result<Option<&'a RingFile>, Unreliable> {
+    let (product, ring) = (&policy.product, &definition.ring);
+    let file = |cause| Unreliable::File(Box::new(cause));
+    usable(set, &Role::Ring(product.clone(), ring.clone()), now).map_err(file)?;
+    match (set.ring(product, ring), approval::of_ring(set, policy, definition)) {
+        (Some(file), Some(approved)) if file.promotions().next().is_some() => {
+            approved.map_err(Unreliable::Unapproved)?;
+            Ok(Some(file))
+        }
+        (Some(_) | None, _) => Ok(None),
+    }
+}
+
+/// What a ring's rules ask of a promotion and it does not bring; `None`: nothing. The way back is asked
+/// for nothing: it was current in this ring before, and going back at night needs nobody.
+pub fn unmet(
+    set: &TrustedSet,
+    policy: &ProductPolicy,
+    definition: &RingDefinition,
+    promotion: &Promotion,
+    now: Timestamp,
+) -> Option<Closed> {
+    let terms = &promotion.terms;
+    let (version, standing) = (promotion.version.clone(), terms.standing);
+    match standing {
+        Standing::Back => return None,
+        Standing::Current | Standing::Barrier => {}
+    }
+    let rules = &definition.rules;
+    let mut passed = terms.overrides.iter().map(|passed| passed.gate);
+    if let Some(gate) = passed.find(|gate| !rules.overridable.contains(gate)) {
+        return Some(Closed::NotOverridable { version, standing, gate });
+    }
+    let passed = |gate: Gate| terms.overrides.iter().any(|passed| passed.gate == gate);
+    let missing = rules.demands.iter().find(|gate| !passed(**gate) && !terms.binds(**gate));
+    if let Some(gate) = missing {
+        return Some(Closed::Demanded { version, standing, gate: *gate });
+    }
+    if passed(Gate::After) {
+        return None;
+    }
+    rules.after.iter().find_map(|before| not_before(set, policy, before, promotion, now))
+}
+
+/// Why the ring before does not vouch for a release, if so. It has to name the same bytes now, as the one
+/// to run, the one to go back to, or a barrier: what it has dropped, nobody there runs any more.
+fn not_before(
+    set: &TrustedSet,
+    policy: &ProductPolicy,
+    before: &RingName,
+    promotion: &Promotion,
+    now: Timestamp,
+) -> Option<Closed> {
+    let (version, standing) = (promotion.version.clone(), promotion.terms.standing);
+    let (theirs, before) = (policy.ring(before), before.clone());
+    let Some(theirs) = theirs else {
+        return Some(Closed::NotBefore { version, standing, before });
+    };
+    match relied_on(set, policy, theirs, now) {
+        Err(cause) => Some(Closed::UnknownBefore { version, standing, before, cause }),
+        Ok(file) => {
+            let same = |theirs: &Promotion| {
+                theirs.version == version && theirs.target().same_bytes(promotion.target())
+            };
+            let named = file.is_some_and(|file| file.promotions().any(same));
+            (!named).then_some(Closed::NotBefore { version, standing, before })
+        }
+    }
+}
+
+/// Whether a promotion fits the document of its release, whose bytes were checked against it.
+///
+/// # Errors
+/// The first thing that does not fit.
+pub fn fits_document(
+    product: &Product,
+    promotion: &Promotion,
+    document: &[u8],
+    release: &Release,
+) -> Result<(), Misfit> {
+    let version = promotion.version.clone();
+    if (&release.product, &release.version) != (product, &version) {
+        let (found_product, found_version) = (release.product.clone(), release.version.clone());
+        let product = product.clone();
+        return Err(Misfit::OtherRelease { product, version, found_product, found_version });
+    }
+    let counter = release.counter;
+    if let Some(floor) = promotion.terms.min_release_counter.filter(|floor| *floor > counter) {
+        return Err(Misfit::Floor { version, floor, counter });
+    }
+    let bound = promotion.terms.change_plan;
+    if bound.is_some() && bound != plan_digest(document) {
+        return Err(Misfit::OtherPlan { version });
+    }
+    Ok(())
 }
 
 /// Refuses a delegated role whose file is missing, was refused, or has expired.

@@ -9,7 +9,10 @@ use super::{
     metadata::{TargetFile, Targets},
     role::Role,
 };
-use crate::names::{Digest, Product, RingName, Version};
+use crate::{
+    names::{Digest, PersonName, Product, RingName, Version},
+    policy::{ApprovalKind, EvidenceKind, Gate},
+};
 
 /// Features of promotions that this program knows. A promotion that requires another one is refused by
 /// name; other members that we don't know are ignored.
@@ -27,23 +30,52 @@ pub enum Standing {
     Barrier,
 }
 
+/// A test result that the signers were shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// What it is about.
+    pub kind: EvidenceKind,
+    /// The digest of the result.
+    pub sha256: Digest,
+}
+
+/// What somebody wrote to say yes. The approval itself is a signature; this binds the words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// Who wrote it.
+    pub person: PersonName,
+    /// As what.
+    pub kind: ApprovalKind,
+    /// The digest of what was written.
+    pub sha256: Digest,
+}
+
+/// A gate that was passed over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Override {
+    /// Which.
+    pub gate: Gate,
+    /// Why. Never blank.
+    pub reason: String,
+}
+
 /// What a promotion signs beyond the release's length and hash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
     /// Where the release stands.
     pub standing: Standing,
-    /// Digests of the evidence that the signers were shown.
+    /// The evidence that the signers were shown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub evidence: Vec<Digest>,
+    pub evidence: Vec<Evidence>,
     /// Digest of the change plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change_plan: Option<Digest>,
-    /// Digests of the approvals.
+    /// What was written to say yes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub approvals: Vec<Digest>,
+    pub approvals: Vec<Approval>,
     /// Gates that were passed over, each with its reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub overrides: Vec<String>,
+    pub overrides: Vec<Override>,
     /// Release digests whose quarantine this promotion lifts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retry: Vec<Digest>,
@@ -67,6 +99,17 @@ impl Terms {
             retry: Vec::new(),
             min_release_counter: None,
             required: Vec::new(),
+        }
+    }
+
+    /// Whether a digest of what this gate asks for is bound. What rings come before is no digest.
+    pub fn binds(&self, gate: Gate) -> bool {
+        match gate {
+            Gate::Functional | Gate::Performance | Gate::Security => {
+                self.evidence.iter().any(|shown| shown.kind.gate() == gate)
+            }
+            Gate::ChangePlan => self.change_plan.is_some(),
+            Gate::After => false,
         }
     }
 }
@@ -178,8 +221,11 @@ fn read_promotion(role: &Role, path: &str, target: &TargetFile) -> Result<Promot
         Value::Object(members) => Value::Object(members.clone()),
         _ => return Err(flaw(role, format!("{path:?} has no terms in `custom`"))),
     };
-    let terms = serde_json::from_value(custom)
+    let terms: Terms = serde_json::from_value(custom)
         .map_err(|error| flaw(role, format!("the terms of {path:?}: {error}")))?;
+    if let Some(blank) = terms.overrides.iter().find(|passed| passed.reason.trim().is_empty()) {
+        return Err(flaw(role, format!("{path:?} passes over {} for no reason", blank.gate)));
+    }
     Ok(Promotion { version, digest, length: target.length, terms, target: target.clone() })
 }
 

@@ -191,7 +191,10 @@ fn publication_code(error: &PublicationError) -> Code {
         | PublicationError::OtherPath { .. }
         | PublicationError::Unknown { .. }
         | PublicationError::Feature { .. }
-        | PublicationError::Floor { .. } => Code::InvalidArgument,
+        | PublicationError::Misfit(_) => Code::InvalidArgument,
+        PublicationError::Closed(_) | PublicationError::Unapproved { .. } => {
+            Code::FailedPrecondition
+        }
         PublicationError::NotPublished { .. } => Code::FailedPrecondition,
     }
 }

@@ -7,6 +7,7 @@ mod changes;
 mod discovery;
 mod enrollment;
 mod fleet;
+mod promotions;
 mod publisher;
 mod publishing;
 mod reports;

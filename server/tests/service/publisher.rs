@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use refit_proto::{
     names::{Digest, Product, Version},
     package::{FileRef, PackageRef, Release},
-    policy::{ProductPolicy, RingDefinition, Selector},
+    policy::{ProductPolicy, RingDefinition, Rules, Selector},
     trust::{
         Authority, LocalKey, PublicKey, Role, Signer as _,
         edit::{Draft, KeyList, RootKeys},
@@ -160,11 +160,29 @@ impl Publisher {
         version: &str,
         ring: &str,
     ) -> Result<(), Status> {
+        self.promote_on(fleet, version, ring, Terms::new(Standing::Current)).await
+    }
+
+    /// Promotes on terms that the tool need not allow.
+    pub(crate) async fn promote_on(
+        &mut self,
+        fleet: &Fleet,
+        version: &str,
+        ring: &str,
+        terms: Terms,
+    ) -> Result<(), Status> {
         let mut draft = self.draft(fleet, &role(&format!("ring.payments.{ring}")));
         let version: Version = version.parse().unwrap();
-        let terms = Terms::new(Standing::Current);
-        let counter = self.counters[&version];
+        let counter = self.counters[&version].max(terms.min_release_counter.unwrap_or(0));
         draft.promote(&self.releases(), &version, counter, terms).unwrap();
+        self.push(fleet, &[draft]).await
+    }
+
+    /// Signs and pushes a policy of the product.
+    pub(crate) async fn set_policy(&mut self, fleet: &Fleet, policy: &[u8]) -> Result<(), Status> {
+        self.upload(fleet, policy).await?;
+        let mut draft = self.draft(fleet, &Role::Policy);
+        draft.set_policy("payments.json", policy).unwrap();
         self.push(fleet, &[draft]).await
     }
 
@@ -191,6 +209,7 @@ pub(crate) fn policy(rings: &[&str]) -> Vec<u8> {
         ring: ring.parse().unwrap(),
         select: Selector::Labels([("ring".parse().unwrap(), vec![ring.parse().unwrap()])].into()),
         gate: false,
+        rules: Rules::default(),
     });
     ProductPolicy::new(product(), rings.collect()).unwrap().to_bytes()
 }

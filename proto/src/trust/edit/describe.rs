@@ -9,7 +9,7 @@ use crate::trust::{
     error::TrustError,
     key::KeyId,
     metadata::{self, Authority, Content, DATE, Root, TargetFile, Targets},
-    promotion::RingFile,
+    promotion::{self, Promotion, RingFile, Standing},
     role::{Paths, Role},
 };
 
@@ -191,20 +191,24 @@ fn promotions(old: &RingFile, new: &RingFile, words: &mut Vec<String>) {
             None => {}
         }
         line.push_str(&format!(": {}", shown(promotion.target())));
-        for (what, count) in [
-            ("evidence", terms.evidence.len()),
-            ("approvals", terms.approvals.len()),
-            ("quarantines lifted", terms.retry.len()),
-        ] {
-            if count > 0 {
-                line.push_str(&format!(", {what}: {count}"));
-            }
+        for shown in &terms.evidence {
+            line.push_str(&format!(", {} evidence {}", shown.kind, shown.sha256));
+        }
+        if let Some(plan) = &terms.change_plan {
+            line.push_str(&format!(", change plan {plan}"));
+        }
+        for said in &terms.approvals {
+            let promotion::Approval { person, kind, sha256 } = said;
+            line.push_str(&format!(", {kind} approval written by {person} {sha256}"));
+        }
+        if !terms.retry.is_empty() {
+            line.push_str(&format!(", quarantines lifted: {}", terms.retry.len()));
         }
         if let Some(floor) = terms.min_release_counter {
             line.push_str(&format!(", floor {floor}"));
         }
         for passed in &terms.overrides {
-            line.push_str(&format!(", passes over: {passed}"));
+            line.push_str(&format!(", passes over {}: {}", passed.gate, passed.reason));
         }
         for feature in &terms.required {
             line.push_str(&format!(", requires {feature}"));
@@ -218,10 +222,10 @@ fn promotions(old: &RingFile, new: &RingFile, words: &mut Vec<String>) {
     }
 }
 
-fn standing(promotion: &crate::trust::promotion::Promotion) -> &'static str {
+fn standing(promotion: &Promotion) -> &'static str {
     match promotion.terms.standing {
-        crate::trust::promotion::Standing::Current => "current",
-        crate::trust::promotion::Standing::Back => "the one to go back to",
-        crate::trust::promotion::Standing::Barrier => "a barrier",
+        Standing::Current => "current",
+        Standing::Back => "the one to go back to",
+        Standing::Barrier => "a barrier",
     }
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     names::Version,
+    policy::Gate,
     trust::{
         KeyId, PublicKey, Signer,
         edit::{
@@ -12,7 +13,7 @@ use crate::{
             longest_days, missing_signatures,
         },
         metadata::Content,
-        promotion::{RingFile, Standing, Terms},
+        promotion::{Override, RingFile, Standing, Terms},
         role::Role,
         testing::{BEGIN, TestRepository, amend, at, key, keys, role},
         verify::{Expected, Opened, verify, verify_root},
@@ -357,7 +358,7 @@ fn a_change_is_put_in_words() {
     let mut ring = repository.draft("ring.payments.pilot");
     let terms = Terms {
         min_release_counter: Some(1),
-        overrides: vec!["soak".into()],
+        overrides: vec![Override { gate: Gate::Performance, reason: "incident 7".into() }],
         ..Terms::new(Standing::Current)
     };
     ring.promote(&releases, &version("1.1"), 1, terms).unwrap();
@@ -365,7 +366,7 @@ fn a_change_is_put_in_words() {
     for wanted in [
         "release 1.1 is current",
         "floor 1",
-        "passes over: soak",
+        "passes over performance: incident 7",
         "release 1.0 is the one to go back to (was current)",
     ] {
         assert!(words.contains(wanted), "{wanted:?} in\n{words}");

@@ -1,5 +1,6 @@
 //! Attacks on the trust core, each named as the claim that must hold.
 
+mod approval;
 mod change;
 mod client;
 mod edit;

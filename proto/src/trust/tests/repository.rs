@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::{
     names::Digest,
+    policy::{EvidenceKind, Gate},
     trust::{
         Signer,
         client::Write,
@@ -12,7 +13,7 @@ use crate::{
         error::TrustError,
         metadata::Content,
         permission::Closed,
-        promotion::{Standing, Terms},
+        promotion::{Evidence, Override, Standing, Terms},
         repository::{MAX_PUSHED, Refused, accept},
         role::Role,
         set::{Stored, TrustedSet},
@@ -406,10 +407,10 @@ fn promotions_carry_their_terms() {
     let mut repository = TestRepository::with_payments();
     repository.release("1.1");
     let terms = Terms {
-        evidence: vec![Digest::of(b"tests")],
+        evidence: vec![Evidence { kind: EvidenceKind::Security, sha256: Digest::of(b"scan") }],
         retry: vec![Digest::of(b"1.1")],
         min_release_counter: Some(3),
-        overrides: vec!["window: incident 7".into()],
+        overrides: vec![Override { gate: Gate::After, reason: "incident 7".into() }],
         ..Terms::new(Standing::Current)
     };
     let releases = repository.release_file();

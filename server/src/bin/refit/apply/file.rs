@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail, ensure};
 use refit_durable::file;
 use refit_proto::{
     names::{HostId, LabelName, LabelValue, Labels, Product, RingName},
-    policy::{LabelPolicy, ProductPolicy, RingDefinition, Selector, limits},
+    policy::{LabelPolicy, ProductPolicy, RingDefinition, Rules, Selector, limits},
     servers::{Address, Authority, Mirror, ServersPolicy},
     wire,
 };
@@ -292,7 +292,7 @@ impl RingFile {
             ),
             (false, true) => bail!("{product}/{ring} has both select and every_host"),
         };
-        Ok(RingDefinition { ring, select, gate: self.gate })
+        Ok(RingDefinition { ring, select, gate: self.gate, rules: Rules::default() })
     }
 }
 

@@ -1,0 +1,128 @@
+//! Whether the right people signed a ring's file. TUF counts keys; a ring counts persons, and may need
+//! approvals of several kinds, each from another one. Host, server and `refit` ask the same question here.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use super::{key::KeyId, role::Role, set::TrustedSet};
+use crate::{
+    names::PersonName,
+    policy::{ApprovalKind, ProductPolicy, RingDefinition, rules::unmatched},
+};
+
+/// Who signed, as a ring counts them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Party {
+    /// A person of the policy, whatever number of keys.
+    Person(PersonName),
+    /// The server, for a ring that lets it.
+    Gate,
+    /// A key of a ring whose policy names nobody.
+    Key(KeyId),
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Party::Person(name) => name.fmt(f),
+            Party::Gate => f.write_str("the server's gate key"),
+            Party::Key(key) => write!(f, "key {}", key.short()),
+        }
+    }
+}
+
+/// Those who signed, each once, with the kinds of approval that their keys may give.
+pub type Approved = BTreeMap<Party, BTreeSet<ApprovalKind>>;
+
+/// Why a ring's file does not count although enough keys signed it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unapproved {
+    /// Several keys of one person, keys of nobody, or the server's where it may not sign.
+    #[error(
+        "{persons} of the {needed} that it takes signed it (two keys of one person count once)\n\
+         help: let another person sign it"
+    )]
+    TooFew {
+        /// Who count.
+        persons: u64,
+        /// How many must.
+        needed: u64,
+    },
+    /// Not every kind of approval is there, each from another person.
+    #[error(
+        "no {} approval from a person of its own\n\
+         help: let a person sign it whose key gives that kind and who gives no other here",
+        in_words(.0)
+    )]
+    Kinds(Vec<ApprovalKind>),
+}
+
+fn in_words(kinds: &[ApprovalKind]) -> String {
+    kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(" and no ")
+}
+
+/// Those of the signers who count for a ring.
+pub fn parties(
+    policy: &ProductPolicy,
+    definition: &RingDefinition,
+    signers: &BTreeSet<KeyId>,
+) -> Approved {
+    let mut parties = Approved::new();
+    for key in signers {
+        if let Some((party, kinds)) = party(policy, definition, key) {
+            parties.entry(party).or_default().extend(kinds);
+        }
+    }
+    parties
+}
+
+fn party(
+    policy: &ProductPolicy,
+    definition: &RingDefinition,
+    key: &KeyId,
+) -> Option<(Party, BTreeSet<ApprovalKind>)> {
+    if policy.gate_key.as_ref() == Some(key) {
+        return definition.gate.then(|| (Party::Gate, BTreeSet::new()));
+    }
+    match policy.person_of(key) {
+        Some(name) => {
+            let kinds = policy.persons.get(name).and_then(|person| person.keys.get(key));
+            Some((Party::Person(name.clone()), kinds.cloned().unwrap_or_default()))
+        }
+        // Where persons are named, a key of none of them counts for nobody.
+        None => policy.persons.is_empty().then(|| (Party::Key(*key), BTreeSet::new())),
+    }
+}
+
+/// Whether those signers suffice for a ring of that threshold.
+///
+/// # Errors
+/// What is missing.
+pub fn suffice(
+    policy: &ProductPolicy,
+    definition: &RingDefinition,
+    signers: &BTreeSet<KeyId>,
+    threshold: u64,
+) -> Result<Approved, Unapproved> {
+    let approved = parties(policy, definition, signers);
+    let persons = approved.len() as u64;
+    if persons < threshold {
+        return Err(Unapproved::TooFew { persons, needed: threshold });
+    }
+    let kinds: Vec<_> = approved.values().cloned().collect();
+    let missing = unmatched(&definition.rules.kinds, &kinds);
+    if missing.is_empty() { Ok(approved) } else { Err(Unapproved::Kinds(missing)) }
+}
+
+/// Whether the right people signed the ring's file in this set; `None` where the set holds none.
+pub fn of_ring(
+    set: &TrustedSet,
+    policy: &ProductPolicy,
+    definition: &RingDefinition,
+) -> Option<Result<Approved, Unapproved>> {
+    let role = Role::Ring(policy.product.clone(), definition.ring.clone());
+    let threshold = set.targets().delegation(&role)?.authority.threshold;
+    Some(suffice(policy, definition, set.delegated(&role)?.signers(), threshold))
+}

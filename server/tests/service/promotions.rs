@@ -1,0 +1,108 @@
+//! Promotions that lack what the signed policy asks for: refused before any host could wait for them.
+
+use refit_proto::{
+    names::Digest,
+    policy::{ApprovalKind, EvidenceKind, Gate, Person, ProductPolicy, Signatories},
+    trust::{Evidence, Override, Signer as _, Standing, Terms},
+};
+use tonic::{Code, Status};
+
+use crate::{
+    fleet::Fleet,
+    publisher::{Publisher, key, policy, product, role},
+};
+
+fn terms() -> Terms {
+    Terms::new(Standing::Current)
+}
+
+/// A fleet with release 1.0, counter 1, and a policy whose second ring was changed.
+async fn fleet(change: impl FnOnce(&mut ProductPolicy)) -> (Fleet, Publisher) {
+    let fleet = Fleet::start().await;
+    let mut publisher = Publisher::found(&fleet).await;
+    let document = publisher.build(&fleet, "1.0", 1, b"program").await;
+    publisher.upload(&fleet, &document).await.unwrap();
+    publisher.publish(&fleet, "1.0", &document).await.unwrap();
+    let mut wanted = ProductPolicy::parse(&policy(&["pilot", "early"])).unwrap();
+    change(&mut wanted);
+    let ProductPolicy { rings, persons, gate_key, .. } = wanted;
+    let signatories = Signatories { persons, gate_key };
+    let wanted = ProductPolicy::with_signatories(product(), rings, signatories).unwrap();
+    publisher.set_policy(&fleet, &wanted.to_bytes()).await.unwrap();
+    (fleet, publisher)
+}
+
+fn refused(answer: Result<(), Status>, part: &str) {
+    let status = answer.expect_err("taken");
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    assert!(status.message().contains(part), "{part}: {status}");
+}
+
+#[tokio::test]
+async fn a_floor_above_the_release_that_sets_it_is_refused() {
+    let (fleet, mut publisher) = fleet(|_| {}).await;
+    let floor = |floor| Terms { min_release_counter: Some(floor), ..terms() };
+    let answer = publisher.promote_on(&fleet, "1.0", "pilot", floor(2)).await;
+    let status = answer.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains("sets the floor 2"), "{status}");
+    publisher.promote_on(&fleet, "1.0", "pilot", floor(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_change_plan_that_is_not_the_releases_is_refused() {
+    let (fleet, mut publisher) = fleet(|_| {}).await;
+    let other = Terms { change_plan: Some(Digest::of(b"another plan")), ..terms() };
+    let status = publisher.promote_on(&fleet, "1.0", "pilot", other).await.unwrap_err();
+    assert!(status.message().contains("another change plan"), "{status}");
+}
+
+#[tokio::test]
+async fn a_promotion_without_what_the_ring_demands_is_refused() {
+    let (fleet, mut publisher) = fleet(|policy| {
+        policy.rings[1].rules.after = vec!["pilot".parse().unwrap()];
+        policy.rings[1].rules.demands = [Gate::Security].into();
+        policy.rings[1].rules.overridable = [Gate::After].into();
+    })
+    .await;
+    refused(publisher.promote(&fleet, "1.0", "early").await, "no security digest");
+    let scan = Evidence { kind: EvidenceKind::Security, sha256: Digest::of(b"scan") };
+    let shown = || Terms { evidence: vec![scan.clone()], ..terms() };
+    refused(
+        publisher.promote_on(&fleet, "1.0", "early", shown()).await,
+        "must be in ring pilot first",
+    );
+    let passing =
+        |gate| Terms { overrides: vec![Override { gate, reason: "incident 7".into() }], ..shown() };
+    let answer = publisher.promote_on(&fleet, "1.0", "early", passing(Gate::Security)).await;
+    refused(answer, "passes over security");
+    publisher.promote(&fleet, "1.0", "pilot").await.unwrap();
+    publisher.promote_on(&fleet, "1.0", "early", shown()).await.unwrap();
+    // What the ring names already may be signed anew, whatever became of the ring before.
+    let mut gone = publisher.draft(&fleet, &role("ring.payments.pilot"));
+    gone.demote(&"1.0".parse().unwrap()).unwrap();
+    publisher.push(&fleet, &[gone]).await.unwrap();
+    let again = publisher.draft(&fleet, &role("ring.payments.early"));
+    publisher.push(&fleet, &[again]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_promotion_that_the_wrong_people_signed_is_refused() {
+    let alice = Person {
+        keys: [(key(&role("ring.payments.pilot")).public().id(), [ApprovalKind::Technical].into())]
+            .into(),
+    };
+    let bob = Person {
+        keys: [(key(&role("ring.payments.early")).public().id(), [ApprovalKind::Business].into())]
+            .into(),
+    };
+    let (fleet, mut publisher) = fleet(|policy| {
+        policy.persons.insert("alice".parse().unwrap(), alice);
+        policy.persons.insert("bob".parse().unwrap(), bob);
+        policy.rings[0].rules.kinds = vec![ApprovalKind::Technical];
+        policy.rings[1].rules.kinds = vec![ApprovalKind::Technical];
+    })
+    .await;
+    refused(publisher.promote(&fleet, "1.0", "early").await, "no technical approval");
+    publisher.promote(&fleet, "1.0", "pilot").await.unwrap();
+}
