@@ -2,6 +2,7 @@
 //! back. The life of an update is decided in [`update`], which touches nothing; [`drive`] saves, then
 //! acts; what touches the machine or the network is in adapters around them.
 
+pub mod bundle;
 pub mod clock;
 pub mod drive;
 pub mod host;

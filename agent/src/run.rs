@@ -17,6 +17,7 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::sync::Notify;
 
 use crate::{
+    bundle::Spool,
     clock::Clock,
     host::{
         backup::Backups,
@@ -177,7 +178,9 @@ pub fn run<M: Machine + 'static>(
             "this host's clock is wrong; the newest moment known from signed metadata is used"
         );
     }
-    let wanted = Arc::new(Wanted::default());
+    let wanted = Arc::new(Wanted::in_store(store.clone()));
+    let spool = Arc::new(Spool::at(settings.spool()));
+    spool.tidy();
     let news = Arc::new(Notify::new());
     let inventory = Arc::new(RwLock::new(Inventory::new()));
     let report_key = crate::identity::Keys::load(&settings.identity())
@@ -214,6 +217,8 @@ pub fn run<M: Machine + 'static>(
         runtime: runtime.handle().clone(),
         inventory,
         damages: std::collections::BTreeMap::new(),
+        spool: spool.clone(),
+        opened: None,
     };
     steps.look();
     let driver = driver::Driver { steps, journal, queue: StoreJournal::new(store) };
@@ -244,7 +249,7 @@ pub fn run<M: Machine + 'static>(
         let broken = tokio::select! {
             () = sync.run() => false,
             () = network.refresh_for_ever() => false,
-            () = status::serve(socket, reporter) => false,
+            () = status::serve(socket, reporter, spool) => false,
             () = watchdog() => false,
             signal = told_to_end() => {
                 signal?;

@@ -150,6 +150,11 @@ impl Settings {
         self.data.join("agent.sock")
     }
 
+    /// Where bundles wait for the running agent.
+    pub fn spool(&self) -> PathBuf {
+        self.data.join("install")
+    }
+
     /// Held by the one agent that works on this folder.
     pub fn lock(&self) -> PathBuf {
         self.data.join("lock")

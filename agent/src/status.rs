@@ -1,10 +1,13 @@
 //! What the agent on this host is doing, for people on the host: the running agent answers on a socket
 //! in its data folder, readable by its owner alone; where none runs, its store is read. Shows the same
 //! state that is reported. The socket can't make the agent install anything: it takes no words at all
-//! but the name of a quarantine to lift.
+//! but the name of a quarantine to lift, and the install of a bundle that its
+//! owner has put into the agent's folder, to hear how it goes.
 
+mod install;
 mod text;
 
+pub use install::Progress;
 pub use text::show;
 
 use std::{
@@ -31,8 +34,10 @@ use tokio::{
 };
 
 use crate::{
+    bundle::Spool,
     journal::{JournalError, StoreJournal},
     report::Reporter,
+    update::InstallId,
 };
 
 /// Longest question and longest answer.
@@ -49,6 +54,16 @@ const AT_ONCE: usize = 8;
 pub enum Question {
     /// What is the host's state?
     Status,
+    /// May root install something of this product from a bundle now?
+    MayInstall {
+        /// Of which product.
+        product: Product,
+    },
+    /// How does the install of a bundle go?
+    Install {
+        /// Which one.
+        install: InstallId,
+    },
     /// Take this release out of quarantine, since a person on the host names it.
     LiftQuarantine {
         /// Of which product.
@@ -95,16 +110,16 @@ pub fn listen(path: &Path, runtime: &Handle) -> io::Result<UnixListener> {
 }
 
 /// Answers questions for ever.
-pub async fn serve(listener: UnixListener, reporter: Arc<Reporter>) {
+pub async fn serve(listener: UnixListener, reporter: Arc<Reporter>, spool: Arc<Spool>) {
     let places = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let reporter = reporter.clone();
+                let (reporter, spool) = (reporter.clone(), spool.clone());
                 tokio::spawn(async move {
                     let _whoever_asked_is_gone =
-                        tokio::time::timeout(PATIENCE, answer(stream, &reporter)).await;
+                        tokio::time::timeout(PATIENCE, answer(stream, &reporter, &spool)).await;
                     drop(place);
                 });
             }
@@ -116,10 +131,17 @@ pub async fn serve(listener: UnixListener, reporter: Arc<Reporter>) {
     }
 }
 
-async fn answer(mut stream: UnixStream, reporter: &Reporter) -> io::Result<()> {
+async fn answer(mut stream: UnixStream, reporter: &Reporter, spool: &Spool) -> io::Result<()> {
     let mut question = Vec::new();
     (&mut stream).take(LONGEST_QUESTION).read_to_end(&mut question).await?;
     let answer = match serde_json::from_slice(&question) {
+        Ok(Question::MayInstall { product }) => {
+            let stop = reporter.wanted.stop(&product);
+            serde_json::to_vec(&serde_json::json!({ "stopped": stop }))?
+        }
+        Ok(Question::Install { install }) => {
+            serde_json::to_vec(&install::how_it_goes(&install, reporter, spool))?
+        }
         Ok(Question::Status) => serde_json::to_vec(&reporter.state())?,
         Ok(Question::LiftQuarantine { product, digest }) => {
             let lifted = lift(&reporter.journal, &product, &digest);

@@ -2,6 +2,7 @@
 //! where the machine is. Does the first itself and hands the rest to the [`Machine`], which knows neither
 //! the server nor trust and could run in another process. What follows is decided in [`crate::update`].
 
+mod bundled;
 mod memory;
 mod permit;
 
@@ -13,6 +14,7 @@ use refit_proto::names::{Digest, Product};
 use tokio::runtime::Handle;
 
 use crate::{
+    bundle::{Bundle, BundleFrames, Spool},
     clock::Clock,
     drive::{Host, HostError},
     host::content::Fetch,
@@ -20,7 +22,7 @@ use crate::{
     link::{Server, ServerFrames, Wanted, ask_leave},
     report::Inventory,
     trusted::Trust,
-    update::{Attempt, Cause, Event, Failure, Phase, Step},
+    update::{Attempt, Cause, Event, Failure, InstallId, OrderedBy, Phase, Step},
 };
 
 /// What changes this machine. Every step is safe to repeat.
@@ -89,6 +91,10 @@ pub struct Steps<M> {
     pub inventory: Arc<std::sync::RwLock<Inventory>>,
     /// What of that was damaged when all of it was read last.
     pub damages: BTreeMap<Product, String>,
+    /// Where bundles wait.
+    pub spool: Arc<Spool>,
+    /// The bundle that was read last, so that a large one is not read again for each step.
+    pub opened: Option<(InstallId, Arc<Bundle>)>,
 }
 
 impl<M: Machine> Host for Steps<M> {
@@ -170,7 +176,7 @@ impl<M: Machine> Steps<M> {
         loop {
             let seen = self.wanted.changes();
             self.go_on()?;
-            if self.wanted.took_back(attempt) {
+            if self.wanted.took_back(attempt) || self.gives_way(attempt) {
                 return Ok(Some(Event::TakenBack));
             }
             let now = self.clock.running();
@@ -182,9 +188,17 @@ impl<M: Machine> Steps<M> {
     }
 
     fn by_machine(&mut self, step: &Step) -> Result<Event, HostError> {
-        let (of, orders) = (step.attempt().clone(), self.wanted.clone());
-        let stopped = move || orders.is_ending() || orders.took_back(&of);
-        let mut frames = ServerFrames::new(self.server.clone(), self.runtime.clone(), stopped);
+        let mut frames: Box<dyn Fetch> = match step {
+            Step::Preflight { attempt, .. } | Step::Fetch { attempt, .. }
+                if attempt.ordered_by == OrderedBy::LocalRoot =>
+            {
+                match self.bundle(&attempt.install) {
+                    Ok(bundle) => Box::new(BundleFrames(bundle)),
+                    Err(failure) => return Ok(failed(failure)),
+                }
+            }
+            _ => self.server_frames(step.attempt()),
+        };
         let product = step.attempt().product.clone();
         let probation = matches!(step, Step::Watch { .. });
         let (wanted, clock) = (self.wanted.clone(), self.clock.clone());
@@ -205,9 +219,16 @@ impl<M: Machine> Steps<M> {
                 wanted.wait(seen, until.since(now));
             }
         };
-        let event = self.machine.perform(step, &mut frames, &wait)?;
+        let event = self.machine.perform(step, &mut *frames, &wait)?;
         self.look();
         Ok(event)
+    }
+
+    fn server_frames(&self, attempt: &Attempt) -> Box<dyn Fetch> {
+        let (of, orders, spool) = (attempt.clone(), self.wanted.clone(), self.spool.clone());
+        let stopped =
+            move || orders.is_ending() || orders.took_back(&of) || bundled::gives_way(&spool, &of);
+        Box::new(ServerFrames::new(self.server.clone(), self.runtime.clone(), stopped))
     }
 
     /// Looks again at what is installed.
@@ -231,6 +252,12 @@ impl<M: Machine> Steps<M> {
     fn ask_leave(&mut self, attempt: &Attempt) -> Event {
         if let Err(failure) = self.permit(attempt) {
             return failed(failure);
+        }
+        if attempt.ordered_by == OrderedBy::LocalRoot {
+            return match self.own_leave(attempt) {
+                Ok(lease) => Event::LeaseGiven { lease, at: self.clock.moment() },
+                Err(failure) => failed(failure),
+            };
         }
         match self.runtime.block_on(ask_leave(&self.server, attempt, &self.clock)) {
             Ok(lease) => Event::LeaseGiven { lease, at: self.clock.moment() },

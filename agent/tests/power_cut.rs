@@ -295,6 +295,7 @@ fn to(version: &str, previous: Option<&str>) -> Update {
         number: 1,
         rollback: false,
         previous: previous.map(release),
+        ordered_by: Default::default(),
     })
 }
 

@@ -307,6 +307,7 @@ fn attempt() -> Attempt {
         number: 1,
         rollback: false,
         previous: Some(release("1.0")),
+        ordered_by: Default::default(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The words for why an update did not go on that server and agents must agree on: those for which neither
+//! The words for why an update did not go on, or does not begin, that server and agents must agree on: those for which neither
 //! the release nor the host is to blame. Every other cause is the agent's own and means a failure.
 
 /// The host's own trust does not permit the release on its ring.
@@ -24,7 +24,16 @@ pub const BUSY: &str = "busy";
 /// The server ordered the host to go back.
 pub const BACKED_OUT: &str = "backed-out";
 
-/// All of them: the weather, or an order of ours. A rollout does not count them as failures.
+/// A person paused the rollout of a host's ring.
+pub const PAUSED: &str = "paused";
+/// The brake stopped it.
+pub const HALTED: &str = "halted";
+/// The ring is going back.
+pub const ROLLED_BACK: &str = "rolled-back";
+/// Holds that stop a host also where nobody but its own root orders anything.
+pub const STOPS: [&str; 3] = [PAUSED, HALTED, ROLLED_BACK];
+
+/// All causes above: the weather, or an order of ours. A rollout does not count them as failures.
 pub const BLAMELESS: [&str; 11] = [
     NOT_PERMITTED,
     NOT_APPROVED,

@@ -1,6 +1,7 @@
 //! What Refit's server and agents must agree on, byte for byte: names, signed formats, trust, the wire.
 //! Decides nothing about rollouts or hosts, and reads no clock.
 
+pub mod bundle;
 pub mod canonical;
 pub mod cause;
 pub mod envelope;

@@ -484,6 +484,48 @@ impl Sandbox {
         self.refit(["release", "promote", PRODUCT, version, "--to", ring])
     }
 
+    /// Writes a promoted release into a bundle for a ring.
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub fn export(&self, version: &str, ring: &str) -> Result<PathBuf> {
+        let out = self.path().join(format!("{version}-{ring}.bundle"));
+        let words = ["bundle", "export", PRODUCT, version, "--ring", ring, "--valid-for", "30d"];
+        self.refit(words.into_iter().chain(["--out", &*out.to_string_lossy()]))?;
+        Ok(out)
+    }
+
+    /// `refit-agent install` on a host, as its root would type it.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn install_from(&self, host: &str, bundle: &Path) -> Result<Ran> {
+        let mut install = command("refit-agent")?;
+        install.arg("install").arg(bundle).arg("--data").arg(self.host_named(host).data());
+        Ran::of(&mut install)
+    }
+
+    /// Waits until a host's agent listens to commands on the host.
+    ///
+    /// # Errors
+    /// If it never does.
+    pub fn until_listens(&self, host: &str) -> Result<()> {
+        let socket = self.host_named(host).data().join("agent.sock");
+        until(&format!("{} listens", socket.display()), || {
+            Ok(std::os::unix::net::UnixStream::connect(&socket).is_ok().then_some(()))
+        })
+    }
+
+    /// What a host's agent says of itself, asked on the host.
+    ///
+    /// # Errors
+    /// If it doesn't answer.
+    pub fn agent_status(&self, host: &str) -> Result<Value> {
+        let mut status = command("refit-agent")?;
+        status.args(["status", "--output", "json", "--data"]).arg(self.host_named(host).data());
+        Ok(serde_json::from_str(&Ran::of(&mut status)?.good()?)?)
+    }
+
     /// Waits until a host's service says that it is this version.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! The commands of `refit-agent`, one file each.
 
 mod enroll;
+mod install;
 mod quarantine;
 mod recover;
 mod run;
@@ -41,6 +42,8 @@ enum Command {
     Enroll(enroll::Args),
     /// Run the agent
     Run,
+    /// Install a release from a bundle of `refit bundle export`, on a host without a network
+    Install(install::Args),
     /// Show what the agent on this host is doing
     Status(status::Args),
     /// Go back by the way back, where an update was cut and its journal cannot be read
@@ -58,6 +61,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     match command {
         Command::Enroll(args) => enroll::run(&common, args),
         Command::Run => run::run(&common),
+        Command::Install(args) => install::run(&common, &args),
         Command::Status(args) => status::run(&common, &args),
         Command::Recover => recover::run(&common),
         Command::Quarantine(args) => quarantine::run(&common, args),

@@ -41,7 +41,7 @@ pub(super) const SMALL: Duration = Duration::from_secs(120);
 pub(super) const LARGE: Duration = Duration::from_secs(30 * 60);
 
 impl CallError {
-    pub(super) fn weather(text: impl Into<String>) -> CallError {
+    pub(crate) fn weather(text: impl Into<String>) -> CallError {
         CallError { trouble: Trouble::Weather, text: text.into(), impostor: false }
     }
 
@@ -67,7 +67,7 @@ impl CallError {
         format!("{}\nhelp: {help}", self.text)
     }
 
-    pub(super) fn refused(text: impl Into<String>) -> CallError {
+    pub(crate) fn refused(text: impl Into<String>) -> CallError {
         CallError { trouble: Trouble::Refused, text: text.into(), impostor: false }
     }
 }

@@ -12,6 +12,7 @@ mod orders;
 mod pace;
 mod renew;
 mod server;
+mod stops;
 mod sync;
 pub mod tls;
 
@@ -25,6 +26,7 @@ pub use pace::Pace;
 pub(crate) use pace::chance;
 pub use renew::{RenewError, is_due, renew};
 pub use server::Server;
+pub use stops::stop;
 pub use sync::{Calls, Sync};
 
 #[cfg(test)]

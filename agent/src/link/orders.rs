@@ -4,17 +4,19 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use refit_durable::StateStore;
 use refit_proto::{
     envelope::{self, EnvelopeError},
     names::{Digest, Product, Version},
     wire::{self, Envelope, Hold, product_order},
 };
 
-use crate::update::{Attempt, ReleaseId};
+use super::stops::{Stops, stop};
+use crate::update::{Attempt, OrderedBy, ReleaseId};
 
 /// Most products in one answer; a host has a few.
 const MOST_PRODUCTS: usize = 10_000;
@@ -125,6 +127,7 @@ fn unreadable(why: &str) -> Order {
 pub struct Wanted {
     inner: Mutex<Inner>,
     changed: Condvar,
+    stops: Stops,
 }
 
 #[derive(Debug, Default)]
@@ -136,15 +139,29 @@ struct Inner {
 }
 
 impl Wanted {
+    /// Nothing heard yet in this run; what was stopped before is remembered in the host's store.
+    pub fn in_store(store: Arc<dyn StateStore>) -> Wanted {
+        Wanted { stops: Stops::in_store(store), ..Wanted::default() }
+    }
+
+    /// Why this product is stopped: as the server says now, or said when it was heard last.
+    pub fn stop(&self, product: &Product) -> Option<String> {
+        match self.orders() {
+            Some(orders) => stop(orders.products.get(product)).map(|hold| hold.text.clone()),
+            None => self.stops.stop(product),
+        }
+    }
+
     /// Takes the newest orders; says whether they differ from those before.
     pub fn set(&self, orders: Orders) -> bool {
         let mut inner = self.lock();
         if inner.orders.as_ref() == Some(&orders) {
             return false;
         }
-        inner.orders = Some(orders);
+        inner.orders = Some(orders.clone());
         inner.changes += 1;
         drop(inner);
+        self.stops.note(&orders);
         self.changed.notify_all();
         true
     }
@@ -162,6 +179,11 @@ impl Wanted {
     /// Whether the server does not want this attempt any more. A server that was not heard in this run
     /// has taken nothing back.
     pub fn took_back(&self, attempt: &Attempt) -> bool {
+        match attempt.ordered_by {
+            // Not its to take back; but it may stop it.
+            OrderedBy::LocalRoot => return self.stop(&attempt.product).is_some(),
+            OrderedBy::Server => {}
+        }
         let inner = self.lock();
         let Some(orders) = &inner.orders else { return false };
         match orders.products.get(&attempt.product) {
@@ -268,6 +290,7 @@ mod tests {
             number: 1,
             rollback: false,
             previous: None,
+            ordered_by: OrderedBy::Server,
         };
         assert!(!wanted.took_back(&attempt));
         let orders = Orders { products: [(product.clone(), Order::Offer(offer))].into() };

@@ -330,6 +330,7 @@ fn attempt(release: &ReleaseId, previous: Option<&ReleaseId>, install: &str) -> 
         number: 1,
         rollback: false,
         previous: previous.cloned(),
+        ordered_by: Default::default(),
     })
 }
 

@@ -202,5 +202,6 @@ fn attempt(attempt: &update::Attempt, lease: Option<&update::LeaseId>) -> Attemp
         version: attempt.release.version.to_string(),
         digest: attempt.release.digest.as_bytes().to_vec(),
         lease_id: lease.map(ToString::to_string).unwrap_or_default(),
+        ordered_by: attempt.ordered_by.as_str().to_owned(),
     }
 }

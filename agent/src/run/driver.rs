@@ -6,12 +6,14 @@ use std::time::Duration;
 use refit_proto::names::{Product, RingName};
 
 use crate::{
+    bundle::Answer,
     drive::{self, DriveError, HostError},
     journal::{Journal, JournalError, StoreJournal},
     link::{Offer, Order},
     report::ReportingJournal,
     steps::{Machine, Steps},
-    update::{Attempt, InstallId, Outcome, Queued, Update},
+    trusted::Source,
+    update::{Attempt, InstallId, OrderedBy, Outcome, Queued, ReleaseId, Update},
 };
 
 /// How long to wait after a failure of this host's own, and how long without news: then everything is
@@ -70,7 +72,9 @@ impl<M: Machine> Driver<M> {
             self.ended(outcome);
             return Ok(true);
         }
-        let Some(attempt) = self.next()? else { return Ok(false) };
+        let bundled = self.bundled()?;
+        let next = if bundled.is_some() { bundled } else { self.next()? };
+        let Some(attempt) = next else { return Ok(false) };
         tracing::info!(
             product = %attempt.product, version = %attempt.release.version, ring = %attempt.ring,
             "an update begins"
@@ -81,7 +85,9 @@ impl<M: Machine> Driver<M> {
         Ok(true)
     }
 
-    fn ended(&self, outcome: &Outcome) {
+    fn ended(&mut self, outcome: &Outcome) {
+        // A bundle that was carried out is found in history, and removed, before the next turn.
+        self.steps.opened = None;
         self.steps.look();
         match outcome.failure() {
             Some(failure) => tracing::warn!("the update ended {}: {failure}", outcome.phase()),
@@ -144,7 +150,7 @@ impl<M: Machine> Driver<M> {
             return Ok(None);
         };
         Ok(Some(Attempt {
-            install: new_install(),
+            install: crate::bundle::new_install(),
             product: product.clone(),
             release: offer.release.clone(),
             ring,
@@ -152,14 +158,71 @@ impl<M: Machine> Driver<M> {
             number: offer.attempt,
             rollback: offer.rollback,
             previous: installed,
+            ordered_by: OrderedBy::Server,
         }))
     }
-}
 
-/// An id that was never used before.
-fn new_install() -> InstallId {
-    let (high, low) = (getrandom::u64(), getrandom::u64());
-    let text = format!("{:016x}{:016x}", high.unwrap_or_default(), low.unwrap_or_default());
-    #[expect(clippy::unwrap_used, reason = "hex digits are an id")]
-    InstallId::parse(&text).unwrap()
+    /// The first bundle that waits, as an attempt. Those for which nothing is to be done are answered.
+    fn bundled(&mut self) -> Result<Option<Attempt>, JournalError> {
+        let spool = self.steps.spool.clone();
+        for install in spool.waiting() {
+            if self.queue.history()?.iter().any(|ended| ended.attempt.install == install) {
+                spool.done(&install);
+                continue;
+            }
+            match self.attempt_of_bundle(install.clone()) {
+                Ok(attempt) => return Ok(Some(attempt)),
+                Err(answer) => {
+                    if let Answer::Refused(why) = &answer {
+                        tracing::warn!("a bundle is not installed: {why}");
+                    }
+                    self.steps.opened = None;
+                    spool.answer(&install, answer);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn attempt_of_bundle(&mut self, install: InstallId) -> Result<Attempt, Answer> {
+        let bundle = self.steps.bundle(&install).map_err(|f| Answer::Refused(f.to_string()))?;
+        let head = bundle.head().clone();
+        if let Some(stop) = self.steps.wanted.stop(&head.product) {
+            return Err(Answer::Refused(format!(
+                "the server has stopped {}: {stop}",
+                head.product
+            )));
+        }
+        let ring = self.ring_by(&*bundle, &head.product).or_else(|| head.rings.first().cloned());
+        let ring = ring.ok_or_else(|| {
+            Answer::Refused(format!("no ring of {} selects this host", head.product))
+        })?;
+        let inventory =
+            self.steps.inventory.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let previous = inventory.get(&head.product).map(|release| release.id.clone());
+        let release = ReleaseId { version: head.version, digest: head.digest };
+        if previous.as_ref() == Some(&release) {
+            return Err(Answer::RunsAlready);
+        }
+        Ok(Attempt {
+            install,
+            product: head.product,
+            release,
+            ring,
+            rollout: String::new(),
+            number: 0,
+            rollback: false,
+            previous,
+            ordered_by: OrderedBy::LocalRoot,
+        })
+    }
+
+    /// The ring that this host is in by what the bundle brings: it may be news here. What is wrong with it
+    /// is found again, and told, where permission is asked.
+    fn ring_by(&self, source: &impl Source, product: &Product) -> Option<RingName> {
+        let products = [product.clone()].into();
+        let refreshed = self.steps.runtime.block_on(self.steps.trust.refresh(source, &products));
+        let view = refreshed.ok().or_else(|| self.steps.trust.view())?;
+        view.ring(product)
+    }
 }

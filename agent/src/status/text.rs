@@ -38,7 +38,11 @@ fn write_product(out: &mut String, product: &Value) -> std::fmt::Result {
     let ahead = if product["ahead"] == true { " (ahead of its ring)" } else { "" };
     writeln!(out, "  installed   {installed}{ahead}")?;
     if let Some(version) = product["attempt"]["version"].as_str() {
-        writeln!(out, "  update      to {version}: {}", word("phase", "no update"))?;
+        let by = match product["attempt"]["ordered_by"].as_str() {
+            Some("local-root") => ", from a bundle, by root on this host",
+            Some(_) | None => "",
+        };
+        writeln!(out, "  update      to {version}: {}{by}", word("phase", "no update"))?;
     }
     if let Some(health) = product["health"].as_str().filter(|health| !health.is_empty()) {
         writeln!(out, "  health      {health}")?;

@@ -11,16 +11,26 @@ use super::{Machine, Steps};
 use crate::{
     link::{CallError, Trouble},
     report::InstalledRelease,
-    trusted::{Denial, RefreshError, ReleaseError, View, release},
-    update::{Attempt, Cause, Failure},
+    trusted::{Denial, RefreshError, ReleaseError, Source, View, release},
+    update::{Attempt, Cause, Failure, OrderedBy},
 };
 
 impl<M: Machine> Steps<M> {
     pub(super) fn permit(&mut self, attempt: &Attempt) -> Result<(), Failure> {
+        match attempt.ordered_by {
+            OrderedBy::Server => self.permit_from(&*self.server.clone(), attempt),
+            OrderedBy::LocalRoot => {
+                let bundle = self.bundle(&attempt.install)?;
+                self.permit_from(&*bundle, attempt)
+            }
+        }
+    }
+
+    fn permit_from(&mut self, source: &impl Source, attempt: &Attempt) -> Result<(), Failure> {
         let products = [attempt.product.clone()].into();
         let view = self
             .runtime
-            .block_on(self.trust.refresh(&*self.server, &products))
+            .block_on(self.trust.refresh(source, &products))
             .map_err(|error| not_refreshed(&error))?;
         let digest = &attempt.release.digest;
         let (ring, promotion) = view
@@ -34,7 +44,7 @@ impl<M: Machine> Steps<M> {
         self.not_quarantined(attempt, &view, &promotion)?;
         let (document, bytes) = self
             .runtime
-            .block_on(release(&*self.server, &promotion))
+            .block_on(release(source, &promotion))
             .map_err(|error| no_document(&error))?;
         fits_document(&attempt.product, &promotion, &bytes, &document).map_err(|it| misfit(&it))?;
         let installed = self.machine.inventory().remove(&attempt.product);

@@ -7,14 +7,17 @@ use std::{
     sync::Arc,
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use refit_durable::FileError;
 use refit_proto::{
     names::{Digest, Product, Version},
     package::{DocumentError, Release},
     policy::{LabelPolicy, ProductPolicy},
     servers::{SERVERS, ServersPolicy},
-    trust::{self, Next, Promotion, Refresh, Role, TargetFile, TrustedSet, metadata::limits},
+    trust::{
+        self, Next, Promotion, Refresh, Role, TargetFile, TrustedSet, metadata::limits,
+        repository::ONLINE_LONGEST,
+    },
 };
 
 use super::{
@@ -39,6 +42,12 @@ pub trait Source {
         digest: &Digest,
         length: u64,
     ) -> impl Future<Output = Result<Vec<u8>, CallError>> + Send;
+
+    /// For how long what comes from here may be signed to stay fresh: long-lived metadata belongs into a
+    /// bundle, and holds news back where a server or a mirror serves it.
+    fn longest(&self) -> SignedDuration {
+        ONLINE_LONGEST
+    }
 }
 
 /// Why the metadata is not up to date.
@@ -204,7 +213,8 @@ async fn refreshed_at(
     wanted: &[Role],
     now: Timestamp,
 ) -> Result<TrustedSet, RefreshError> {
-    let mut refresh = Refresh::start(trust.folder.stored()?, wanted, now)?;
+    let refresh = Refresh::start(trust.folder.stored()?, wanted, now)?;
+    let mut refresh = refresh.at_most(source.longest());
     while let Next::Fetch(request) = refresh.next()? {
         let file = source.metadata(&request.role, request.version, request.max_length).await?;
         match file {

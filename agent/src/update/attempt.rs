@@ -24,6 +24,32 @@ pub struct ReleaseId {
     pub digest: Digest,
 }
 
+/// Who wants an update. Whoever it is, what is permitted is signed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OrderedBy {
+    /// The server offers it, and gives the leave to begin.
+    #[default]
+    Server,
+    /// Root on this host installs it from a bundle: the order is its leave too, since there is nobody
+    /// else to ask.
+    LocalRoot,
+}
+
+impl OrderedBy {
+    /// As reports say it (`Attempt.ordered_by`).
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OrderedBy::Server => "",
+            OrderedBy::LocalRoot => "local-root",
+        }
+    }
+
+    fn is_server(&self) -> bool {
+        *self == OrderedBy::Server
+    }
+}
+
 /// One try to bring one release of one product to this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
@@ -43,6 +69,9 @@ pub struct Attempt {
     pub rollback: bool,
     /// What was installed when the attempt began; `None`: nothing, so that going back leaves nothing.
     pub previous: Option<ReleaseId>,
+    /// Who wants it.
+    #[serde(default, skip_serializing_if = "OrderedBy::is_server")]
+    pub ordered_by: OrderedBy,
 }
 
 /// What the release's manifests say about how it wants to be brought in and judged. Known as soon as

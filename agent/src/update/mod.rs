@@ -34,7 +34,9 @@ mod queue;
 mod state;
 mod step;
 
-pub use attempt::{Attempt, Change, Lease, Observed, ReleaseId, Retry, SealedBackup, Terms};
+pub use attempt::{
+    Attempt, Change, Lease, Observed, OrderedBy, ReleaseId, Retry, SealedBackup, Terms,
+};
 pub use cause::{Blame, Cause, Failure};
 pub use event::{Event, Verdict};
 pub use ids::{BackupId, BootId, IdError, InstallId, LeaseId};

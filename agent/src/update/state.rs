@@ -5,7 +5,7 @@ use refit_proto::{names::Product, package::WayBack};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    attempt::{Attempt, Change, Lease, Retry, SealedBackup, Terms},
+    attempt::{Attempt, Change, Lease, OrderedBy, Retry, SealedBackup, Terms},
     cause::{Blame, Cause, Failure},
     event::{Event, Verdict},
     ids::{BackupId, BootId, LeaseId},
@@ -398,19 +398,23 @@ impl Update {
             }
 
             // Weather: the same again, later. Nothing has begun, so there is no hurry.
-            (Offered { attempt, retry }, Event::Failed { failure }) if is_weather(&failure) => {
+            (Offered { attempt, retry }, Event::Failed { failure })
+                if passes(&attempt, &failure) =>
+            {
                 Offered { attempt, retry: retry.after(failure) }
             }
-            (Preflight { attempt, retry }, Event::Failed { failure }) if is_weather(&failure) => {
+            (Preflight { attempt, retry }, Event::Failed { failure })
+                if passes(&attempt, &failure) =>
+            {
                 Preflight { attempt, retry: retry.after(failure) }
             }
             (Fetching { attempt, terms, retry }, Event::Failed { failure })
-                if is_weather(&failure) =>
+                if passes(&attempt, &failure) =>
             {
                 Fetching { attempt, terms, retry: retry.after(failure) }
             }
             (Waiting { attempt, terms, retry }, Event::Failed { failure })
-                if is_weather(&failure) =>
+                if passes(&attempt, &failure) =>
             {
                 Waiting { attempt, terms, retry: retry.after(failure) }
             }
@@ -542,6 +546,19 @@ fn is_weather(failure: &Failure) -> bool {
     match failure.blame() {
         Blame::Weather => true,
         Blame::Release | Blame::Host | Blame::Order => false,
+    }
+}
+
+/// Whether the failure passes by itself. What a bundle lacks it will lack for ever, and what has expired in
+/// it is never renewed.
+fn passes(attempt: &Attempt, failure: &Failure) -> bool {
+    let waits_for_a_server = matches!(
+        failure.cause,
+        Cause::MetadataExpired | Cause::FetchFailed | Cause::ServerAway | Cause::LeaseDenied
+    );
+    match attempt.ordered_by {
+        OrderedBy::Server => is_weather(failure),
+        OrderedBy::LocalRoot => is_weather(failure) && !waits_for_a_server,
     }
 }
 

@@ -25,6 +25,7 @@ pub(crate) fn attempt_of(product: &str, version: &str) -> Attempt {
         number: 1,
         rollback: false,
         previous: Some(release("1.0")),
+        ordered_by: OrderedBy::Server,
     }
 }
 

@@ -143,6 +143,17 @@ pub enum TrustError {
         /// The time that it was measured by.
         now: Timestamp,
     },
+    /// Freeze: signed for longer than is taken from this source.
+    #[error(
+        "{role} is signed until {expires}, longer than is taken from here (freeze)\n\
+         help: long-lived metadata belongs into a bundle alone; find out who serves it"
+    )]
+    LongLived {
+        /// Whose file.
+        role: Role,
+        /// When it would expire.
+        expires: Timestamp,
+    },
     /// There is no file where there must be one.
     #[error(
         "{role} is missing\n\
@@ -175,7 +186,7 @@ impl TrustError {
             TrustError::KeyIdMismatch { .. } | TrustError::Unsigned { .. } => "arbitrary-software",
             TrustError::NotPinned { .. } | TrustError::WrongVersion { .. } => "mix-and-match",
             TrustError::Rollback { .. } | TrustError::Unlisted { .. } => "rollback",
-            TrustError::Expired { .. } => "freeze",
+            TrustError::Expired { .. } | TrustError::LongLived { .. } => "freeze",
             TrustError::Missing { .. } => "withheld",
             TrustError::Unasked | TrustError::Unfinished => "none",
         }

@@ -22,6 +22,29 @@ pub const SNAPSHOT_LASTS: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// How long a timestamp lasts: how long someone who withholds news goes unnoticed.
 pub const TIMESTAMP_LASTS: SignedDuration = SignedDuration::from_hours(3 * 24);
 
+/// The longest that a host takes from a server or a mirror. Whoever got hold of a bundle's timestamp can't
+/// hold back news with it from a host that is online.
+pub const ONLINE_LONGEST: SignedDuration = SNAPSHOT_LASTS;
+/// The longest that anyone signs, or takes, for a bundle.
+pub const BUNDLE_LONGEST: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// For how long a snapshot and the timestamp that pins it last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lasts {
+    pub(super) snapshot: SignedDuration,
+    pub(super) timestamp: SignedDuration,
+}
+
+impl Lasts {
+    /// What the server publishes.
+    pub(super) const ONLINE: Lasts = Lasts { snapshot: SNAPSHOT_LASTS, timestamp: TIMESTAMP_LASTS };
+
+    /// What goes into a bundle: nothing renews it there.
+    pub(super) fn bundle(valid: SignedDuration) -> Lasts {
+        Lasts { snapshot: valid, timestamp: valid }
+    }
+}
+
 /// What a snapshot lists of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Listed {
@@ -62,19 +85,20 @@ pub(super) struct Last {
 pub(super) fn sign(
     files: &BTreeMap<Role, Listed>,
     last: Last,
+    lasts: Lasts,
     signer: &dyn Signer,
     now: Timestamp,
 ) -> Result<Fresh, SignError> {
     let meta: Map<String, Value> =
         files.iter().map(|(role, listed)| (format!("{role}.json"), listed.to_value())).collect();
     let version = next_version(last.snapshot, now);
-    let signed = content("snapshot", version, SNAPSHOT_LASTS, now, meta);
+    let signed = content("snapshot", version, lasts.snapshot, now, meta);
     let snapshot = signing::sign(&signed, &[signer])?;
 
     let listed = Listed::of(version, &snapshot).to_value();
     let meta: Map<String, Value> = [("snapshot.json".to_owned(), listed)].into_iter().collect();
     let timestamp_version = next_version(last.timestamp, now);
-    let signed = content("timestamp", timestamp_version, TIMESTAMP_LASTS, now, meta);
+    let signed = content("timestamp", timestamp_version, lasts.timestamp, now, meta);
     let timestamp = signing::sign(&signed, &[signer])?;
     Ok(Fresh { snapshot: (version, snapshot), timestamp: (timestamp_version, timestamp) })
 }

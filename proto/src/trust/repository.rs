@@ -4,13 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-pub use super::freshness::{SNAPSHOT_LASTS, TIMESTAMP_LASTS};
+pub use super::freshness::{BUNDLE_LONGEST, ONLINE_LONGEST, SNAPSHOT_LASTS, TIMESTAMP_LASTS};
 use super::{
     client::Write,
     error::TrustError,
-    freshness::{self, Last, Listed},
+    freshness::{self, Last, Lasts, Listed},
     key::{KeyId, SignError, Signer},
     metadata::{Authority, Content, Delegation, Root, Targets},
     permission::{self, Closed},
@@ -147,6 +147,12 @@ pub enum Refused {
         /// What is wrong with its promotion.
         closed: Box<Closed>,
     },
+    /// A bundle that would be valid for ever, or never.
+    #[error(
+        "a bundle is valid for at most {} days, and at least a minute\nhelp: ask for less, and make another bundle later",
+        BUNDLE_LONGEST.as_hours() / 24
+    )]
+    BundleSpan,
     /// The freshness key did not sign.
     #[error(transparent)]
     Sign(#[from] SignError),
@@ -214,11 +220,60 @@ pub fn renew(
     let staged = Staged::new(held, now)?;
     match freshness::held(held)? {
         Some((snapshot, timestamp)) if freshness::is_due(&snapshot, &timestamp, now) => {
-            let fresh = freshness::sign(&staged.listed, staged.last, freshness_key, now)?;
+            let fresh =
+                freshness::sign(&staged.listed, staged.last, Lasts::ONLINE, freshness_key, now)?;
             Ok(Some(puts(&fresh)))
         }
         Some(_) | None => Ok(None),
     }
+}
+
+/// A snapshot and timestamp for a bundle, and what is published in the same moment.
+#[derive(Debug, Clone)]
+pub struct Bundled {
+    /// For the bundle alone: never stored, never served.
+    pub snapshot: Vec<u8>,
+    /// Pins that snapshot.
+    pub timestamp: Vec<u8>,
+    /// Version of that timestamp.
+    pub version: u64,
+    /// Until when both are valid.
+    pub expires: Timestamp,
+    /// The snapshot and timestamp to store: the versions after those of the bundle, as short-lived as ever.
+    pub writes: Vec<Write>,
+}
+
+/// The shortest time for which a bundle is of any use.
+const BUNDLE_SHORTEST: SignedDuration = SignedDuration::from_mins(1);
+
+/// Signs a snapshot and timestamp that last as long as a bundle has to, on what is held. What is
+/// published next is newer by one, so that a host that comes back from a bundle goes on with the server's
+/// own at once, and no host that is online is ever served the long-lived ones.
+///
+/// # Errors
+/// If the span is not one for a bundle, there is nothing to sign, or the key does not sign.
+pub fn for_bundle(
+    held: &Stored,
+    valid: SignedDuration,
+    freshness_key: &dyn Signer,
+    now: Timestamp,
+) -> Result<Bundled, Refused> {
+    if valid < BUNDLE_SHORTEST || valid > BUNDLE_LONGEST {
+        return Err(Refused::BundleSpan);
+    }
+    let staged = Staged::new(held, now)?;
+    staged.check_keys(freshness_key.public().id())?;
+    let own =
+        freshness::sign(&staged.listed, staged.last, Lasts::bundle(valid), freshness_key, now)?;
+    let last = Last { snapshot: own.snapshot.0, timestamp: own.timestamp.0 };
+    let next = freshness::sign(&staged.listed, last, Lasts::ONLINE, freshness_key, now)?;
+    Ok(Bundled {
+        snapshot: own.snapshot.1,
+        timestamp: own.timestamp.1,
+        version: own.timestamp.0,
+        expires: now.saturating_add(valid).unwrap_or(Timestamp::MAX),
+        writes: puts(&next),
+    })
 }
 
 /// The files as they would be after the push.
@@ -387,7 +442,8 @@ impl Staged {
             let (writes, released, rings) = Default::default();
             return Ok(Accepted { writes, snapshot, timestamp, released, rings });
         }
-        let fresh = freshness::sign(&self.listed, self.last, freshness_key, self.now)?;
+        let fresh =
+            freshness::sign(&self.listed, self.last, Lasts::ONLINE, freshness_key, self.now)?;
         for write in puts(&fresh) {
             write.clone().apply(&mut self.files);
             self.writes.push(write);

@@ -11,11 +11,11 @@ use super::{
     client::{Next, Refresh, Request, Write},
     edit::{Draft, KeyList, RootKeys},
     error::TrustError,
-    freshness::{self, Last, Listed},
+    freshness::{self, Last, Lasts, Listed},
     key::{LocalKey, Signer},
     metadata::{Content, Targets},
     promotion::{Standing, Terms},
-    repository::{self, Accepted, Refused},
+    repository::{self, Accepted, Bundled, Refused},
     role::Role,
     set::{Stored, TrustedSet},
     signing,
@@ -218,7 +218,8 @@ impl TestRepository {
             .collect();
         listed.insert(role.clone(), Listed::of(version, &file));
         let last = Last { snapshot: snapshot.version(), timestamp: timestamp.version() };
-        let fresh = freshness::sign(&listed, last, &key("freshness"), self.now).expect("signed");
+        let fresh = freshness::sign(&listed, last, Lasts::ONLINE, &key("freshness"), self.now)
+            .expect("signed");
         self.store(&[
             Write::Put { role: Role::Snapshot, version: fresh.snapshot.0, bytes: fresh.snapshot.1 },
             Write::Put {
@@ -248,6 +249,17 @@ impl TestRepository {
         let renewed = writes.is_some();
         self.store(&writes.unwrap_or_default());
         Ok(renewed)
+    }
+
+    /// Signs a snapshot and timestamp for a bundle, as a server does. Like a server, it publishes what
+    /// replaces them, and keeps nothing of them.
+    ///
+    /// # Errors
+    /// Why they are refused.
+    pub fn for_bundle(&mut self, valid: jiff::SignedDuration) -> Result<Bundled, Refused> {
+        let bundled = repository::for_bundle(&self.held, valid, &key("freshness"), self.now)?;
+        self.store(&bundled.writes);
+        Ok(bundled)
     }
 
     /// What a server answers.
@@ -295,11 +307,22 @@ impl TestHost {
         &mut self,
         wanted: &[&str],
         now: Timestamp,
-        mut serve: impl FnMut(&Request) -> Option<Vec<u8>>,
+        serve: impl FnMut(&Request) -> Option<Vec<u8>>,
     ) -> Result<TrustedSet, TrustError> {
         let wanted: Vec<Role> = wanted.iter().map(|name| role(name)).collect();
+        self.carry(Refresh::start(self.stored.clone(), &wanted, now)?, serve)
+    }
+
+    /// Carries a refresh to its end.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub fn carry(
+        &mut self,
+        mut refresh: Refresh,
+        mut serve: impl FnMut(&Request) -> Option<Vec<u8>>,
+    ) -> Result<TrustedSet, TrustError> {
         self.requests.clear();
-        let mut refresh = Refresh::start(self.stored.clone(), &wanted, now)?;
         while let Next::Fetch(request) = refresh.next()? {
             self.requests.push(request.clone());
             match serve(&request) {

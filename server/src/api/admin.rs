@@ -11,7 +11,7 @@ use refit_proto::{
 use tonic::{Request, Response, Status};
 
 use super::{
-    Api, ApiError, Shared,
+    Api, ApiError, Shared, bundle,
     call::{Call, retry},
 };
 use crate::{
@@ -114,6 +114,16 @@ impl Admin for Api {
         let product = message.policy.as_ref().map(|policy| policy.product.as_str());
         let call = call.about(product.unwrap_or_default());
         self.act(call, move |shared, store, call| set_policy(shared, store, call, message)).await
+    }
+
+    async fn sign_for_bundle(
+        &self,
+        request: Request<wire::SignForBundleRequest>,
+    ) -> Result<Response<wire::SignForBundleReply>, Status> {
+        let call = Call::begin(&self.0, &request, bundle::SIGN)?;
+        let message = request.into_inner();
+        let call = call.about(&message.what);
+        self.act(call, move |shared, store, call| bundle::sign(shared, store, call, &message)).await
     }
 
     async fn pause_rollout(

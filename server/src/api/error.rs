@@ -213,6 +213,7 @@ fn trust_code(error: &Refused) -> Code {
     match error {
         Refused::Conflict { .. } => Code::Aborted,
         Refused::Sign(_) => Code::Internal,
+        Refused::BundleSpan => Code::InvalidArgument,
         Refused::Reused { .. } => Code::AlreadyExists,
         Refused::Trust(_)
         | Refused::NotPushed { .. }

@@ -4,6 +4,7 @@
 
 mod admin;
 mod agent;
+mod bundle;
 mod call;
 mod changes;
 mod content;

@@ -3,6 +3,7 @@
 
 use jiff::Timestamp;
 use refit_proto::{
+    cause,
     names::{Digest, RingName, Version},
     wire,
 };
@@ -110,9 +111,9 @@ impl HoldReason {
             HoldReason::NoHosts => "no-hosts",
             HoldReason::Behind(_) => "behind",
             HoldReason::Withdrawn(_) => "withdrawn",
-            HoldReason::Paused { .. } => "paused",
-            HoldReason::Halted(_) => "halted",
-            HoldReason::RolledBack(_) => "rolled-back",
+            HoldReason::Paused { .. } => cause::PAUSED,
+            HoldReason::Halted(_) => cause::HALTED,
+            HoldReason::RolledBack(_) => cause::ROLLED_BACK,
             HoldReason::AtCapacity { .. } => "at-capacity",
             HoldReason::NextWave { .. } => "next-wave",
             HoldReason::HostsNotReady(_) => "hosts-not-ready",

@@ -26,6 +26,7 @@ fn rollout_request(ring: &str) -> wire::RolloutRequest {
 async fn change_everything(fleet: &Fleet, caller: &Caller) -> Vec<(&'static str, Code)> {
     let token = wire::CreateTokenRequest::default();
     let policy = wire::SetRolloutPolicyRequest::default();
+    let bundle = wire::SignForBundleRequest { valid_seconds: 3600, what: "1.0".into() };
     let mut admin = fleet.admin(caller);
     let mut answers = vec![
         ("create_token", code(admin.create_token(token).await)),
@@ -35,6 +36,7 @@ async fn change_everything(fleet: &Fleet, caller: &Caller) -> Vec<(&'static str,
         ("pause_rollout", code(admin.pause_rollout(rollout_request("pilot")).await)),
         ("resume_rollout", code(admin.resume_rollout(rollout_request("pilot")).await)),
         ("rollback_rollout", code(admin.rollback_rollout(rollout_request("pilot")).await)),
+        ("sign_for_bundle", code(admin.sign_for_bundle(bundle).await)),
     ];
     let content = wire::PutContentRequest {
         sha256: Digest::of(b"refit").as_bytes().to_vec(),

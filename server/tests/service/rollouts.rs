@@ -108,6 +108,7 @@ fn state(offer: &wire::Offer, lease: &wire::Lease, phase: &str, good: bool) -> w
             version: offer.version.clone(),
             digest: offer.digest.clone(),
             lease_id: lease.id.clone(),
+            ..Default::default()
         }),
         failure: (!good).then_some(failure),
         health: if good { "good" } else { "unknown" }.into(),

@@ -5,6 +5,7 @@
 
 mod bad_release;
 mod changed_host;
+mod clocks;
 mod disk_full;
 mod enrollment;
 mod good_way;
@@ -12,6 +13,7 @@ mod keys;
 mod killed_agent;
 mod killed_server;
 mod moved_server;
+mod offline_host;
 mod page;
 mod pause;
 mod publishing;

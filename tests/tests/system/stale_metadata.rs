@@ -11,7 +11,7 @@ use refit_tests::{
 };
 
 /// Debian's library that sets the clock of one program.
-fn faketime() -> Option<PathBuf> {
+pub(super) fn faketime() -> Option<PathBuf> {
     let library =
         format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
     Some(PathBuf::from(library)).filter(|path| path.exists())

@@ -9,7 +9,7 @@ mod search;
 
 use std::collections::VecDeque;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 pub use self::search::Found;
 use super::{
@@ -84,6 +84,8 @@ impl Write {
 pub struct Refresh {
     // Fixed once: every expiry is measured by it.
     now: Timestamp,
+    /// For how long a snapshot or timestamp that comes in may be signed.
+    longest: Option<SignedDuration>,
     stored: Stored,
     root: Trusted<Root>,
     rotations: usize,
@@ -114,7 +116,15 @@ impl Refresh {
         let root = verify_root(stored.get(&Role::Root).ok_or(missing)?, None)?;
         let wanted = wanted.iter().cloned().collect();
         let state = State::Root;
-        Ok(Refresh { now, stored, root, rotations: 0, wanted, state, asked: None })
+        let (longest, rotations, asked) = (None, 0, None);
+        Ok(Refresh { now, longest, stored, root, rotations, wanted, state, asked })
+    }
+
+    /// Takes no snapshot or timestamp that is signed for longer than this: what must not come from a
+    /// server or a mirror, though a bundle may carry it.
+    #[must_use]
+    pub fn at_most(self, longest: SignedDuration) -> Refresh {
+        Refresh { longest: Some(longest), ..self }
     }
 
     /// What it waits for now. Asked again, it answers the same.
@@ -281,6 +291,7 @@ impl Refresh {
     /// 5.4.2 to 5.4.5. The stored timestamp is a floor also after it has expired.
     fn take_timestamp(&mut self, bytes: &[u8]) -> Result<Vec<Write>, TrustError> {
         let new = verify_timestamp(&self.root, bytes)?;
+        self.not_long_lived(&new)?;
         let held = self.stored.get(&Role::Timestamp);
         let held = held.and_then(|bytes| verify_timestamp(&self.root, bytes).ok());
         if let Some(held) = held {
@@ -299,10 +310,25 @@ impl Refresh {
         Ok(writes)
     }
 
+    /// Its life is counted from its signing (a version is the seconds since 1970) or from now, whichever
+    /// is later: a host whose clock is behind must not refuse everything.
+    fn not_long_lived<T: Content>(&self, file: &Trusted<T>) -> Result<(), TrustError> {
+        let signed = i64::try_from(file.version()).ok();
+        let signed = signed.and_then(|seconds| Timestamp::from_second(seconds).ok());
+        let from = signed.unwrap_or(self.now).max(self.now);
+        let lives = file.expires().duration_since(from);
+        if self.longest.is_some_and(|longest| lives > longest) {
+            let (role, expires) = (file.role().clone(), file.expires());
+            return Err(TrustError::LongLived { role, expires });
+        }
+        Ok(())
+    }
+
     /// 5.5.2 to 5.5.7.
     fn take_snapshot(&mut self, bytes: &[u8]) -> Result<Vec<Write>, TrustError> {
         let State::Snapshot { timestamp } = &self.state else { return Err(TrustError::Unasked) };
         let new = verify_snapshot(&self.root, bytes, Some(&timestamp.snapshot))?;
+        self.not_long_lived(&new)?;
         self.refuse_lower_versions(&new)?;
         new.fresh(self.now)?;
         let writes = vec![Write::of(&new)];

@@ -1,6 +1,6 @@
 //! Pushes that a server must refuse, and what it makes of those that it takes.
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use crate::{
@@ -8,13 +8,16 @@ use crate::{
     policy::{EvidenceKind, Gate},
     trust::{
         Signer,
-        client::Write,
+        client::{Refresh, Write},
         edit::{Draft, RootKeys},
         error::TrustError,
         metadata::Content,
         permission::Closed,
         promotion::{Evidence, Override, Standing, Terms},
-        repository::{MAX_PUSHED, Refused, accept},
+        repository::{
+            BUNDLE_LONGEST, MAX_PUSHED, ONLINE_LONGEST, Refused, SNAPSHOT_LASTS, TIMESTAMP_LASTS,
+            accept,
+        },
         role::Role,
         set::{Stored, TrustedSet},
         testing::{TestHost, TestRepository, amend, at, key, keys, role},
@@ -419,4 +422,69 @@ fn promotions_carry_their_terms() {
     let accepted =
         repository.push(&[(role("ring.payments.pilot"), repository.sign(&draft))]).unwrap();
     assert_eq!(accepted.rings[0].2.current.as_ref().unwrap().terms, terms);
+}
+
+#[test]
+fn a_bundles_timestamp_is_older_than_the_one_published_with_it_and_is_never_published_itself() {
+    let mut repository = TestRepository::with_payments();
+    let mut online = TestHost::new(&repository);
+    let mut cut_off = online.clone();
+    let bundled = repository.for_bundle(BUNDLE_LONGEST).unwrap();
+    for file in repository.files.values() {
+        assert!(*file != bundled.timestamp && *file != bundled.snapshot, "it can be fetched");
+    }
+    let set = online.refresh(&repository, &[]).unwrap();
+    assert_eq!(set.timestamp().version(), bundled.version + 1);
+    let lives = |expires: Timestamp| expires.duration_since(repository.now);
+    assert!(lives(set.timestamp().expires()) <= TIMESTAMP_LASTS, "published ones stay short");
+    // A host that is cut off takes the bundle's, also when the published ones have long expired, and
+    // goes on with the server's own when the network is back.
+    let mut later = repository.clone();
+    later.now += SNAPSHOT_LASTS * 4;
+    let files = repository.clone();
+    let from_bundle = |request: &crate::trust::client::Request| match request.role {
+        Role::Timestamp => Some(bundled.timestamp.clone()),
+        Role::Snapshot => Some(bundled.snapshot.clone()),
+        _ => files.serve(request),
+    };
+    let set = cut_off.refresh_from(&[], later.now, from_bundle).unwrap();
+    assert_eq!(set.timestamp().version(), bundled.version);
+    later.renew().unwrap();
+    let set = cut_off.refresh(&later, &[]).unwrap();
+    assert!(set.timestamp().version() > bundled.version);
+    assert!(set.timestamp().expires().duration_since(later.now) <= TIMESTAMP_LASTS);
+}
+
+#[test]
+fn a_host_that_is_online_refuses_the_timestamp_of_a_bundle() {
+    let mut repository = TestRepository::with_payments();
+    let mut host = TestHost::new(&repository);
+    let bundled = repository.for_bundle(SignedDuration::from_hours(8 * 24)).unwrap();
+    for clock in ["1970-01-01T00:00:00Z", crate::trust::testing::BEGIN, "2026-01-01T20:00:00Z"] {
+        let refresh = Refresh::start(host.stored.clone(), &[], at(clock)).unwrap();
+        let replayed = host.carry(refresh.at_most(ONLINE_LONGEST), |request| match request.role {
+            Role::Timestamp => Some(bundled.timestamp.clone()),
+            Role::Snapshot => Some(bundled.snapshot.clone()),
+            _ => repository.serve(request),
+        });
+        let refused = replayed.unwrap_err();
+        assert!(
+            matches!(refused, TrustError::LongLived { role: Role::Timestamp, .. }),
+            "{refused}"
+        );
+        assert!(!host.stored.contains_key(&Role::Timestamp), "{clock}: it was kept");
+    }
+    let refresh = Refresh::start(host.stored.clone(), &[], repository.now).unwrap();
+    host.carry(refresh.at_most(ONLINE_LONGEST), |request| repository.serve(request)).unwrap();
+}
+
+#[test]
+fn a_bundle_for_longer_than_thirty_days_is_not_signed() {
+    let mut repository = TestRepository::with_payments();
+    let (longest, second) = (BUNDLE_LONGEST, SignedDuration::from_secs(1));
+    for valid in [longest + second, SignedDuration::MAX, SignedDuration::ZERO, second * -1] {
+        let refused = repository.for_bundle(valid).unwrap_err();
+        assert!(matches!(refused, Refused::BundleSpan), "{refused}");
+    }
+    repository.for_bundle(longest).unwrap();
 }

@@ -69,7 +69,7 @@ async fn upload(
 ) -> anyhow::Result<()> {
     let (sender, receiver) = mpsc::channel(WAITING);
     let packing = tokio::task::spawn_blocking(move || {
-        let mut frame = Frame { sender, expected, head_sent: false, buffer: Vec::new() };
+        let mut frame = Outgoing { sender, expected, head_sent: false, buffer: Vec::new() };
         let found = compress(&mut plain, &mut frame)?;
         frame.flush()?;
         Ok::<_, io::Error>(found)
@@ -88,14 +88,14 @@ async fn upload(
 }
 
 /// Cuts a frame into messages; the first says what it is.
-struct Frame {
+struct Outgoing {
     sender: mpsc::Sender<PutContentRequest>,
     expected: FileRef,
     head_sent: bool,
     buffer: Vec<u8>,
 }
 
-impl Frame {
+impl Outgoing {
     fn send(&mut self) -> io::Result<()> {
         let data = std::mem::take(&mut self.buffer);
         let FileRef { sha256, length } = self.expected;
@@ -110,7 +110,7 @@ impl Frame {
     }
 }
 
-impl Write for Frame {
+impl Write for Outgoing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let taken = bytes.len().min(CHUNK - self.buffer.len());
         self.buffer.extend_from_slice(&bytes[..taken]);
@@ -156,6 +156,42 @@ pub(crate) async fn fetch(
     Ok(plain)
 }
 
+/// A content file as the server keeps it, on its way.
+pub(crate) struct Frame {
+    /// Of the frame.
+    pub(crate) length: u64,
+    act: String,
+    first: Option<Vec<u8>>,
+    stream: tonic::Streaming<refit_proto::wire::ContentChunk>,
+}
+
+/// Begins to fetch a content file's frame. Whoever takes it checks it.
+pub(crate) async fn frame(connection: &Connection, wanted: FileRef) -> anyhow::Result<Frame> {
+    let act = format!("fetch content {}", wanted.sha256.short());
+    let request = GetContentRequest { sha256: wanted.sha256.as_bytes().to_vec(), offset: 0 };
+    let stream = connection.repository().get_content(request).await;
+    let mut stream = stream.map_err(refused(act.clone()))?.into_inner();
+    let chunk = stream.message().await.map_err(refused(act.clone()))?;
+    let chunk = chunk.with_context(|| format!("cannot {act}: nothing came"))?;
+    ensure!(
+        chunk.frame_length <= longest_frame(wanted.length),
+        "the server has more of content {} than there can be",
+        wanted.sha256
+    );
+    Ok(Frame { length: chunk.frame_length, act, first: Some(chunk.data), stream })
+}
+
+impl Frame {
+    /// The next bytes; `None` at the end.
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Option<Vec<u8>>> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        let chunk = self.stream.message().await.map_err(refused(self.act.clone()))?;
+        Ok(chunk.map(|chunk| chunk.data))
+    }
+}
+
 /// What cannot be compressed grows by 3 bytes in 128 KiB, and a frame has a head.
 fn longest_frame(length: u64) -> u64 {
     length + length / 1024 + 1024
@@ -168,7 +204,7 @@ mod tests {
     fn messages(plain: Vec<u8>) -> Vec<PutContentRequest> {
         let (sender, mut receiver) = mpsc::channel(1000);
         let expected = FileRef::to(&plain);
-        let mut frame = Frame { sender, expected, head_sent: false, buffer: Vec::new() };
+        let mut frame = Outgoing { sender, expected, head_sent: false, buffer: Vec::new() };
         std::thread::spawn(move || {
             compress(&mut plain.as_slice(), &mut frame).unwrap();
             frame.flush().unwrap();

@@ -4,6 +4,7 @@
 
 mod apply;
 mod audit;
+mod bundle;
 mod confirm;
 mod conflict;
 mod connect;
@@ -68,6 +69,8 @@ enum Noun {
     Token(token::Args),
     /// Releases: build, sign, publish, promote.
     Release(release::Args),
+    /// Bundles: a release in one file, for hosts without a network.
+    Bundle(bundle::Args),
     /// Make the products and rings what a TOML file says.
     Apply(apply::Args),
     /// Rollouts: where they stand; pause, resume, roll back.
@@ -108,6 +111,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Noun::Trust(args) => trust::run(&context, args).await,
         Noun::Token(args) => token::run(&context, args).await,
         Noun::Release(args) => release::run(&context, args).await,
+        Noun::Bundle(args) => bundle::run(&context, args).await,
         Noun::Apply(args) => apply::run(&context, args).await,
         Noun::Rollout(args) => rollout::run(&context, args).await,
         Noun::Host(args) => host::run(&context, args).await,
