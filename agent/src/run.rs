@@ -239,6 +239,7 @@ pub fn run<M: Machine + 'static>(
         wanted: wanted.clone(),
         period,
         renewing: Mutex::new(network::Renewing::default()),
+        asked_stranger: Mutex::new(None),
     };
     let network = Arc::new(network);
     let sync = Sync::new(network.clone(), outbox, wanted.clone(), news, Pace::new(settings.poll));

@@ -29,6 +29,11 @@ pub enum Refusal {
         /// When.
         at: Timestamp,
     },
+    /// It may still renew.
+    #[error(
+        "the certificate of {0} is from an authority that was retired\nhelp: renew it; until then nothing else is answered"
+    )]
+    RetiredAuthority(String),
     /// Certified, but not in the store: the store was restored from before its enrollment.
     #[error("{0} is not known to this server\nhelp: enroll or log in again")]
     Unknown(String),
@@ -121,6 +126,9 @@ pub fn certified(peer: &Peer, now: Timestamp) -> Result<&Certified, Refusal> {
             at: certified.not_after,
         });
     }
+    if certified.of_retired {
+        return Err(Refusal::RetiredAuthority(certified.caller.to_string()));
+    }
     Ok(certified)
 }
 
@@ -206,6 +214,7 @@ mod tests {
                 serial: "01".into(),
                 not_after: at(12),
                 public_key: Digest::of(b"alice"),
+                authority: None,
             },
             token_id: "t".into(),
             added_at: at(0),
@@ -219,6 +228,8 @@ mod tests {
             roles: roles.iter().copied().collect(),
             key: Digest::of(b"alice"),
             not_after: at(12),
+            authority: Digest::of(b"authority"),
+            of_retired: false,
         }
     }
 

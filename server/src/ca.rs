@@ -17,7 +17,7 @@ use crate::{
     identity::{self, Caller, Role},
 };
 
-/// Ten years: hosts hold the authority from their token on, and nothing replaces it on them yet.
+/// Ten years: replacing it is for when it was stolen or lost.
 const AUTHORITY_LIFE: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
 /// Clocks of hosts that have just booted run behind; a certificate that is valid "from now" fails there.
 const BEFORE: SignedDuration = SignedDuration::from_hours(24);
@@ -174,7 +174,9 @@ impl Authority {
         let not_after = set_validity(&mut parameters, now, life);
         let leaf = parameters.signed_by(&key.0, &self.issuer)?;
         let chain = vec![leaf.der().to_vec(), self.certificate.to_vec()];
-        Ok(Issued { chain, record: Certificate { serial, not_after, public_key: key.digest() } })
+        let authority = Some(Digest::of(&self.certificate));
+        let record = Certificate { serial, not_after, public_key: key.digest(), authority };
+        Ok(Issued { chain, record })
     }
 
     /// A server certificate for these names and addresses, with a key of its own.
@@ -202,6 +204,14 @@ impl Authority {
             key: PrivateKeyDer::Pkcs8(key.serialize_der().into()),
         })
     }
+}
+
+/// The name by which certificates say who issued them: SHA-256 of the subject as it is written. Each
+/// authority of ours has another.
+pub fn authority_name(certificate: &[u8]) -> Option<Digest> {
+    use x509_parser::prelude::FromDer as _;
+    let (_, parsed) = x509_parser::certificate::X509Certificate::from_der(certificate).ok()?;
+    Some(Digest::of(parsed.subject().as_raw()))
 }
 
 /// Whether a certificate for this name can be made: checked when settings are read, before any port opens.

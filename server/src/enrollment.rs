@@ -274,8 +274,12 @@ mod tests {
             platform: "linux-x86_64".parse().unwrap(),
             report_key: ReportKey::from_bytes(&[n; 32]).unwrap(),
         };
-        let certificate =
-            Certificate { serial: "01".into(), not_after: at(23), public_key: key(n) };
+        let certificate = Certificate {
+            serial: "01".into(),
+            not_after: at(23),
+            public_key: key(n),
+            authority: None,
+        };
         let token = token(1);
         enroll_host(request, &token, host_terms(&token)?, before, holder, certificate, at(1))
     }
@@ -377,8 +381,12 @@ mod tests {
             roles: vec![Role::Viewer],
         };
         token.subject = subject(PersonKind::Person);
-        let certificate =
-            Certificate { serial: "01".into(), not_after: at(23), public_key: key(1) };
+        let certificate = Certificate {
+            serial: "01".into(),
+            not_after: at(23),
+            public_key: key(1),
+            authority: None,
+        };
         let terms = person_terms(&token).unwrap();
         let alice = log_in(terms, &token, None, certificate.clone(), at(1)).unwrap();
         token.subject = subject(PersonKind::Ci);

@@ -129,6 +129,10 @@ pub struct Certified {
     pub key: Digest,
     /// From then on it may only call Renew.
     pub not_after: Timestamp,
+    /// The name of the authority that issued it.
+    pub authority: Digest,
+    /// That authority is retired: it may only call Renew.
+    pub of_retired: bool,
 }
 
 /// The other end of one connection.
@@ -208,7 +212,8 @@ pub fn read(certificate: &[u8]) -> Result<Certified, IdentityError> {
     let not_after = Timestamp::from_second(certificate.validity().not_after.timestamp())
         .map_err(|_| IdentityError::Unreadable)?;
     let key = Digest::of(certificate.public_key().raw);
-    Ok(Certified { caller, roles, key, not_after })
+    let authority = Digest::of(certificate.issuer().as_raw());
+    Ok(Certified { caller, roles, key, not_after, authority, of_retired: false })
 }
 
 enum Word {

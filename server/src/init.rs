@@ -159,7 +159,7 @@ fn first_token(plan: &Plan, keys: &ServerKeys, now: Timestamp) -> Result<Token, 
     };
     let subject = Subject::Person { name: plan.admin.clone() };
     let ends = now.checked_add(TOKEN_LIFE).unwrap_or(Timestamp::MAX);
-    Ok(Token::new(subject, server, keys.authority.certificate(), ends)?)
+    Ok(Token::new(subject, server, keys.authorities.shown().certificate(), ends)?)
 }
 
 /// The roles of the first administrator: everything that it takes to get started.
@@ -254,7 +254,7 @@ mod tests {
         let settings = Settings::load(&data, &Overrides::default()).unwrap();
         assert_eq!(settings.addresses, plan(&data).addresses);
         let keys = ServerKeys::load(&data.join(KEYS)).unwrap();
-        assert_eq!(keys.authority.certificate().to_vec(), made.token.ca_der());
+        assert_eq!(keys.authorities.issuing().certificate().to_vec(), made.token.ca_der());
 
         let opened = SledStore::open(Options::new(data.join(STORE), now())).unwrap();
         assert!(!opened.created);

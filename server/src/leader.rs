@@ -236,7 +236,7 @@ impl Leader {
     }
 
     fn upkeep(&self, store: &dyn Store, now: Timestamp) -> Result<(), ApiError> {
-        match self.own.renew(&self.shared.keys.authority, now) {
+        match self.own.renew(self.shared.keys.authorities.shown(), now) {
             Ok(true) => info!("the server has a new certificate"),
             Ok(false) => {}
             Err(error) => warn!(%error, "the server's certificate could not be renewed"),

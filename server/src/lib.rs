@@ -3,6 +3,7 @@
 pub mod access;
 pub mod api;
 pub mod audit;
+pub mod authorities;
 pub mod ca;
 pub mod changes;
 pub mod clock;

@@ -54,7 +54,7 @@ impl LabelCache {
         {
             return Ok(labels.clone());
         }
-        let labels = match labels_target(&file.bytes) {
+        let labels = match policy_target(&file.bytes, "labels.json") {
             Some(target) => publication::check_labels(content, target)?,
             None => LabelPolicy::new(Default::default()),
         };
@@ -64,10 +64,10 @@ impl LabelCache {
     }
 }
 
-/// Where the labels are. The file was verified before it was stored.
-fn labels_target(file: &[u8]) -> Option<FileRef> {
+/// A document that the policy role's file names. The file was verified before it was stored.
+pub fn policy_target(file: &[u8], name: &str) -> Option<FileRef> {
     let file: Value = serde_json::from_slice(file).ok()?;
-    let target = file.get("signed")?.get("targets")?.get("policy/labels.json")?;
+    let target = file.get("signed")?.get("targets")?.get(format!("policy/{name}"))?;
     let sha256 = Digest::parse(target.get("hashes")?.get("sha256")?.as_str()?).ok()?;
     Some(FileRef { sha256, length: target.get("length")?.as_u64()? })
 }

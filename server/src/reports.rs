@@ -125,6 +125,7 @@ mod tests {
                 serial: String::new(),
                 not_after: now,
                 public_key: Digest::of(b"1"),
+                authority: None,
             },
             report_key: ReportKey::from_bytes(Digest::parse(&value).unwrap().as_bytes()).unwrap(),
             report_counter: 0,

@@ -67,7 +67,7 @@ pub async fn open(settings: Settings, clock: Clock) -> anyhow::Result<Ready> {
     let store = open_store(&settings, &clock)?;
     file::remove_pending(&data).context("the data folder can't be tidied")?;
     let content = ContentFolder::open(&data, settings.limits.upload_bytes)?;
-    let own = OwnCertificate::issue(&keys.authority, settings.addresses.clone(), now)?;
+    let own = OwnCertificate::issue(keys.authorities.shown(), settings.addresses.clone(), now)?;
     let address = settings.listen;
     let listener = TcpListener::bind(address).await.with_context(|| {
         format!("the server can't listen on {address}\nhelp: choose another address with --listen")
@@ -153,10 +153,11 @@ impl Ready {
             data = %shared.settings.data.display(), "the server is ready"
         );
         let config =
-            tls::config(shared.keys.authority.certificate(), own.clone(), shared.clock.clone())?;
+            tls::config(&shared.keys.authorities.accepted(), own.clone(), shared.clock.clone())?;
         let (refused, refusals) = mpsc::channel(REFUSALS);
         let limits = shared.settings.limits.acceptor();
-        let connections = Acceptor { listener, config, limits, refused }.run();
+        let retired = shared.keys.authorities.retired_names().into();
+        let connections = Acceptor { listener, config, limits, refused, retired }.run();
 
         let api = Api::new(shared.clone());
         let router = server(&shared).add_routes(routes(&api, &shared).await?);

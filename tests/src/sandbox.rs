@@ -51,6 +51,7 @@ pub struct Sandbox {
     folder: Folder,
     port: u16,
     status_port: u16,
+    environment: Vec<(String, String)>,
 }
 
 /// Kept by `refit-demo --keep`, else gone with the sandbox.
@@ -128,8 +129,14 @@ impl Sandbox {
 
     fn begin(folder: Folder, rings: &[Ring]) -> Result<Sandbox> {
         let (port, status_port) = (free_port()?, free_port()?);
-        let mut sandbox =
-            Sandbox { hosts: BTreeMap::new(), server: None, folder, port, status_port };
+        let mut sandbox = Sandbox {
+            hosts: BTreeMap::new(),
+            server: None,
+            folder,
+            port,
+            status_port,
+            environment: Vec::new(),
+        };
         let token = sandbox.init_server()?;
         sandbox.start_server()?;
         sandbox.refit(["login", &token])?;
@@ -166,6 +173,16 @@ impl Sandbox {
             Folder::Passing(folder) => folder.path(),
             Folder::Kept(folder) => folder,
         }
+    }
+
+    /// Every program that is started from now on gets these variables.
+    pub fn set_environment(&mut self, environment: &[(&str, &str)]) {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        self.environment = environment.iter().map(owned).collect();
+    }
+
+    fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// Where the page, `/metrics` and the JSON are.
@@ -216,6 +233,7 @@ impl Sandbox {
             .args(["--status-listen", &format!("127.0.0.1:{}", self.status_port)])
             .arg("--data")
             .arg(self.server_data())
+            .envs(self.environment())
             .envs(environment.iter().copied());
         let mut server = Process::start(&mut run, &self.path().join("server.log"))?;
         until("the server is ready", || {
@@ -253,7 +271,8 @@ impl Sandbox {
         refit
             .arg("--home")
             .arg(self.path().join(format!("home-{person}")))
-            .current_dir(self.path());
+            .current_dir(self.path())
+            .envs(self.environment());
         Ok(refit)
     }
 
@@ -395,8 +414,9 @@ impl Sandbox {
     /// # Errors
     /// If it can't be started.
     pub fn start_agent_with(&mut self, name: &str, environment: &[(&str, &str)]) -> Result<()> {
-        let host = self.hosts.get_mut(name).with_context(|| format!("no host {name}"))?;
         let mut run = command("refit-agent")?;
+        run.envs(self.environment());
+        let host = self.hosts.get_mut(name).with_context(|| format!("no host {name}"))?;
         run.args(["run", "--data"]).arg(host.data()).envs(environment.iter().copied());
         host.agent = Some(Process::start(&mut run, &host.folder.join("agent.log"))?);
         Ok(())

@@ -67,6 +67,11 @@ impl CallError {
         format!("{}\nhelp: {help}", self.text)
     }
 
+    /// Whether what answered could not prove that it is the fleet's server.
+    pub fn is_impostor(&self) -> bool {
+        self.impostor
+    }
+
     pub(crate) fn refused(text: impl Into<String>) -> CallError {
         CallError { trouble: Trouble::Refused, text: text.into(), impostor: false }
     }

@@ -8,9 +8,11 @@ use refit_proto::{
     names::Digest,
     package,
     trust::Role,
-    wire::{ContentChunk, GetContentRequest, GetMetadataRequest},
+    wire::{
+        ContentChunk, GetContentRequest, GetMetadataRequest, repository_client::RepositoryClient,
+    },
 };
-use tonic::Streaming;
+use tonic::{Streaming, transport::Channel};
 
 use super::{
     CallError, Server, Trouble,
@@ -40,16 +42,24 @@ impl Server {
     /// # Errors
     /// If nothing comes.
     pub async fn download(&self, digest: &Digest, offset: u64) -> Result<Download, CallError> {
-        let request = GetContentRequest { sha256: digest.as_bytes().to_vec(), offset };
-        let mut repository = self.repository();
-        let stream = within(NO_PROGRESS, repository.get_content(request)).await?;
-        let mut download = Download { stream, frame_length: None, first: None };
-        if let Some(chunk) = next(&mut download.stream).await? {
-            download.frame_length = (chunk.frame_length > 0).then_some(chunk.frame_length);
-            download.first = Some(chunk.data);
-        }
-        Ok(download)
+        begin(self.repository(), digest, offset).await
     }
+}
+
+/// Begins to fetch a file's frame.
+pub(super) async fn begin(
+    mut repository: RepositoryClient<Channel>,
+    digest: &Digest,
+    offset: u64,
+) -> Result<Download, CallError> {
+    let request = GetContentRequest { sha256: digest.as_bytes().to_vec(), offset };
+    let stream = within(NO_PROGRESS, repository.get_content(request)).await?;
+    let mut download = Download { stream, frame_length: None, first: None };
+    if let Some(chunk) = next(&mut download.stream).await? {
+        download.frame_length = (chunk.frame_length > 0).then_some(chunk.frame_length);
+        download.first = Some(chunk.data);
+    }
+    Ok(download)
 }
 
 impl Download {
@@ -86,6 +96,45 @@ async fn moving<T>(next: impl Future<Output = Result<T, CallError>>) -> Result<T
     }
 }
 
+/// A role's file; `None` where there is none.
+pub(super) async fn metadata(
+    mut repository: RepositoryClient<Channel>,
+    role: &Role,
+    version: Option<u64>,
+    max_length: u64,
+) -> Result<Option<Vec<u8>>, CallError> {
+    let request =
+        GetMetadataRequest { role: role.to_string(), version: version.unwrap_or_default() };
+    match within(call::LARGE, repository.get_metadata(request)).await {
+        Ok(reply) if reply.file.len() as u64 > max_length => Err(CallError::refused(format!(
+            "the server's file of role {role} is larger than {max_length} bytes"
+        ))),
+        Ok(reply) => Ok(Some(reply.file)),
+        Err(error) if error.trouble == Trouble::Absent => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// All of a small file, plain.
+pub(super) async fn whole(
+    mut download: Download,
+    digest: &Digest,
+    length: u64,
+) -> Result<Vec<u8>, CallError> {
+    let limit = longest_frame(length);
+    let mut frame = Vec::new();
+    while let Some(bytes) = download.next().await? {
+        if (frame.len() + bytes.len()) as u64 > limit {
+            return Err(CallError::refused(format!("content {digest} is longer than signed")));
+        }
+        frame.extend(bytes);
+    }
+    let mut plain = Vec::new();
+    package::decompress(&mut frame.as_slice(), &mut plain, *digest, length)
+        .map_err(|error| CallError::refused(error.to_string()))?;
+    Ok(plain)
+}
+
 impl Source for Server {
     async fn metadata(
         &self,
@@ -93,31 +142,10 @@ impl Source for Server {
         version: Option<u64>,
         max_length: u64,
     ) -> Result<Option<Vec<u8>>, CallError> {
-        let request =
-            GetMetadataRequest { role: role.to_string(), version: version.unwrap_or_default() };
-        match within(call::LARGE, self.repository().get_metadata(request)).await {
-            Ok(reply) if reply.file.len() as u64 > max_length => Err(CallError::refused(format!(
-                "the server's file of role {role} is larger than {max_length} bytes"
-            ))),
-            Ok(reply) => Ok(Some(reply.file)),
-            Err(error) if error.trouble == Trouble::Absent => Ok(None),
-            Err(error) => Err(error),
-        }
+        metadata(self.repository(), role, version, max_length).await
     }
 
     async fn content(&self, digest: &Digest, length: u64) -> Result<Vec<u8>, CallError> {
-        let limit = longest_frame(length);
-        let mut download = self.download(digest, 0).await?;
-        let mut frame = Vec::new();
-        while let Some(bytes) = download.next().await? {
-            if (frame.len() + bytes.len()) as u64 > limit {
-                return Err(CallError::refused(format!("content {digest} is longer than signed")));
-            }
-            frame.extend(bytes);
-        }
-        let mut plain = Vec::new();
-        package::decompress(&mut frame.as_slice(), &mut plain, *digest, length)
-            .map_err(|error| CallError::refused(error.to_string()))?;
-        Ok(plain)
+        whole(self.download(digest, 0).await?, digest, length).await
     }
 }

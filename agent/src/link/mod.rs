@@ -13,6 +13,7 @@ mod pace;
 mod renew;
 mod server;
 mod stops;
+mod stranger;
 mod sync;
 pub mod tls;
 
@@ -27,6 +28,7 @@ pub(crate) use pace::chance;
 pub use renew::{RenewError, is_due, renew};
 pub use server::Server;
 pub use stops::stop;
+pub use stranger::Stranger;
 pub use sync::{Calls, Sync};
 
 #[cfg(test)]

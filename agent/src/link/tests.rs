@@ -333,3 +333,26 @@ async fn a_certificate_of_the_authority_that_is_replaced_is_renewed_with_the_new
     assert_eq!(renewed.certificates.last(), Some(&issued));
     assert!(!due(&renewed));
 }
+
+#[tokio::test]
+async fn whoever_cannot_prove_to_be_the_server_is_asked_for_metadata_and_told_nothing() {
+    use crate::trusted::Source as _;
+    let (old, host, identity, keys) = enrolled().await;
+    let stranger = FakeServer::start(Arc::new(Authority::new()), GOOD).await;
+    answer_syncs(&stranger);
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let note = asked.clone();
+    stranger.answers().metadata = Some(Box::new(move |request| {
+        note.lock().unwrap().push(request.role);
+        Ok(GetMetadataReply { file: ROOT.to_vec() })
+    }));
+    let list = signed_list(&[stranger.address.to_string()], &[&old.authority]);
+    let ways = Ways::of(&identity, Some(&list));
+    let link = Server::new(&identity, &keys, ways, host.clock.clone()).unwrap();
+    let error = link.sync(SyncRequest::default()).await.unwrap_err();
+    assert!(error.is_impostor(), "no report reaches it: {error}");
+    let whoever = link.stranger().unwrap();
+    let root = whoever.metadata(&refit_proto::trust::Role::Root, Some(1), 1000).await.unwrap();
+    assert_eq!(root.as_deref(), Some(ROOT));
+    assert_eq!(*asked.lock().unwrap(), ["root"]);
+}

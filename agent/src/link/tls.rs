@@ -46,6 +46,57 @@ pub fn client_config(
     Ok(config)
 }
 
+/// Settings for a connection to whoever answers: without a certificate of our own, and without a belief
+/// in who it is. For what proves itself alone.
+///
+/// # Errors
+/// Never for settings without certificates.
+pub fn stranger_config() -> Result<ClientConfig, TransportError> {
+    let mut config = transport::client_config(provider(), Vec::new(), None)?;
+    config.dangerous().set_certificate_verifier(Arc::new(Anybody(provider())));
+    Ok(config)
+}
+
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let known = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, known)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let known = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, known)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
 /// Whether one of these authorities has issued a certificate to a client, valid at one of the times.
 ///
 /// # Errors

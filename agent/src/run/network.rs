@@ -24,6 +24,8 @@ use crate::{
     update::Running,
 };
 
+/// How often to ask somebody who can't prove to be the server, at most.
+const STRANGER_EVERY: Duration = Duration::from_secs(60);
 /// How often to try to renew, at most: a server that does not want to must not be asked with each call.
 const RENEW_EVERY: Duration = Duration::from_secs(10 * 60);
 /// The shortest time between two refreshes of the metadata.
@@ -41,6 +43,8 @@ pub(super) struct Network {
     /// Seconds between two polls, as the server asks for; metadata is refreshed as often.
     pub(super) period: Arc<AtomicU64>,
     pub(super) renewing: Mutex<Renewing>,
+    /// When somebody who could not prove to be the server was last asked for the list of servers.
+    pub(super) asked_stranger: Mutex<Option<Running>>,
 }
 
 /// The tries to renew.
@@ -100,6 +104,47 @@ impl Network {
         }
     }
 
+    /// Whoever answers is not known to be the server: perhaps its authority was replaced while this host
+    /// was away. The list of servers proves itself; says whether there are other ways now.
+    async fn ask_stranger(&self) -> bool {
+        let now = self.clock.running();
+        {
+            let mut asked = self.asked_stranger.lock().unwrap_or_else(PoisonError::into_inner);
+            if asked.is_some_and(|last| now.since(last) < STRANGER_EVERY) {
+                return false;
+            }
+            *asked = Some(now);
+        }
+        let before = (self.server.address(), self.server.authorities());
+        let stranger = match self.server.stranger() {
+            Ok(stranger) => stranger,
+            Err(error) => {
+                self.say(error.to_string());
+                return false;
+            }
+        };
+        match self.trust.refresh_servers(&stranger).await {
+            Ok(servers) => self.follow_servers(&servers).await,
+            Err(error) => {
+                tracing::info!(
+                    "whoever answers at {} has no newer list of servers: {error}",
+                    before.0
+                );
+                return false;
+            }
+        }
+        let changed = before != (self.server.address(), self.server.authorities());
+        if changed {
+            // A renewal that failed for the wrong authority need not wait for its next turn.
+            self.renewing.lock().unwrap_or_else(PoisonError::into_inner).last = None;
+            tracing::info!(
+                "the signed list of servers is newer; going on with {}",
+                self.server.address()
+            );
+        }
+        changed
+    }
+
     /// The address in use did not answer.
     fn move_on(&self) {
         let before = self.server.address();
@@ -150,7 +195,9 @@ impl Calls for Arc<Network> {
         }
         let reply = match self.server.sync(request).await {
             Err(error) if error.trouble == Trouble::Weather => {
-                self.move_on();
+                if !(error.is_impostor() && self.ask_stranger().await) {
+                    self.move_on();
+                }
                 return Err(error);
             }
             reply => reply?,

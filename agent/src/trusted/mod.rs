@@ -76,6 +76,16 @@ impl Trust {
         refresh::run(self, source, products).await
     }
 
+    /// What the signed list of servers says, as far as the source can prove it. Only the way to that list
+    /// is brought up to date; what may be installed here is not looked at.
+    ///
+    /// # Errors
+    /// If the source could not be asked, or what it gave is refused.
+    pub async fn refresh_servers(&self, source: &impl Source) -> Result<Servers, RefreshError> {
+        let _one_at_a_time = self.refreshing.lock().await;
+        refresh::servers(self, source).await
+    }
+
     fn load_view(&self) -> Result<View, TrustError> {
         View::load(&self.folder, &self.holder)
     }

@@ -21,8 +21,8 @@ use refit_proto::{
 };
 
 use super::{
-    Trust, TrustError, View,
-    view::{LABELS, products_with_policy},
+    Servers, Trust, TrustError, View,
+    view::{self, LABELS, products_with_policy},
 };
 use crate::link::CallError;
 
@@ -110,6 +110,13 @@ pub(super) async fn run(
     view.set_counters(counters);
     trust.set_view(view);
     trust.view().ok_or(RefreshError::Trust(trust::TrustError::Unfinished))
+}
+
+pub(super) async fn servers(trust: &Trust, source: &impl Source) -> Result<Servers, RefreshError> {
+    first_root(trust, source).await?;
+    let set = refreshed(trust, source, &[Role::Policy]).await?;
+    policy_file(trust, source, &set, SERVERS, ServersPolicy::MAX_LENGTH).await?;
+    Ok(view::servers(&set, &trust.folder)?)
 }
 
 /// The counters of the releases that are current for these products. One that can't be had now is for the
@@ -241,15 +248,27 @@ async fn with_policies(
     names.push((LABELS.to_owned(), LabelPolicy::MAX_LENGTH));
     names.push((SERVERS.to_owned(), ServersPolicy::MAX_LENGTH));
     for (name, limit) in names {
-        let Some(pinned) = set.policy_target(&name) else { continue };
-        if trust.folder.policy(&name, limit)?.is_some_and(|bytes| pinned.fits(&bytes)) {
-            continue;
-        }
-        if let Some(bytes) = pinned_file(source, &name, pinned, limit).await? {
-            trust.folder.put_policy(&name, &bytes)?;
-        }
+        policy_file(trust, source, &set, &name, limit).await?;
     }
     Ok(View::of(set, &trust.folder, &trust.holder)?)
+}
+
+/// Fetches a policy file that is pinned and not here yet.
+async fn policy_file(
+    trust: &Trust,
+    source: &impl Source,
+    set: &TrustedSet,
+    name: &str,
+    limit: u64,
+) -> Result<(), RefreshError> {
+    let Some(pinned) = set.policy_target(name) else { return Ok(()) };
+    if trust.folder.policy(name, limit)?.is_some_and(|bytes| pinned.fits(&bytes)) {
+        return Ok(());
+    }
+    if let Some(bytes) = pinned_file(source, name, pinned, limit).await? {
+        trust.folder.put_policy(name, &bytes)?;
+    }
+    Ok(())
 }
 
 /// A pinned file; `None`, with a line in the log, if the source gives other bytes.

@@ -298,7 +298,8 @@ fn labels(set: &TrustedSet, folder: &TrustFolder, holder: &Holder) -> Result<Lab
     Ok(trusted_labels(set, &bytes)?.labels_of(&holder.host, &holder.labels))
 }
 
-fn servers(set: &TrustedSet, folder: &TrustFolder) -> Result<Servers, TrustError> {
+/// Where the servers are by this set and the stored files.
+pub(super) fn servers(set: &TrustedSet, folder: &TrustFolder) -> Result<Servers, TrustError> {
     if set.delegated(&Role::Policy).is_none() {
         return Ok(Servers::Unknown);
     }

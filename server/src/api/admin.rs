@@ -1,6 +1,6 @@
 //! What people and CI jobs may do, each with the role that it takes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use refit_proto::{
     envelope,
@@ -16,12 +16,13 @@ use super::{
 };
 use crate::{
     access::ANY_ROLE,
+    authorities::Standing,
     fleet::{Host, HostState, Rollout, RolloutPolicy, TokenRecord, TokenSubject, changes},
     identity::Role,
     planning,
     product_view::{ProductNow, RingNow},
     rollout,
-    store::{Commit, Note, Reads as _, Rev, Store},
+    store::{Commit, HostQuery, Note, Reads as _, Rev, Store},
 };
 
 const ADMINISTRATOR: &[Role] = &[Role::Administrator];
@@ -86,7 +87,8 @@ impl Admin for Api {
             let held = files.map(|(role, file)| (role, file.bytes)).collect();
             let keys = shared.keys.public(&named_keys(&held, &[])).into_iter();
             let keys = keys.map(|(name, key)| (name.to_owned(), text(key.to_json()))).collect();
-            Ok(wire::GetServerKeysReply { keys })
+            let authorities = authorities(shared, store)?;
+            Ok(wire::GetServerKeysReply { keys, authorities })
         })
         .await
     }
@@ -180,6 +182,40 @@ impl Api {
     }
 }
 
+/// Each authority with the active hosts whose newest certificate is from it. Reads every host: people
+/// ask this while they replace an authority, and not otherwise.
+fn authorities(shared: &Shared, store: &dyn Store) -> Result<Vec<wire::AuthorityStatus>, ApiError> {
+    let mut hosts = BTreeMap::<Option<Digest>, u64>::new();
+    let mut after = None;
+    loop {
+        let listed = store.find(&HostQuery::default(), after.as_ref(), HOSTS)?;
+        let active = listed.rows.iter().map(|row| &row.host.value);
+        for host in active.filter(|host| host.state == HostState::Active) {
+            *hosts.entry(host.certificate.authority).or_default() += 1;
+        }
+        match listed.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    let mut statuses = Vec::new();
+    for (sha256, standing) in shared.keys.authorities.standings() {
+        let known = hosts.remove(&Some(sha256)).unwrap_or(0);
+        // Records from before authorities were noted are of the oldest one.
+        let unknown =
+            if standing == Standing::Issues { 0 } else { hosts.remove(&None).unwrap_or(0) };
+        statuses.push(wire::AuthorityStatus {
+            sha256: sha256.as_bytes().to_vec(),
+            standing: standing.word().to_owned(),
+            hosts: known + unknown,
+        });
+    }
+    Ok(statuses)
+}
+
+/// Hosts that are read at a time.
+const HOSTS: usize = 1000;
+
 fn create_token(
     shared: &Shared,
     store: &dyn Store,
@@ -188,7 +224,7 @@ fn create_token(
 ) -> Result<wire::CreateTokenReply, ApiError> {
     let member = call.member(store, ADMINISTRATOR)?;
     let record = token_record(message, member.to_string(), call.now)?;
-    let ca_certificate = shared.keys.authority.certificate().to_vec();
+    let ca_certificate = shared.keys.authorities.shown().certificate().to_vec();
     let reply = wire::CreateTokenReply { ca_certificate };
     retry(shared, store, call.now, || {
         let mut commit = Commit::new();

@@ -105,7 +105,7 @@ fn enroll(
         let before = store.host(&id)?;
         let holder = store.host_named(&request.name)?;
         let caller = Caller::Host(id.clone());
-        let (authority, life) = (&shared.keys.authority, shared.settings.host_life);
+        let (authority, life) = (shared.keys.authorities.shown(), shared.settings.host_life);
         let issued = authority.issue(&key, &caller, &BTreeSet::new(), call.now, life)?;
         let host = enrollment::enroll_host(
             request.clone(),
@@ -150,7 +150,7 @@ fn log_in(
         let before = store.read::<Person>(terms.name.clone())?;
         let caller = Caller::Person { name: terms.name.clone(), kind: terms.kind };
         let roles: BTreeSet<_> = terms.roles.iter().copied().collect();
-        let (authority, life) = (&shared.keys.authority, shared.settings.person_life);
+        let (authority, life) = (shared.keys.authorities.shown(), shared.settings.person_life);
         let issued = authority.issue(&key, &caller, &roles, call.now, life)?;
         let record = before.as_ref().map(|held| &held.value);
         let person = enrollment::log_in(terms, &token.value, record, issued.record, call.now)?;
@@ -182,7 +182,7 @@ fn renew(
     }
     let unknown = || ApiError::from(Refusal::Unknown(certified.caller.to_string()));
     let issue = |roles: &BTreeSet<_>, life| {
-        shared.keys.authority.issue(&key, &certified.caller, roles, call.now, life)
+        shared.keys.authorities.issuing().issue(&key, &certified.caller, roles, call.now, life)
     };
     retry(shared, store, call.now, || {
         let mut commit = Commit::new();

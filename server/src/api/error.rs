@@ -146,7 +146,9 @@ impl ApiError {
 
 fn refusal_code(refusal: &Refusal) -> Code {
     match refusal {
-        Refusal::NoCertificate | Refusal::Expired { .. } => Code::Unauthenticated,
+        Refusal::NoCertificate | Refusal::Expired { .. } | Refusal::RetiredAuthority(_) => {
+            Code::Unauthenticated
+        }
         Refusal::Unknown(_)
         | Refusal::Barred { .. }
         | Refusal::Revoked { .. }

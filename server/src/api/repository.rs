@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use refit_proto::{
     names::Digest,
+    servers::SERVERS,
     trust::{
         Role as TrustRole,
         client::Write,
@@ -27,6 +28,7 @@ use crate::{
     changes,
     fleet::{ChangeState, OpenChange, ReleaseRecord, RingRecord},
     identity::Role,
+    placing,
     push::{self, Before, Pusher, Records},
     store::{Commit, FileWrite, Note, Reads as _, SignedFile, Store},
 };
@@ -99,7 +101,8 @@ impl Api {
         call: &Call,
         message: &wire::GetContentRequest,
     ) -> Result<Chunks, ApiError> {
-        self.work(call, |_, store, call| call.anyone(store)).await?;
+        let digest = message.sha256.clone();
+        self.work(call, move |_, store, call| may_read(store, call, &digest)).await?;
         self.send_frame(Digest::from_bytes(&message.sha256)?, message.offset).await
     }
 
@@ -119,9 +122,13 @@ fn get_metadata(
     call: &Call,
     message: &wire::GetMetadataRequest,
 ) -> Result<wire::GetMetadataReply, ApiError> {
-    call.anyone(store)?;
     let role =
-        TrustRole::parse(&message.role).map_err(|error| ApiError::Invalid(error.to_string()))?;
+        TrustRole::parse(&message.role).map_err(|error| ApiError::Invalid(error.to_string()));
+    let open = matches!(&role, Ok(role) if is_open(role));
+    if call.peer.certified.is_some() || !open {
+        call.anyone(store)?;
+    }
+    let role = role?;
     let version = match message.version {
         0 if matches!(role, TrustRole::Timestamp | TrustRole::Root) => None,
         0 => {
@@ -134,6 +141,31 @@ fn get_metadata(
     let file =
         file.ok_or_else(|| ApiError::NotFound(format!("there is no such version of {role}")))?;
     Ok(wire::GetMetadataReply { file: file.bytes })
+}
+
+/// What a host may read that can't tell whom to trust any more: the way to the signed list of servers,
+/// which proves itself. Products' releases and rings are for the fleet alone.
+fn is_open(role: &TrustRole) -> bool {
+    match role {
+        TrustRole::Root
+        | TrustRole::Timestamp
+        | TrustRole::Snapshot
+        | TrustRole::Targets
+        | TrustRole::Policy => true,
+        TrustRole::Release(_) | TrustRole::Ring(..) | TrustRole::Other(_) => false,
+    }
+}
+
+/// Whoever is let in reads every content; who shows no certificate, the signed list of servers alone.
+fn may_read(store: &dyn Store, call: &Call, digest: &[u8]) -> Result<(), ApiError> {
+    if call.peer.certified.is_none() {
+        let policy = store.file(&TrustRole::Policy, None)?;
+        let servers = policy.and_then(|file| placing::policy_target(&file.bytes, SERVERS));
+        if servers.is_some_and(|servers| servers.sha256.as_bytes() == digest) {
+            return Ok(());
+        }
+    }
+    call.anyone(store)
 }
 
 fn missing(

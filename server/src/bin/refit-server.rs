@@ -8,8 +8,10 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
+use refit_durable::file;
 use refit_proto::names::PersonName;
 use refit_server::{
+    authorities,
     clock::Clock,
     init::{self, Made, Outcome, Plan},
     serve,
@@ -33,6 +35,8 @@ enum Action {
     Init(InitArgs),
     /// Serve
     Run(RunArgs),
+    /// The certificate authority: show it, replace it, retire the one before
+    Ca(CaArgs),
 }
 
 #[derive(Args)]
@@ -53,6 +57,34 @@ struct InitArgs {
 }
 
 #[derive(Args)]
+struct CaArgs {
+    /// The data folder
+    #[arg(long, global = true, env = "REFIT_DATA", default_value = DEFAULT_DATA)]
+    data: PathBuf,
+    #[command(subcommand)]
+    act: CaAct,
+}
+
+#[derive(Subcommand)]
+enum CaAct {
+    /// Print the certificate of the authority that issues, and of the one that it replaces
+    Show,
+    /// Put a new authority in its place; the one before stays accepted until it is retired
+    Replace {
+        /// The one before was stolen: retire it at once
+        #[arg(long)]
+        stolen: bool,
+    },
+    /// Retire the authority before: its certificates may only renew themselves
+    Retire,
+    /// Let hosts renew that have a certificate of a former authority, by its certificate alone
+    Accept {
+        /// PEM
+        certificate: PathBuf,
+    },
+}
+
+#[derive(Args)]
 struct RunArgs {
     /// The data folder
     #[arg(long, env = "REFIT_DATA", default_value = DEFAULT_DATA)]
@@ -69,6 +101,7 @@ fn main() -> ExitCode {
     let done = match Command::parse().action {
         Action::Init(args) => init_data(args),
         Action::Run(args) => run(args),
+        Action::Ca(args) => ca(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -95,6 +128,34 @@ fn init_data(args: InitArgs) -> anyhow::Result<()> {
         ))?,
     }
     Ok(())
+}
+
+fn ca(args: CaArgs) -> anyhow::Result<()> {
+    let folder = args.data.join(init::KEYS);
+    const RESTART: &str = "restart the server; then name the authorities in the signed list of servers \
+                           with `refit apply`";
+    match args.act {
+        CaAct::Show => {
+            for (standing, pem) in authorities::shown_certificates(&folder)? {
+                say(&format!("# {}\n{}", standing.word(), pem.trim_end()))?;
+            }
+            Ok(())
+        }
+        CaAct::Replace { stolen } => {
+            authorities::replace(&folder, stolen, Clock::system().now())?;
+            Ok(say(&format!("there is a new authority\nnext: {RESTART}"))?)
+        }
+        CaAct::Retire => {
+            authorities::retire(&folder)?;
+            Ok(say("the authority before is retired\nnext: restart the server")?)
+        }
+        CaAct::Accept { certificate } => {
+            authorities::accept_former(&folder, &file::read(&certificate, 64 * 1024)?)?;
+            Ok(say(
+                "certificates of that authority may renew themselves\nnext: restart the server",
+            )?)
+        }
+    }
 }
 
 /// A reader that has gone away (`| head`) is no failure of ours.

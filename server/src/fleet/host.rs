@@ -80,6 +80,9 @@ pub struct Certificate {
     pub not_after: Timestamp,
     /// SHA-256 of the SubjectPublicKeyInfo: a renewal has to be for the same key.
     pub public_key: Digest,
+    /// SHA-256 of the certificate of the authority that issued it; not known of old records.
+    #[serde(default)]
+    pub authority: Option<Digest>,
 }
 
 /// An ed25519 public key that a host signs its reports with.

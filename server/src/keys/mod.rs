@@ -16,7 +16,12 @@ use refit_durable::file::{self, Access};
 use refit_proto::trust::{KeyId, LocalKey, PublicKey, Signer as _, key::KeyError};
 
 pub use self::online::OnlineKey;
-use crate::ca::{Authority, AuthorityFiles, CaError};
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+
+use crate::{
+    authorities::Authorities,
+    ca::{Authority, AuthorityFiles, CaError},
+};
 
 /// A PEM file of ours has a few hundred bytes; whatever is longer is something else.
 const LONGEST: u64 = 64 * 1024;
@@ -24,8 +29,8 @@ const LONGEST: u64 = 64 * 1024;
 const FRESHNESS: &str = "freshness.pem";
 const GATE: &str = "gate.pem";
 const AUDIT: &str = "audit.pem";
-const CA_KEY: &str = "ca.pem";
-const CA_CERTIFICATE: &str = "ca.crt";
+pub(crate) const CA_KEY: &str = "ca.pem";
+pub(crate) const CA_CERTIFICATE: &str = "ca.crt";
 
 /// All four.
 pub struct ServerKeys {
@@ -35,8 +40,8 @@ pub struct ServerKeys {
     pub gate: OnlineKey,
     /// Signs checkpoints of the audit log.
     pub audit: LocalKey,
-    /// Signs certificates.
-    pub authority: Authority,
+    /// Signs certificates; with those before it.
+    pub authorities: Authorities,
 }
 
 /// Why there are no keys.
@@ -102,17 +107,10 @@ impl ServerKeys {
             let path = folder.join(name);
             LocalKey::from_pem(&read_secret(&path)?).map_err(|error| damaged(path, error))
         };
-        let certificate = folder.join(CA_CERTIFICATE);
-        let text = file::read(&certificate, LONGEST)?;
-        let files = AuthorityFiles {
-            certificate: String::from_utf8(text).map_err(|error| damaged(certificate, error))?,
-            key: read_secret(&folder.join(CA_KEY))?,
-        };
-        let authority =
-            Authority::load(&files).map_err(|error| damaged(folder.join(CA_KEY), error))?;
+        let authorities = Authorities::load(folder)?;
         let (freshness, gate) =
             (OnlineKey::load(folder, "freshness")?, OnlineKey::load(folder, "gate")?);
-        Ok(ServerKeys { freshness, gate, audit: own(AUDIT)?, authority })
+        Ok(ServerKeys { freshness, gate, audit: own(AUDIT)?, authorities })
     }
 
     /// The public halves by name, as `refit trust init` takes them. `named` are the keys that signed
@@ -126,6 +124,23 @@ impl ServerKeys {
         .map(|(name, key)| (name, key.public()))
         .into()
     }
+}
+
+/// An authority's two files.
+pub(crate) fn load_authority(certificate: &Path, key: &Path) -> Result<Authority, KeysError> {
+    let text = file::read(certificate, LONGEST)?;
+    let files = AuthorityFiles {
+        certificate: String::from_utf8(text)
+            .map_err(|error| damaged(certificate.to_owned(), error))?,
+        key: read_secret(key)?,
+    };
+    Authority::load(&files).map_err(|error| damaged(key.to_owned(), error))
+}
+
+/// An authority's certificate alone.
+pub(crate) fn load_certificate(path: &Path) -> Result<CertificateDer<'static>, KeysError> {
+    let text = file::read(path, LONGEST)?;
+    CertificateDer::from_pem_slice(&text).map_err(|error| damaged(path.to_owned(), error))
 }
 
 fn damaged(file: PathBuf, cause: impl ToString) -> KeysError {

@@ -52,6 +52,7 @@ fn host_of(world: &World, name: &str, state: HostState) -> wire::HostStatus {
             serial: "01".into(),
             not_after: Timestamp::UNIX_EPOCH,
             public_key: Digest::of(b"key"),
+            authority: None,
         },
         report_key: ReportKey::from_bytes(&[7; 32]).unwrap(),
         report_counter: 0,

@@ -55,7 +55,7 @@ fn host_id(n: u8) -> HostId {
 
 fn certificate() -> Certificate {
     let public_key = Digest::of(b"key");
-    Certificate { serial: "01".to_owned(), not_after: at(0), public_key }
+    Certificate { serial: "01".to_owned(), not_after: at(0), public_key, authority: None }
 }
 
 fn host(n: u8, name: u8, state: HostState) -> Host {

@@ -23,6 +23,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 use tracing::{debug, info, warn};
 
+use refit_proto::names::Digest;
+
 use crate::identity::{self, Peer};
 
 /// What the port will bear.
@@ -55,6 +57,8 @@ pub struct Acceptor {
     pub limits: AcceptorLimits,
     /// Told of every certificate that did not pass; what does not fit is only logged.
     pub refused: mpsc::Sender<RefusedHandshake>,
+    /// The names of authorities whose certificates may only renew themselves.
+    pub retired: Arc<[Digest]>,
 }
 
 /// One connection, with who is at its other end.
@@ -129,8 +133,12 @@ impl Acceptor {
                     continue;
                 }
             };
-            let shake =
-                Handshake { address, limit: self.limits.handshake, refused: self.refused.clone() };
+            let shake = Handshake {
+                address,
+                limit: self.limits.handshake,
+                refused: self.refused.clone(),
+                retired: self.retired.clone(),
+            };
             let (tls, accepted, strangers) = (tls.clone(), accepted.clone(), strangers.clone());
             tokio::spawn(async move {
                 if let Some((stream, peer)) = shake.run(tls, stream).await {
@@ -160,6 +168,7 @@ struct Handshake {
     address: SocketAddr,
     limit: Duration,
     refused: mpsc::Sender<RefusedHandshake>,
+    retired: Arc<[Digest]>,
 }
 
 impl Handshake {
@@ -186,7 +195,10 @@ impl Handshake {
         };
         let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let certified = match leaf.map(|leaf| identity::read(leaf)).transpose() {
-            Ok(certified) => certified,
+            Ok(certified) => certified.map(|certified| identity::Certified {
+                of_retired: self.retired.contains(&certified.authority),
+                ..certified
+            }),
             Err(error) => {
                 self.refuse(error.to_string());
                 return None;

@@ -31,13 +31,13 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// What the acceptor speaks.
 ///
 /// # Errors
-/// If the authority's certificate is not usable as one.
+/// If an authority's certificate is not usable as one.
 pub fn config(
-    authority: &CertificateDer<'static>,
+    authorities: &[CertificateDer<'static>],
     own: Arc<OwnCertificate>,
     clock: Clock,
 ) -> anyhow::Result<Arc<ServerConfig>> {
-    let verifier = verifier::FleetVerifier::new(authority, provider())?;
+    let verifier = verifier::FleetVerifier::new(authorities, provider())?;
     let mut config = ServerConfig::builder_with_details(provider(), Arc::new(clock))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))

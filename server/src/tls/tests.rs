@@ -50,11 +50,12 @@ impl Port {
         let shown = Arc::clone(&time);
         let clock = Clock::from_fn(move || *shown.lock().unwrap());
         let own = OwnCertificate::issue(&authority, vec!["localhost".into()], start()).unwrap();
-        let config = config(authority.certificate(), own, clock).unwrap();
+        let config = config(std::slice::from_ref(authority.certificate()), own, clock).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (tell, refused) = mpsc::channel(8);
-        let connections = Acceptor { listener, config, limits, refused: tell }.run();
+        let connections =
+            Acceptor { listener, config, limits, refused: tell, retired: Arc::from([]) }.run();
         Port { authority, time, address, connections, refused }
     }
 

@@ -1,4 +1,4 @@
-//! Which client certificates pass the handshake: those of our own authority. One that has expired
+//! Which client certificates pass the handshake: those of our own authorities. One that has expired
 //! passes too, since its host may renew it; `api` sees when it ended and lets it call Renew alone.
 
 use std::{sync::Arc, time::Duration};
@@ -25,11 +25,13 @@ pub(super) struct FleetVerifier {
 
 impl FleetVerifier {
     pub(super) fn new(
-        authority: &CertificateDer<'static>,
+        authorities: &[CertificateDer<'static>],
         provider: Arc<CryptoProvider>,
     ) -> anyhow::Result<FleetVerifier> {
         let mut roots = RootCertStore::empty();
-        roots.add(authority.clone())?;
+        for authority in authorities {
+            roots.add(authority.clone())?;
+        }
         let webpki = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
             .allow_unauthenticated()
             .build()?;

@@ -2,12 +2,12 @@
 //! are far too large.
 
 use jiff::SignedDuration;
-use refit_proto::{names::Digest, wire};
+use refit_proto::{names::Digest, package::FileRef, wire};
 use tonic::{Code, Status};
 
 use crate::{
     fleet::{Caller, Fleet},
-    publisher::Publisher,
+    publisher::{Publisher, policy},
 };
 
 fn code<T>(answer: Result<T, Status>) -> Code {
@@ -104,7 +104,8 @@ async fn a_revoked_host_is_refused_whatever_it_calls() {
 }
 
 #[tokio::test]
-async fn without_a_certificate_nothing_is_read_and_nothing_is_changed() {
+async fn without_a_certificate_nothing_is_changed_and_only_the_way_to_the_list_of_servers_is_read()
+{
     let fleet = Fleet::start().await;
     let publisher = Publisher::found(&fleet).await;
     fleet.host(&publisher.person, "web-1").await;
@@ -113,14 +114,22 @@ async fn without_a_certificate_nothing_is_read_and_nothing_is_changed() {
     let mut admin = wire::admin_client::AdminClient::new(nobody.clone());
     let mut agent = wire::agent_client::AgentClient::new(nobody.clone());
     let mut repository = wire::repository_client::RepositoryClient::new(nobody);
-    let metadata = wire::GetMetadataRequest { role: "root".into(), version: 1 };
+    // What proves itself and leads to the list of servers is for everybody.
+    let metadata = |role: &str| wire::GetMetadataRequest { role: role.into(), version: 1 };
+    for open in ["root", "targets", "policy"] {
+        assert_eq!(code(repository.get_metadata(metadata(open)).await), Code::Ok, "{open}");
+    }
+    let policy = FileRef::to(&policy(&["pilot", "early"]));
+    let content = wire::GetContentRequest { sha256: policy.sha256.as_bytes().to_vec(), offset: 0 };
     for (call, code) in [
+        ("get_content", code(repository.get_content(content).await)),
+        ("get_metadata", code(repository.get_metadata(metadata("release.payments")).await)),
         ("get_fleet", code(status.get_fleet(wire::GetFleetRequest::default()).await)),
         ("list_hosts", code(status.list_hosts(wire::ListHostsRequest::default()).await)),
         ("revoke_host", code(admin.revoke_host(host_request()).await)),
         ("list_audit", code(admin.list_audit(wire::ListAuditRequest::default()).await)),
         ("sync", code(agent.sync(wire::SyncRequest::default()).await)),
-        ("get_metadata", code(repository.get_metadata(metadata).await)),
+        ("get_metadata", code(repository.get_metadata(metadata("ring.payments.pilot")).await)),
     ] {
         assert_eq!(code, Code::Unauthenticated, "{call}");
     }

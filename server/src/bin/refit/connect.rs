@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use refit_proto::{
     transport,
     wire::{
@@ -16,8 +15,8 @@ use tonic::transport::Channel;
 use crate::{
     Context,
     failure::refused,
-    home,
     identity::{Age, Identity},
+    servers,
 };
 
 /// Larger than any metadata file or page of hosts.
@@ -32,18 +31,19 @@ pub(crate) struct Connection {
 impl Connection {
     /// Connects to the server of the last login, as the person who logged in.
     pub(crate) async fn open(context: &Context) -> anyhow::Result<Connection> {
-        let address = context.home.server()?.address;
-        let authority = home::read(&context.home.authority())?
-            .context("the server's certificate authority is missing\nhelp: log in again: `refit login TOKEN`")?;
+        let address = servers::address(context).await?;
+        let authorities = servers::authorities(context)?;
         let identity = Identity::load(context)?;
         let age = identity.age(context.now)?;
-        if age == Age::Young {
-            return Connection::with(&address, &authority, Some(&identity));
+        // One of the authority before is renewed with the one that issues now.
+        let current = authorities.first().is_some_and(|issuing| identity.is_from(issuing));
+        if age == Age::Young && current {
+            return Connection::believing(&address, authorities, Some(&identity));
         }
-        let old = Connection::with(&address, &authority, Some(&identity))?;
+        let old = Connection::believing(&address, authorities.clone(), Some(&identity))?;
         match old.renew(context, identity).await {
-            Ok(renewed) => Connection::with(&address, &authority, Some(&renewed)),
-            Err(error) if age == Age::Aging => {
+            Ok(renewed) => Connection::believing(&address, authorities, Some(&renewed)),
+            Err(error) if age != Age::Expired => {
                 eprintln!("warning: the own certificate could not be renewed: {error}");
                 Ok(old)
             }
@@ -58,8 +58,16 @@ impl Connection {
         identity: Option<&Identity>,
     ) -> anyhow::Result<Connection> {
         let authority = CertificateDer::from(authority.to_vec());
+        Connection::believing(address, vec![authority], identity)
+    }
+
+    fn believing(
+        address: &str,
+        authorities: Vec<CertificateDer<'static>>,
+        identity: Option<&Identity>,
+    ) -> anyhow::Result<Connection> {
         let identity = identity.map(Identity::for_transport);
-        let config = transport::client_config(provider(), vec![authority], identity)?;
+        let config = transport::client_config(provider(), authorities, identity)?;
         Ok(Connection { channel: transport::channel(address, config)? })
     }
 

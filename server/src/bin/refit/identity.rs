@@ -76,6 +76,11 @@ impl Identity {
         Ok(Age::at(validity.not_before.timestamp(), validity.not_after.timestamp(), now))
     }
 
+    /// Whether its certificate is from this authority, which stands at the end of its chain.
+    pub(crate) fn is_from(&self, authority: &CertificateDer<'static>) -> bool {
+        self.certificates.iter().skip(1).last().is_none_or(|last| last == authority)
+    }
+
     /// Asks for a certificate of the same key. The name in it is for people; the server knows the
     /// caller by key.
     pub(crate) fn request(key: &KeyPair, name: &str) -> anyhow::Result<Vec<u8>> {

@@ -21,6 +21,7 @@ mod publish;
 mod release;
 mod rollout;
 mod server_keys;
+mod servers;
 mod signing;
 mod status;
 #[cfg(test)]
@@ -77,6 +78,8 @@ enum Noun {
     Rollout(rollout::Args),
     /// Hosts: list, show, revoke, retire.
     Host(host::Args),
+    /// The server's certificate authorities.
+    Server(servers::Args),
     /// The whole fleet on one screen.
     Status(status::Args),
     /// The audit log: list and verify.
@@ -115,6 +118,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Noun::Apply(args) => apply::run(&context, args).await,
         Noun::Rollout(args) => rollout::run(&context, args).await,
         Noun::Host(args) => host::run(&context, args).await,
+        Noun::Server(args) => servers::run(&context, args).await,
         Noun::Status(args) => status::run(&context, args).await,
         Noun::Audit(args) => audit::run(&context, args).await,
     }

@@ -9,7 +9,7 @@ use refit_proto::{
     wire::{CreateTokenRequest, HostSubject, PersonSubject, create_token_request},
 };
 
-use crate::{Context, connect::Connection, duration, failure::refused, home, output, trust};
+use crate::{Context, connect::Connection, duration, failure::refused, output, servers, trust};
 
 /// Options of `refit token`.
 #[derive(clap::Args)]
@@ -87,9 +87,7 @@ async fn make(context: &Context, create: Create) -> anyhow::Result<()> {
             "a token for a person or CI job works once\nhelp: leave --uses out"
         );
     }
-    let address = context.home.server()?.address;
-    let authority = home::read(&context.home.authority())?
-        .context("the server's certificate authority is missing\nhelp: log in again")?;
+    let (address, authority) = servers::for_tokens(context)?;
     let token = Token::new(subject, address, &authority, expires)
         .context("the system gives no random bytes")?;
     let reply = Connection::open(context)

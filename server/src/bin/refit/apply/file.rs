@@ -6,7 +6,6 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use refit_durable::file;
 use refit_proto::{
     names::{HostId, LabelName, LabelValue, Labels, Product, RingName},
     policy::{LabelPolicy, ProductPolicy, RingDefinition, Rules, Selector, limits},
@@ -15,7 +14,9 @@ use refit_proto::{
 };
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
-use crate::{duration, toml_text};
+use rustls::pki_types::CertificateDer;
+
+use crate::{duration, servers, toml_text};
 
 /// What the fleet should be.
 #[derive(Debug)]
@@ -178,37 +179,29 @@ impl FleetFile {
 /// Names that documents of the policy role have which are no product's.
 const RESERVED: [&str; 2] = ["labels", "servers"];
 
-/// Longest certificate file that is read.
-const LONGEST_CERTIFICATE: u64 = 64 * 1024;
-
 impl WantedServers {
-    /// The document, with the certificates read from files beside `described`; `own` stands where none
-    /// is named.
-    pub(super) fn document(&self, described: &Path, own: &[u8]) -> anyhow::Result<ServersPolicy> {
+    /// The document, with the certificates read from files beside `described`; those believed now stand
+    /// where none is named.
+    pub(super) fn document(
+        &self,
+        described: &Path,
+        believed: &[CertificateDer<'static>],
+    ) -> anyhow::Result<ServersPolicy> {
         let folder = described.parent().unwrap_or(Path::new(""));
         let mut authorities = Vec::new();
         for path in &self.authorities {
             let path = folder.join(path);
             let read = || -> anyhow::Result<Authority> {
-                Ok(Authority::from_der(&der_of(file::read(&path, LONGEST_CERTIFICATE)?)?)?)
+                Ok(Authority::from_der(&servers::certificate(&path)?)?)
             };
             authorities.push(read().with_context(|| format!("{}", path.display()))?);
         }
         if authorities.is_empty() {
-            authorities.push(Authority::from_der(own)?);
+            for authority in believed {
+                authorities.push(Authority::from_der(authority)?);
+            }
         }
         Ok(ServersPolicy::new(self.addresses.clone(), self.mirrors.clone(), authorities)?)
-    }
-}
-
-/// A certificate as files hold it: PEM or DER.
-fn der_of(bytes: Vec<u8>) -> anyhow::Result<Vec<u8>> {
-    use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-    match bytes.starts_with(b"-----BEGIN") {
-        true => {
-            Ok(CertificateDer::from_pem_slice(&bytes).context("this is no certificate")?.to_vec())
-        }
-        false => Ok(bytes),
     }
 }
 

@@ -22,9 +22,9 @@ use crate::{
     connect::Connection,
     content,
     failure::refused,
-    home, output,
+    output,
     publish::{Change, carry_out},
-    signing,
+    servers, signing,
     trust::{self, authority},
 };
 
@@ -87,6 +87,8 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
         let change = PolicyChange { documents: &plan.documents, keys: &args.keys };
         change.upload(&connection).await?;
         carry_out(context, &connection, &change, set).await?;
+        let set = trust::newest(context, &connection, &[Role::Policy]).await?;
+        servers::follow(context, &connection, &set).await?;
     }
     for rollout in plan.rollouts {
         set_rollout(&connection, rollout).await?;
@@ -152,8 +154,8 @@ impl Plan {
             plan.add_document(lines, name.to_owned(), labels.to_bytes());
         }
         if let Some(wanted) = &fleet.servers {
-            let own = home::read(&context.home.authority())?.unwrap_or_default();
-            let after = wanted.document(described, &own)?;
+            let after = wanted.document(described, &servers::authorities(context)?)?;
+            servers::check_shown(connection, &after).await?;
             let before = match signed(connection, set, SERVERS, ServersPolicy::MAX_LENGTH).await? {
                 Some(bytes) => Some(trusted_servers(set, &bytes)?),
                 None => None,

@@ -26,7 +26,8 @@ pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
         if args.role.is_top_level() { Vec::new() } else { vec![args.role.clone()] };
     // What has expired can't be refreshed, and is what needs this most: then the own copy has to do.
     let set = match refresh::newest(context, &connection, &wanted).await {
-        Ok(set) => set,
+        Ok(set) if set.refused(&args.role).is_none() => set,
+        Ok(set) => refresh::load(context, &wanted).unwrap_or(set),
         Err(error) => refresh::load(context, &wanted).map_err(|_| error)?,
     };
     let (authority, held) = held(&set, &args.role)?;

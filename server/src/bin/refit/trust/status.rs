@@ -8,7 +8,7 @@ use refit_proto::{
 use serde::Serialize;
 
 use super::{OwnCopy, own::Unsent, own_root_digest, refresh};
-use crate::{Context, connect::Connection, duration, key, output, output::Output};
+use crate::{Context, connect::Connection, duration, key, output, output::Output, servers};
 
 /// Options of `refit trust status`.
 #[derive(clap::Args)]
@@ -59,7 +59,14 @@ pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
 }
 
 async fn known(context: &Context) -> anyhow::Result<Option<TrustedSet>> {
-    refresh::everything(context, &Connection::open(context).await?).await
+    let connection = Connection::open(context).await?;
+    let set = refresh::everything(context, &connection).await?;
+    if let Some(set) = &set
+        && let Err(error) = servers::follow(context, &connection, set).await
+    {
+        eprintln!("warning: the list of servers can't be followed: {error:#}");
+    }
+    Ok(set)
 }
 
 fn rows(context: &Context, set: &TrustedSet, unsent: &[Unsent]) -> anyhow::Result<Vec<Row>> {
