@@ -166,8 +166,12 @@ pub fn let_host_in(certified: &Certified, record: Option<&Host>) -> Result<(), R
     match host.state {
         // The authority vouches for the id, the record for the key: a certificate that was forged with a
         // stolen authority has another.
-        HostState::Active if host.certificate.public_key == certified.key => Ok(()),
-        HostState::Active => Err(Refusal::Replaced(certified.caller.to_string())),
+        HostState::Active | HostState::Shared if host.certificate.public_key == certified.key => {
+            Ok(())
+        }
+        HostState::Active | HostState::Shared => {
+            Err(Refusal::Replaced(certified.caller.to_string()))
+        }
         state @ (HostState::Revoked | HostState::Retired) => {
             Err(Refusal::Barred { id: host.id.clone(), name: host.name.clone(), state })
         }

@@ -179,7 +179,7 @@ impl Leader {
         let mut watched = Vec::with_capacity(rows.len());
         for row in rows {
             let host = store.host(&row.value.host_id)?;
-            let Some(host) = host.filter(|host| host.value.state == HostState::Active) else {
+            let Some(host) = host.filter(|host| host.value.state.may_call()) else {
                 continue;
             };
             let last_seen = self.shared.presence.last_seen(&host.value.id, host.value.last_seen);

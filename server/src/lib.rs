@@ -30,4 +30,5 @@ pub mod status;
 pub mod status_source;
 pub mod store;
 pub mod tls;
+pub mod twins;
 pub mod web;

@@ -109,6 +109,7 @@ fn fleet(
         revision,
         hosts,
         hosts_without_ring,
+        hosts_shared_identity: shared.twins.count(store, now)?,
         products: products.collect(),
         metadata: store.newest_files()?.iter().map(|file| metadata(file, now)).collect(),
         changes: open_changes(store, now)?,

@@ -252,7 +252,7 @@ fn bar(
 ) -> Result<wire::HostReply, ApiError> {
     call.member(store, ADMINISTRATOR)?;
     one_line(&message.reason)?;
-    retry(shared, store, call.now, || {
+    let reply = retry(shared, store, call.now, || {
         let Rev { rev, value: mut host } = find_host(store, &message.host)?;
         let reply = wire::HostReply { host_id: host.id.to_string(), name: host.name.to_string() };
         match host.state {
@@ -260,7 +260,7 @@ fn bar(
             HostState::Retired => {
                 return Err(ApiError::Invalid(format!("host {} is retired already", host.name)));
             }
-            HostState::Active | HostState::Revoked => host.state = state,
+            HostState::Active | HostState::Shared | HostState::Revoked => host.state = state,
         }
         let mut commit = Commit::new();
         for held in store.placements(&host.id)? {
@@ -272,7 +272,7 @@ fn bar(
                     commit.tally.extend(changes(Some(&held.value), None));
                     commit.placements.push((held.rev, gone));
                 }
-                HostState::Revoked | HostState::Active => {
+                HostState::Revoked | HostState::Active | HostState::Shared => {
                     commit.placement(Some(&held), left);
                 }
             }
@@ -280,7 +280,9 @@ fn bar(
         commit.note(Note::Host(host.id.clone()));
         commit.host(rev, host);
         Ok((reply, commit, call.done()))
-    })
+    })?;
+    shared.twins.changed();
+    Ok(reply)
 }
 
 fn find_host(store: &dyn Store, text: &str) -> Result<Rev<Host>, ApiError> {

@@ -18,12 +18,13 @@ use super::{
 };
 use crate::{
     audit::Deed,
-    fleet::{Host, Placement, RingRecord, Rollout, RolloutId},
+    fleet::{Actor, Health, Host, HostState, Placement, RingRecord, Rollout, RolloutId},
     placing, planning,
     product_view::{ProductNow, RingNow},
-    reports::{self, NewReport},
+    reports::{self, NewReport, ReportError},
     rollout::{self, Admission, Ask, Decision, Hold, HoldReason, ProductReport},
     store::{Commit, Note, Rev, Store},
+    twins,
 };
 
 /// How often a host asks that is in no ring with limits.
@@ -123,10 +124,22 @@ fn sync(
     message: &wire::SyncRequest,
 ) -> Result<wire::SyncReply, ApiError> {
     let now = call.now;
-    retry(shared, store, now, || {
-        let Rev { rev, value: before } = call.host(store)?;
-        shared.presence.saw(&before.id, now);
-        let fresh = reports::accept(&before, &message.reports)?;
+    let reply = retry(shared, store, now, || {
+        let held = call.host(store)?;
+        shared.presence.saw(&held.value.id, now);
+        let fresh = match reports::accept(&held.value, &message.reports) {
+            Ok(fresh) => fresh,
+            Err(error @ ReportError::Fork { .. }) => {
+                let commit = twins::mark(store, &held, now)?;
+                let found = held.value.state == HostState::Active;
+                let deed =
+                    Deed::done(Actor::Server, "host identity shared", held.value.name.as_str());
+                let deeds = found.then_some(deed).into_iter().collect();
+                return Ok((Err(error.into()), commit, deeds));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let Rev { rev, value: before } = held;
         let mut host = before.clone();
         let mut standings = standings(shared, store, &host, now)?;
         for new in &fresh {
@@ -141,8 +154,12 @@ fn sync(
             host.last_seen = now;
             commit.host(rev, host.clone());
         }
-        Ok((answer(shared, &host, &standings, now), commit, Vec::new()))
-    })
+        Ok((Ok(answer(shared, &host, &standings, now)), commit, Vec::new()))
+    })?;
+    if matches!(&reply, Err(ApiError::Reports(ReportError::Fork { .. }))) {
+        shared.twins.changed();
+    }
+    reply
 }
 
 fn store_standing(standing: &Standing, commit: &mut Commit) {
@@ -167,7 +184,7 @@ fn take(host: &mut Host, standings: &mut [Standing], new: &NewReport, now: Times
     host.server = state.server.chars().take(262).collect();
     for product in &state.products {
         // A host that says one wrong thing must not be unable to say anything else ever after.
-        let said = match ProductReport::try_from(product.clone()) {
+        let mut said = match ProductReport::try_from(product.clone()) {
             Ok(said) => said,
             Err(error) => {
                 let (host, counter) = (&host.id, report.counter);
@@ -175,6 +192,10 @@ fn take(host: &mut Host, standings: &mut [Standing], new: &NewReport, now: Times
                 continue;
             }
         };
+        if host.state == HostState::Shared {
+            // Of which of the two machines?
+            said.health = Health::Unknown;
+        }
         let standing = standings.iter_mut().find(|it| it.view.product == said.product);
         if let Some(standing) = standing {
             standing.fold(report.counter, &said, now);
@@ -191,7 +212,8 @@ fn answer(shared: &Shared, host: &Host, standings: &[Standing], now: Timestamp) 
         let ring = standing.after.ring.as_ref().and_then(|ring| plan.ring(ring));
         let mine = ring.and_then(|ring| ring.policy.as_ref()).map(|policy| policy.poll_seconds);
         poll = poll.into_iter().chain(mine).min();
-        let order = order(rollout::decide(ring, &standing.after));
+        let decision = rollout::decide(ring, &standing.after);
+        let order = order(held_back(host, standing, decision));
         let product = standing.view.product.to_string();
         products.extend(order.map(|order| wire::ProductOrder { product, order: Some(order) }));
     }
@@ -201,6 +223,16 @@ fn answer(shared: &Shared, host: &Host, standings: &[Standing], now: Timestamp) 
         acknowledged_sha256: host.report_hash.map_or(Vec::new(), |it| it.as_bytes().to_vec()),
         orders: Some(envelope::wrap(&orders)),
         poll_after_seconds: poll.unwrap_or(POLL_SECONDS),
+    }
+}
+
+/// Nothing new for two machines with one identity; going back is never held back.
+fn held_back(host: &Host, standing: &Standing, decision: Decision) -> Decision {
+    match (host.state, decision) {
+        (HostState::Shared, Decision::Offer(_) | Decision::Hold(_) | Decision::UpToDate) => {
+            Decision::Hold(Hold::new(HoldReason::SharedIdentity, standing.after.changed_at))
+        }
+        (_, decision) => decision,
     }
 }
 
@@ -239,6 +271,10 @@ fn lease(
         let answer = retry(shared, store, call.now, || {
             let host = call.host(store)?.value;
             shared.presence.saw(&host.id, call.now);
+            if host.state == HostState::Shared {
+                let hold = Hold::new(HoldReason::SharedIdentity, call.now);
+                return Ok((Some(Answer::Hold(hold.into())), Commit::new(), Vec::new()));
+            }
             let views = ProductNow::read_all(store)?;
             let view = views.iter().find(|view| view.product == product);
             let held = store.placement(&product, &host.id)?;

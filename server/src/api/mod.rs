@@ -22,7 +22,7 @@ pub use error::ApiError;
 
 use crate::{
     clock::Clock, content::ContentFolder, keys::ServerKeys, placing::LabelCache,
-    presence::Presence, refusals::Throttle, settings::Settings, store::StoreHandle,
+    presence::Presence, refusals::Throttle, settings::Settings, store::StoreHandle, twins::Twins,
 };
 
 /// What all services and the leader share.
@@ -43,6 +43,8 @@ pub struct Shared {
     pub listening_since: Timestamp,
     /// When each host last called.
     pub presence: Presence,
+    /// How many hosts share their identity.
+    pub twins: Twins,
     /// Labels set from the centre.
     pub labels: LabelCache,
     /// Says `true` when the server stops: answers without an end end then.

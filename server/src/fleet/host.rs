@@ -54,6 +54,9 @@ impl Record for Host {
 pub enum HostState {
     /// May call and counts.
     Active,
+    /// Two machines report with its keys, or it was put back to an older image and wrote other reports: may
+    /// call and counts, but never as healthy, and begins nothing until it is enrolled again.
+    Shared,
     /// Is refused at once, and still counts: it may be a thief's, and its ring should know.
     Revoked,
     /// Is refused and counts nowhere.
@@ -61,10 +64,19 @@ pub enum HostState {
 }
 
 impl HostState {
+    /// Whether its calls are answered.
+    pub fn may_call(self) -> bool {
+        match self {
+            HostState::Active | HostState::Shared => true,
+            HostState::Revoked | HostState::Retired => false,
+        }
+    }
+
     /// The word of the wire and of tables.
     pub fn word(self) -> &'static str {
         match self {
             HostState::Active => "active",
+            HostState::Shared => "shared-identity",
             HostState::Revoked => "revoked",
             HostState::Retired => "retired",
         }

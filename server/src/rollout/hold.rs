@@ -81,6 +81,8 @@ pub enum HoldReason {
     TriedBefore(u32),
     /// The host has not been heard since the rollout started.
     Away,
+    /// Two machines report with the host's keys.
+    SharedIdentity,
     /// The host may not call any more.
     Revoked,
     /// What the host asks leave for is not what it is offered now.
@@ -126,6 +128,7 @@ impl HoldReason {
             HoldReason::Failed(_) => "failed",
             HoldReason::TriedBefore(_) => "tried-before",
             HoldReason::Away => "away",
+            HoldReason::SharedIdentity => "shared-identity",
             HoldReason::Revoked => "revoked",
             HoldReason::NotOffered => "not-offered",
             HoldReason::Host(hold) => &hold.reason,
@@ -173,6 +176,10 @@ impl HoldReason {
                 format!("{attempts} attempts ended before they began; the next comes later")
             }
             HoldReason::Away => "not heard since before the rollout began".into(),
+            HoldReason::SharedIdentity => {
+                "two machines report with this host's keys, or it was restored from an image: enroll it again"
+                    .into()
+            }
             HoldReason::Revoked => "the host's certificate is revoked".into(),
             HoldReason::NotOffered => "this release is not offered to this host now".into(),
             HoldReason::Host(hold) => hold.text.clone(),
@@ -201,7 +208,7 @@ impl HoldReason {
             | HoldReason::NotOffered => "the host",
             HoldReason::Soaking | HoldReason::TriedBefore(_) => "time",
             HoldReason::Ahead => "operator, by rollback",
-            HoldReason::Revoked => "administrator",
+            HoldReason::SharedIdentity | HoldReason::Revoked => "administrator",
             HoldReason::Host(hold) if hold.who.is_empty() => "the host",
             HoldReason::Host(hold) => &hold.who,
         }

@@ -24,6 +24,8 @@ pub struct FleetView<'a> {
     pub hosts: u64,
     /// Hosts that no ring of any product selects.
     pub hosts_without_ring: u64,
+    /// Hosts whose identity two machines use.
+    pub hosts_shared_identity: u64,
     /// By name.
     pub products: Vec<ProductPart<'a>>,
     /// The signed metadata in use.
@@ -54,6 +56,7 @@ pub fn fleet(view: FleetView<'_>) -> wire::FleetStatus {
         revision: view.revision,
         hosts: view.hosts,
         hosts_without_ring: view.hosts_without_ring,
+        hosts_shared_identity: view.hosts_shared_identity,
         products: view.products.into_iter().map(product).collect(),
         metadata: view.metadata,
         server: Some(view.server),

@@ -90,6 +90,9 @@ fn hold(host: &Host, view: &PlacementView<'_>, decision: Decision, now: Timestam
     let placement = view.placement;
     match host.state {
         HostState::Active => {}
+        HostState::Shared => {
+            return Some(Hold::new(HoldReason::SharedIdentity, placement.changed_at));
+        }
         HostState::Revoked | HostState::Retired => {
             return Some(Hold::new(HoldReason::Revoked, placement.changed_at));
         }

@@ -27,6 +27,7 @@ fn fleet_of(world: &World) -> wire::FleetStatus {
         revision: 7,
         hosts: world.hosts.len() as u64,
         hosts_without_ring: without,
+        hosts_shared_identity: 0,
         products: vec![ProductPart {
             product: &world.product,
             releases: &releases,

@@ -77,6 +77,12 @@ fn hosts(registry: &mut Registry, fleet: &wire::FleetStatus) {
         "Hosts that no ring selects",
         fleet.hosts_without_ring,
     );
+    number(
+        registry,
+        "fleet_hosts_shared_identity",
+        "Hosts whose identity two machines use",
+        fleet.hosts_shared_identity,
+    );
     let numbers = family(registry, "hosts", "Hosts of a ring by installed version and health");
     for (product, ring) in rings(fleet) {
         for row in &ring.installed {

@@ -74,6 +74,7 @@ fn fleet() -> wire::FleetStatus {
         revision: 9,
         hosts: 4,
         hosts_without_ring: 1,
+        hosts_shared_identity: 1,
         products: vec![product],
         metadata: vec![wire::MetadataStatus {
             role: "timestamp".into(),
@@ -271,6 +272,7 @@ async fn metrics_say_what_the_model_says() {
         "refit_store_bytes 4096",
         "refit_fleet_hosts 4",
         "refit_fleet_hosts_without_ring 1",
+        "refit_fleet_hosts_shared_identity 1",
         "refit_hosts{product=\"payments\",ring=\"pilot\",version=\"1.1\",health=\"good\"} 2",
         "refit_rollout_state{product=\"payments\",ring=\"pilot\",version=\"1.2\",state=\"halted\"} 1",
         "refit_rollout_state{product=\"payments\",ring=\"pilot\",version=\"1.2\",state=\"running\"} 0",

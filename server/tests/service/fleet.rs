@@ -293,6 +293,23 @@ impl Caller {
         }
     }
 
+    /// Another machine with the same identity: keys, certificate, and what it has reported so far.
+    pub(crate) fn twin(&self) -> Caller {
+        let key = KeyPair::try_from(self.key.serialize_der().as_slice()).unwrap();
+        let report_key = LocalKey::from_pem(&self.report_key.to_pem().unwrap()).unwrap();
+        Caller { key, chain: self.chain.clone(), report_key, reports: self.reports.clone() }
+    }
+
+    /// The same with other keys for its reports.
+    pub(crate) fn reporting_with(&self, report_key: LocalKey) -> Caller {
+        Caller { report_key, ..self.twin() }
+    }
+
+    /// Its secret report key, as bytes that a search finds.
+    pub(crate) fn report_secret(&self) -> String {
+        self.report_key.to_pem().unwrap().lines().nth(1).unwrap().to_owned()
+    }
+
     /// The same key with a certificate from somewhere else.
     pub(crate) fn with_chain(mut self, chain: Vec<Vec<u8>>) -> Caller {
         self.chain = chain;

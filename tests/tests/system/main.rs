@@ -6,6 +6,7 @@
 mod bad_release;
 mod changed_host;
 mod clocks;
+mod cloned_host;
 mod disk_full;
 mod enrollment;
 mod good_way;

@@ -26,6 +26,12 @@ pub(crate) async fn fleet(connection: &Connection, product: &str) -> anyhow::Res
 
 fn in_words(fleet: &FleetStatus) -> String {
     let mut text = format!("{} hosts, {} in no ring\n", fleet.hosts, fleet.hosts_without_ring);
+    if fleet.hosts_shared_identity > 0 {
+        text.push_str(&format!(
+            "{} with an identity that two machines use: see the runbook, \"Shared identity\"\n",
+            fleet.hosts_shared_identity
+        ));
+    }
     for product in &fleet.products {
         text.push_str(&format!("\n{}\n{}", product.product, rings(product)));
     }
