@@ -14,7 +14,7 @@ use std::{
 
 use refit_proto::{
     names::{Platform, Product},
-    wire::HostState,
+    wire::{Failure, HostState},
 };
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     journal::{Ended, Journal as _, JournalError, StoreJournal},
     link::{Server, Wanted},
     outbox::{News, Outbox, Weight},
-    trusted::Trust,
+    trusted::{Refusal, Trust},
     update::{ReleaseId, Update},
 };
 
@@ -102,6 +102,7 @@ impl Reporter {
             timestamp_version: view.as_ref().map_or(0, |view| view.timestamp_version()),
             metadata_expired: view.as_ref().is_some_and(|view| view.expired(now)),
             server: self.server.as_ref().map(|server| server.address()).unwrap_or_default(),
+            metadata_failure: self.trust.refusal().map(refused),
         }
     }
 
@@ -128,6 +129,16 @@ impl Reporter {
 
     fn note(&self, state: HostState) {
         *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+    }
+}
+
+/// As the wire says it: what a person has to look into, since a server that is whole gives no such files.
+fn refused(refusal: Refusal) -> Failure {
+    Failure {
+        cause: refusal.attack.to_owned(),
+        text: refusal.text,
+        help: "what is installed stays; find out who changed or withholds the server's files"
+            .to_owned(),
     }
 }
 

@@ -164,7 +164,9 @@ pub fn run<M: Machine + 'static>(
         // A channel's own tasks live on the runtime.
         let _inside = runtime.enter();
         let ways = Ways::of(&identity, Ways::load(&settings.identity())?.as_ref());
-        Arc::new(Server::new(&identity, &keys, ways, clock.clone())?)
+        Arc::new(
+            Server::new(&identity, &keys, ways, clock.clone())?.with_patience(settings.patience),
+        )
     };
     let holder = Holder {
         host: identity.host.clone(),
@@ -219,6 +221,7 @@ pub fn run<M: Machine + 'static>(
         damages: std::collections::BTreeMap::new(),
         spool: spool.clone(),
         opened: None,
+        said: None,
     };
     steps.look();
     let driver = driver::Driver { steps, journal, queue: StoreJournal::new(store) };

@@ -12,7 +12,7 @@ use refit_durable::{FileError, file};
 use refit_proto::names::Platform;
 use serde::Deserialize;
 
-use crate::identity::IdentityFolder;
+use crate::{identity::IdentityFolder, link::Patience};
 
 /// Where the agent keeps everything of its own, unless told otherwise.
 pub const DEFAULT_DATA: &str = "/var/lib/refit-agent";
@@ -24,6 +24,8 @@ const LONGEST: u64 = 256 * 1024;
 /// The shortest and longest time between two calls that may be set: a fleet must not drown its server,
 /// and an emergency brake must be heard within the hour.
 const POLL: std::ops::RangeInclusive<u64> = 1..=3600;
+/// How long bytes may be waited for before what came is counted.
+const PATIENCE: std::ops::RangeInclusive<u64> = 1..=3600;
 
 /// The agent's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub struct Settings {
     pub variables: BTreeMap<String, String>,
     /// How often to call the server, instead of what it asks for.
     pub poll: Option<Duration>,
+    /// How slow a download may be.
+    pub patience: Patience,
     /// What this host runs.
     pub platform: Platform,
 }
@@ -94,6 +98,8 @@ struct Written {
     #[serde(default)]
     services: Services,
     poll_seconds: Option<u64>,
+    patience_seconds: Option<u64>,
+    slowest_bytes_per_second: Option<u32>,
     #[serde(default)]
     variables: BTreeMap<String, String>,
 }
@@ -119,6 +125,7 @@ impl Settings {
                 why: format!("{}: {error}", folder.display()),
             })
         };
+        let patience = patience(&written);
         let install_root = written.install_root.unwrap_or_else(|| DEFAULT_INSTALL_ROOT.into());
         Ok(Settings {
             data: absolute(data)?,
@@ -126,6 +133,7 @@ impl Settings {
             services: written.services,
             variables: written.variables,
             poll: written.poll_seconds.map(Duration::from_secs),
+            patience,
             platform: own_platform(),
         })
     }
@@ -187,10 +195,25 @@ fn parse(bytes: &[u8]) -> Result<Written, String> {
         let (least, most) = (POLL.start(), POLL.end());
         return Err(format!("poll_seconds: must be from {least} to {most}"));
     }
+    if written.patience_seconds.is_some_and(|seconds| !PATIENCE.contains(&seconds)) {
+        let (least, most) = (PATIENCE.start(), PATIENCE.end());
+        return Err(format!("patience_seconds: must be from {least} to {most}"));
+    }
+    if written.slowest_bytes_per_second == Some(0) {
+        return Err("slowest_bytes_per_second: must be at least 1".to_owned());
+    }
     if written.install_root.as_ref().is_some_and(|path| !path.is_absolute()) {
         return Err("install_root: must be an absolute path".to_owned());
     }
     Ok(written)
+}
+
+fn patience(written: &Written) -> Patience {
+    let usual = Patience::default();
+    Patience {
+        window: written.patience_seconds.map_or(usual.window, Duration::from_secs),
+        slowest: written.slowest_bytes_per_second.unwrap_or(usual.slowest),
+    }
 }
 
 /// What this program was built for, as packages name it: `linux-x86_64`.
@@ -241,11 +264,37 @@ mod tests {
             ("instal_root = \"/x\"", "instal_root"),
             ("install_root = \"x\"", "install_root"),
             ("poll_seconds = 0", "poll_seconds"),
+            ("patience_seconds = 0", "patience_seconds"),
+            ("slowest_bytes_per_second = 0", "slowest_bytes_per_second"),
             ("services = \"upstart\"", "services"),
             ("[variables]\nPORT = 1", "PORT"),
         ] {
             let said = load(text).unwrap_err().to_string();
             assert!(said.contains("agent.toml") && said.contains(key), "{said}");
+        }
+    }
+
+    /// CVE-2024-23332.
+    #[test]
+    fn no_setting_makes_a_check_lenient() {
+        for word in [
+            "permissive",
+            "insecure",
+            "verify",
+            "verify_signatures",
+            "skip_verification",
+            "allow_unsigned",
+            "allow_downgrade",
+            "trusted_keys",
+            "root",
+            "server",
+            "labels",
+            "ring",
+        ] {
+            for value in ["true", "false", "\"no\""] {
+                let said = load(&format!("{word} = {value}")).unwrap_err().to_string();
+                assert!(said.contains(&format!("`{word}`")), "{said}");
+            }
         }
     }
 

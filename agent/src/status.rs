@@ -192,3 +192,39 @@ pub fn ask(path: &Path, question: &Question) -> io::Result<Option<serde_json::Va
 pub fn to_json(state: &HostState) -> serde_json::Result<serde_json::Value> {
     serde_json::to_value(state)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CVE-2022-28756: what asks on this host can't make the agent install anything.
+    #[tokio::test]
+    async fn the_socket_is_its_owners_alone_and_knows_no_question_that_installs() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.sock");
+        let _listener = listen(&path, &Handle::current()).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        for question in [
+            r#"{"ask":"install","file":"/tmp/evil.bundle"}"#,
+            r#"{"ask":"run","command":["/bin/sh"]}"#,
+            r#"{"ask":"offer","version":"6.6.6"}"#,
+            r#"{"ask":"lift-quarantine","product":"../etc","digest":""}"#,
+            "",
+        ] {
+            assert!(serde_json::from_str::<Question>(question).is_err(), "{question}");
+        }
+        // All that there is: a new word on this socket has to be weighed here.
+        let digest = Digest::of(b"x");
+        let lift = Question::LiftQuarantine { product: "p".parse().unwrap(), digest };
+        for question in [Question::Status, lift] {
+            let said = serde_json::to_value(&question).unwrap()["ask"].clone();
+            match question {
+                Question::Status => assert_eq!(said, "status"),
+                Question::LiftQuarantine { .. } => assert_eq!(said, "lift-quarantine"),
+                // They ask how an install goes, and name no file.
+                Question::MayInstall { .. } | Question::Install { .. } => {}
+            }
+        }
+    }
+}

@@ -95,10 +95,33 @@ pub struct Steps<M> {
     pub spool: Arc<Spool>,
     /// The bundle that was read last, so that a large one is not read again for each step.
     pub opened: Option<(InstallId, Arc<Bundle>)>,
+    /// The failure that the log was told last, and of which update: one that passes is tried again and
+    /// again, and is one line.
+    pub said: Option<(InstallId, String)>,
 }
 
 impl<M: Machine> Host for Steps<M> {
     fn perform(&mut self, step: &Step) -> Result<Event, HostError> {
+        let event = self.performed(step)?;
+        if let Event::Failed { failure } = &event {
+            self.say(&step.attempt().install.clone(), failure);
+        }
+        Ok(event)
+    }
+}
+
+impl<M: Machine> Steps<M> {
+    fn say(&mut self, install: &InstallId, failure: &Failure) {
+        // Counts and times differ at each try.
+        let words = failure.text.replace(|c: char| c.is_ascii_digit(), "");
+        let said = Some((install.clone(), words));
+        if self.said != said {
+            tracing::warn!(cause = %failure.cause, "{}", failure.text);
+            self.said = said;
+        }
+    }
+
+    fn performed(&mut self, step: &Step) -> Result<Event, HostError> {
         if let Some(event) = self.before(step)? {
             return Ok(event);
         }

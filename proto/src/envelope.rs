@@ -229,6 +229,7 @@ mod tests {
         ));
     }
 
+    /// CVE-2023-33957, CVE-2023-33958, CVE-2023-46737, CVE-2024-45395.
     #[test]
     fn an_endless_list_of_signatures_is_refused() {
         let mut sealed = seal(&report(), &key(1)).unwrap();

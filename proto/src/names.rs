@@ -258,6 +258,7 @@ impl From<Digest> for String {
 mod tests {
     use super::*;
 
+    /// CVE-2026-24686.
     #[test]
     fn a_name_is_safe_in_paths_and_role_names() {
         for good in ["payments", "a", "pilot-2", &"a".repeat(39)] {
@@ -269,6 +270,7 @@ mod tests {
         }
     }
 
+    /// CVE-2026-24137.
     #[test]
     fn a_version_is_never_a_step_in_a_path() {
         for good in ["1.0", "2.4.1-rc_1", "...a", "v"] {
@@ -279,6 +281,7 @@ mod tests {
         }
     }
 
+    /// CVE-2020-7982.
     #[test]
     fn a_digest_is_64_lower_case_hex_digits_and_nothing_else() {
         let hex = Digest::of(b"refit").to_string();

@@ -237,6 +237,7 @@ mod tests {
         }
     }
 
+    /// CVE-2026-33552, CVE-2024-37019.
     #[test]
     fn a_role_counts_only_where_certificate_and_record_agree() {
         let member = let_person_in(
@@ -253,6 +254,7 @@ mod tests {
         );
     }
 
+    /// CVE-2026-33552, CVE-2024-37019.
     #[test]
     fn no_role_includes_another() {
         for held in Role::ALL {

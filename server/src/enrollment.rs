@@ -183,6 +183,7 @@ pub fn enroll_host(
         timestamp_version: before.map_or(0, |host| host.timestamp_version),
         metadata_expired: before.is_some_and(|host| host.metadata_expired),
         server: before.map(|host| host.server.clone()).unwrap_or_default(),
+        metadata_failure: before.and_then(|host| host.metadata_failure.clone()),
     })
 }
 
@@ -372,6 +373,7 @@ mod tests {
         assert!(host_terms(&token).is_err());
     }
 
+    /// CVE-2026-33552, CVE-2024-37019.
     #[test]
     fn a_name_of_a_person_never_becomes_a_ci_jobs() {
         let mut token = token(1);

@@ -136,6 +136,7 @@ mod tests {
             timestamp_version: 0,
             metadata_expired: false,
             server: String::new(),
+            metadata_failure: None,
         }
     }
 

@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{cargo, reference, tidy};
+use crate::{
+    cargo, reference,
+    tidy::{self, Tree, holes},
+};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -21,6 +24,11 @@ pub(crate) struct Arguments {
 
 /// Features that only tests switch on: places where the agent and the server can be made to die.
 const FEATURES: &str = "refit-agent/crash-points,refit-proto/testing,refit-durable/testing";
+
+/// The same, without the packages' names.
+pub(crate) fn features() -> Vec<&'static str> {
+    FEATURES.split(',').filter_map(|feature| Some(feature.split_once('/')?.1)).collect()
+}
 
 /// Named in the environment of all tests: what could not run is appended to this file, a line each.
 const NOT_RUN_FILE: &str = "REFIT_NOT_RUN_FILE";
@@ -52,6 +60,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     check("conformance client", reference::build_client(FEATURES)?);
     check("tests", tests(arguments, &not_run_file)?);
+    if arguments.filter.is_none() {
+        check("tests of the security model", security_model()?);
+    }
     not_run
         .extend(fs::read_to_string(&not_run_file).unwrap_or_default().lines().map(str::to_owned));
     report(&failed, &not_run)
@@ -72,6 +83,19 @@ fn tests(arguments: &Arguments, not_run_file: &PathBuf) -> Result<bool> {
         tests.env(REFERENCE_PYTHON, python);
     }
     Ok(tests.status().context("cannot start cargo test")?.success())
+}
+
+/// Whether every test that docs/SECURITY-MODEL.md names is one that the test programs list.
+fn security_model() -> Result<bool> {
+    let mut list = cargo::cargo(&["test", "--quiet", "--workspace", "--features", FEATURES]);
+    list.args(["--lib", "--bins", "--tests", "--", "--list"]);
+    let output = list.stderr(Stdio::inherit()).output().context("cannot start cargo test")?;
+    let listed = String::from_utf8_lossy(&output.stdout);
+    let lacking = holes::not_listed(&Tree::read(&cargo::workspace())?, &features(), &listed);
+    for test in &lacking {
+        println!("{} names {test}, which no test program has", holes::DOCUMENT);
+    }
+    Ok(output.status.success() && lacking.is_empty())
 }
 
 /// Runs a part of the toolchain that may not be installed.

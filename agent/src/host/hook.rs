@@ -254,6 +254,38 @@ mod tests {
         assert!(!ended.success());
     }
 
+    /// CVE-2024-39698: a program in systemd-run's place sees each word of the hook as it is.
+    #[test]
+    fn under_systemd_odd_words_of_a_hook_stay_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("systemd-run");
+        let said = folder.path().join("said");
+        let script = format!("#!/bin/sh\nprintf '%s\\n' \"$@\" > '{}'\n", said.display());
+        std::fs::write(&run, script).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&run, mode).unwrap();
+        let hooks = Hooks::Systemd { systemd_run: run, systemctl: "/bin/true".into() };
+        let package = folder.path().join("a $(b) %h");
+        std::fs::create_dir(&package).unwrap();
+        let command = ["./hook 1", "--unit=evil", "$(id)", "`id`", "a;b", "-- x"];
+        let hook = Hook {
+            when: HookTime::BeforeSwitch,
+            command: command.map(str::to_owned).to_vec(),
+            timeout_seconds: 60,
+        };
+        let install = InstallId::parse("i-odd").unwrap();
+        let variables = Variables::new();
+        let context = HookContext { install: &install, folder: &package, variables: &variables };
+        hooks.run(&hook, 0, context).unwrap();
+        let said = std::fs::read_to_string(said).unwrap();
+        let (options, words) = said.split_once("\n--\n").unwrap();
+        let program = format!("{}/./hook 1", package.display());
+        let wanted = [program.as_str(), "--unit=evil", "$$(id)", "`id`", "a;b", "-- x"];
+        assert_eq!(words.lines().collect::<Vec<_>>(), wanted);
+        assert!(options.contains(&format!("--working-directory={}\n", package.display())));
+        assert!(!options.contains("evil"));
+    }
+
     #[test]
     fn under_systemd_a_hook_is_a_unit_with_its_own_time_and_nothing_is_expanded() {
         let hook = Program {

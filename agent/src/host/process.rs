@@ -295,6 +295,42 @@ mod tests {
         }
     }
 
+    /// CVE-2024-39698: no shell comes between the agent and what it starts.
+    #[test]
+    fn odd_names_reach_a_program_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let odd = [
+            "$(touch made)",
+            "`touch made`",
+            "a b;touch made",
+            "-rf",
+            "*",
+            "'\"\\",
+            "%s%n",
+            "é\n\tü",
+        ];
+        for name in odd {
+            // As the folder, as the program and as an argument.
+            let inside = folder.path().join(format!("in {name}"));
+            fs::create_dir(&inside).unwrap();
+            let script = inside.join(name);
+            fs::write(&script, "#!/bin/sh\nprintf '%s|' \"$@\" \"$REFIT_ODD\"\npwd\n").unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            fs::set_permissions(&script, mode).unwrap();
+            let program = Program {
+                program: script.into(),
+                arguments: vec![name.into(), "--".into(), name.into()],
+                folder: inside.clone(),
+                environment: BTreeMap::from([("REFIT_ODD".into(), name.into())]),
+                mark: format!("test {} odd", std::process::id()),
+            };
+            let ended = program.run(LONG).unwrap();
+            let output = format!("{name}|--|{name}|{name}|{}", inside.display());
+            assert_eq!(ended, Ended::Exited { code: Some(0), output });
+            assert_eq!(fs::read_dir(&inside).unwrap().count(), 1, "{name} was run");
+        }
+    }
+
     #[test]
     fn a_program_that_takes_too_long_ends_with_everything_it_started() {
         // One child in its group, one that left the group and the session.

@@ -155,6 +155,7 @@ mod tests {
 
     use super::*;
 
+    /// hawkBit-shared-token.
     #[test]
     fn keys_are_made_once_and_only_their_owner_reads_them() {
         let dir = tempfile::tempdir().unwrap();

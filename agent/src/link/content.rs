@@ -1,8 +1,6 @@
-//! Content by digest, as the server streams it: goes on where an earlier try ended, and gives up only when
-//! nothing at all has come for a while, so that a slow link that lives is never cut. Proves nothing: what
-//! arrives is checked by whoever asked for it, against what was signed.
-
-use std::{future::Future, time::Duration};
+//! Content by digest, as the server streams it: goes on where an earlier try ended, and gives up where
+//! it comes more slowly than [`super::Patience`] allows. Proves nothing: what arrives is checked by whoever
+//! asked for it, against what was signed.
 
 use refit_proto::{
     names::Digest,
@@ -12,16 +10,15 @@ use refit_proto::{
         ContentChunk, GetContentRequest, GetMetadataRequest, repository_client::RepositoryClient,
     },
 };
+use tokio::time::{Instant, timeout};
 use tonic::{Streaming, transport::Channel};
 
 use super::{
-    CallError, Server, Trouble,
+    CallError, Patience, Server, Trouble,
     call::{self, within},
+    patience::{Meter, TooSlow},
 };
 use crate::trusted::Source;
-
-/// How long nothing may come before a download counts as dead.
-pub(super) const NO_PROGRESS: Duration = Duration::from_secs(60);
 
 /// Most bytes by which a zstd frame is longer than what it holds.
 fn longest_frame(plain: u64) -> u64 {
@@ -31,6 +28,7 @@ fn longest_frame(plain: u64) -> u64 {
 /// A download under way.
 pub struct Download {
     stream: Streaming<ContentChunk>,
+    meter: Meter,
     /// Length of the whole frame, where the server has said it.
     pub frame_length: Option<u64>,
     first: Option<Vec<u8>>,
@@ -42,7 +40,7 @@ impl Server {
     /// # Errors
     /// If nothing comes.
     pub async fn download(&self, digest: &Digest, offset: u64) -> Result<Download, CallError> {
-        begin(self.repository(), digest, offset).await
+        begin(self.repository(), digest, offset, self.patience()).await
     }
 }
 
@@ -51,11 +49,13 @@ pub(super) async fn begin(
     mut repository: RepositoryClient<Channel>,
     digest: &Digest,
     offset: u64,
+    patience: Patience,
 ) -> Result<Download, CallError> {
     let request = GetContentRequest { sha256: digest.as_bytes().to_vec(), offset };
-    let stream = within(NO_PROGRESS, repository.get_content(request)).await?;
-    let mut download = Download { stream, frame_length: None, first: None };
-    if let Some(chunk) = next(&mut download.stream).await? {
+    let stream = within(patience.window, repository.get_content(request)).await?;
+    let meter = Meter::new(patience);
+    let mut download = Download { stream, meter, frame_length: None, first: None };
+    if let Some(chunk) = download.chunk().await? {
         download.frame_length = (chunk.frame_length > 0).then_some(chunk.frame_length);
         download.first = Some(chunk.data);
     }
@@ -66,33 +66,44 @@ impl Download {
     /// The next bytes of the frame; `None` at its end.
     ///
     /// # Errors
-    /// If the stream breaks, or nothing comes for a minute.
+    /// If the stream breaks, or is too slow.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, CallError> {
         if let Some(first) = self.first.take() {
             return Ok(Some(first));
         }
-        Ok(next(&mut self.stream).await?.map(|chunk| chunk.data))
+        Ok(self.chunk().await?.map(|chunk| chunk.data))
     }
-}
 
-async fn next(stream: &mut Streaming<ContentChunk>) -> Result<Option<ContentChunk>, CallError> {
-    loop {
-        let message = moving(async { stream.message().await.map_err(CallError::from) }).await?;
-        match message {
-            // An empty message is no progress, and no end either.
-            Some(chunk) if chunk.data.is_empty() && chunk.frame_length == 0 => {}
-            other => return Ok(other),
+    async fn chunk(&mut self) -> Result<Option<ContentChunk>, CallError> {
+        loop {
+            let asked = Instant::now();
+            let came = timeout(self.meter.left(), self.stream.message()).await;
+            let bytes = match &came {
+                Ok(Ok(Some(chunk))) => chunk.data.len(),
+                Ok(_) | Err(_) => 0,
+            };
+            let waited = if came.is_err() { self.meter.left() } else { asked.elapsed() };
+            let slow = self.meter.count(waited, bytes);
+            match came {
+                Ok(Ok(None)) => return Ok(None),
+                Ok(message) => {
+                    let chunk = message?;
+                    slow?;
+                    // An empty message is no end.
+                    match chunk {
+                        Some(chunk) if chunk.data.is_empty() && chunk.frame_length == 0 => {}
+                        other => return Ok(other),
+                    }
+                }
+                Err(_) => slow?,
+            }
         }
     }
 }
 
-async fn moving<T>(next: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
-    match tokio::time::timeout(NO_PROGRESS, next).await {
-        Ok(result) => result,
-        Err(_) => Err(CallError::weather(format!(
-            "the download stopped: nothing came for {} s",
-            NO_PROGRESS.as_secs()
-        ))),
+impl From<TooSlow> for CallError {
+    fn from(slow: TooSlow) -> CallError {
+        CallError::weather(slow.to_string())
     }
 }
 
@@ -101,14 +112,11 @@ pub(super) async fn metadata(
     mut repository: RepositoryClient<Channel>,
     role: &Role,
     version: Option<u64>,
-    max_length: u64,
 ) -> Result<Option<Vec<u8>>, CallError> {
     let request =
         GetMetadataRequest { role: role.to_string(), version: version.unwrap_or_default() };
+    // A message has its limit; whether the file is too long for its role is judged with the file.
     match within(call::LARGE, repository.get_metadata(request)).await {
-        Ok(reply) if reply.file.len() as u64 > max_length => Err(CallError::refused(format!(
-            "the server's file of role {role} is larger than {max_length} bytes"
-        ))),
         Ok(reply) => Ok(Some(reply.file)),
         Err(error) if error.trouble == Trouble::Absent => Ok(None),
         Err(error) => Err(error),
@@ -140,9 +148,9 @@ impl Source for Server {
         &self,
         role: &Role,
         version: Option<u64>,
-        max_length: u64,
+        _max_length: u64,
     ) -> Result<Option<Vec<u8>>, CallError> {
-        metadata(self.repository(), role, version, max_length).await
+        metadata(self.repository(), role, version).await
     }
 
     async fn content(&self, digest: &Digest, length: u64) -> Result<Vec<u8>, CallError> {

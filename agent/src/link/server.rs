@@ -19,7 +19,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tonic::transport::Channel;
 
 use super::{
-    CallError,
+    CallError, Patience,
     call::{self, within},
     tls,
 };
@@ -38,6 +38,7 @@ const AGAIN: Duration = Duration::from_secs(15 * 60);
 pub struct Server {
     way: RwLock<Way>,
     clock: Clock,
+    patience: Patience,
 }
 
 /// What leads to the server now.
@@ -66,7 +67,17 @@ impl Server {
         let channel = channel(&ways, 0, &certificates, &key, clock.clone())?;
         let since = clock.running();
         let way = Way { ways, certificates, key, at: 0, since, channel };
-        Ok(Server { way: RwLock::new(way), clock })
+        Ok(Server { way: RwLock::new(way), clock, patience: Patience::default() })
+    }
+
+    /// The same, with this much patience for slow downloads.
+    #[must_use]
+    pub fn with_patience(self, patience: Patience) -> Server {
+        Server { patience, ..self }
+    }
+
+    pub(super) fn patience(&self) -> Patience {
+        self.patience
     }
 
     /// Uses another certificate from now on. Calls under way end on the old connection.

@@ -11,7 +11,7 @@ use refit_proto::{
 };
 use tonic::transport::Channel;
 
-use super::{CallError, Server, content, server::LARGEST, tls};
+use super::{CallError, Patience, Server, content, server::LARGEST, tls};
 use crate::trusted::Source;
 
 /// What answers at the address in use.
@@ -33,12 +33,17 @@ impl Source for Stranger {
         &self,
         role: &Role,
         version: Option<u64>,
-        max_length: u64,
+        _max_length: u64,
     ) -> Result<Option<Vec<u8>>, CallError> {
-        content::metadata(self.0.clone(), role, version, max_length).await
+        content::metadata(self.0.clone(), role, version).await
     }
 
     async fn content(&self, digest: &Digest, length: u64) -> Result<Vec<u8>, CallError> {
-        content::whole(content::begin(self.0.clone(), digest, 0).await?, digest, length).await
+        content::whole(
+            content::begin(self.0.clone(), digest, 0, Patience::default()).await?,
+            digest,
+            length,
+        )
+        .await
     }
 }

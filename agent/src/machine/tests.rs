@@ -95,6 +95,18 @@ impl Frames {
     }
 }
 
+impl Frames {
+    /// What the frame of this digest holds.
+    fn plain(&self, digest: &Digest) -> Vec<u8> {
+        let mut plain = vec![];
+        // The length is not known here; past the bytes that are there, only it is wrong.
+        let frame = &mut &self.0[digest][..];
+        package::decompress(frame, &mut plain, *digest, u64::MAX - 1).unwrap_err();
+        assert_eq!(Digest::of(&plain), *digest);
+        plain
+    }
+}
+
 impl Fetch for Frames {
     fn frame(&mut self, digest: Digest, offset: u64) -> Result<Box<dyn Read + '_>, FetchError> {
         let frame = self.0.get(&digest).ok_or(FetchError::Refused("unknown".into()))?;
@@ -166,6 +178,7 @@ impl World {
             services: Default::default(),
             variables: Variables::from([("ETC".into(), "/etc".into())]),
             poll: None,
+            patience: crate::link::Patience::default(),
             platform: platform(),
         };
         let manager = Manager::Fake(Box::new(self.services()));
@@ -388,6 +401,33 @@ fn a_bad_release_goes_back_to_what_ran_and_leaves_everything_as_it_was() {
     assert_eq!(after, before);
     assert_eq!(world.outside(), before);
     world.is_tidy("back");
+}
+
+/// MEN-1412, swupdate-mix-and-match.
+#[test]
+fn one_changed_byte_in_any_part_of_a_package_is_refused_before_anything_is_touched() {
+    let (world, update, two) = on_one();
+    let document = Release::parse(&world.releases[&two.digest]).unwrap();
+    let manifest = document.platforms[&platform()][0].manifest;
+    // Names of services, commands of checks and hooks stand in the manifest; programs are files.
+    let parts = [manifest.sha256, Digest::of(b"program 2.0")];
+    for part in parts {
+        let plain = world.frames.plain(&part);
+        for at in [0, plain.len() / 2, plain.len() - 1] {
+            let mut world = world.fork();
+            let before = world.outside();
+            let mut changed = plain.clone();
+            changed[at] ^= 1;
+            let mut frame = vec![];
+            compress(&mut &changed[..], &mut frame).unwrap();
+            world.frames.0.insert(part, frame);
+            let outcome = world.update(update.clone()).unwrap();
+            let Outcome::Refused { failure, .. } = &outcome else { panic!("{at}: {outcome:?}") };
+            assert_eq!(failure.cause, Cause::ContentMismatch, "{failure}");
+            assert_eq!(world.outside(), before);
+            assert_eq!(world.stands_on("refused").unwrap().as_str(), "1.0");
+        }
+    }
 }
 
 /// A host on which a release writes where the manifest's backup says, as soon as it is on probation;

@@ -59,22 +59,25 @@ impl Network {
     pub(super) async fn refresh_for_ever(&self) {
         let mut said = None;
         loop {
-            match self.trust.refresh(&*self.server, &self.products()).await {
+            let refreshed = self.trust.refresh(&*self.server, &self.products()).await;
+            let (key, text) = match &refreshed {
                 Ok(view) => {
-                    said = None;
                     self.follow_servers(view.servers()).await;
-                    for refused in view.refused() {
-                        tracing::warn!("a metadata file is refused: {refused}");
-                    }
+                    let refused: Vec<String> = view.refused().collect();
+                    let text = (!refused.is_empty())
+                        .then(|| format!("metadata is refused: {}", refused.join("; ")));
+                    (text.clone(), text)
                 }
                 Err(error) => {
-                    let text = error.to_string();
-                    if said.as_ref() != Some(&text) {
-                        tracing::warn!("{text}");
-                        said = Some(text);
-                    }
+                    // Words that are the same at each try.
+                    let key = error.refusal().map_or_else(|| error.to_string(), |it| it.text);
+                    (Some(key), Some(error.to_string()))
                 }
+            };
+            if let Some(text) = text.filter(|_| said != key) {
+                tracing::warn!("{text}");
             }
+            said = key;
             self.reporter.report_changes();
             // Whoever waits for what was just learned looks again.
             self.wanted.stir();

@@ -15,6 +15,17 @@ pub fn show(state: &Value) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(out, "server {server}");
     }
+    if let Some(refused) = state["metadata_failure"].as_object() {
+        let part = |name: &str| refused.get(name).and_then(Value::as_str).unwrap_or_default();
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            out,
+            "the server's metadata is refused ({}): {}\n  help        {}",
+            part("cause"),
+            part("text"),
+            part("help")
+        );
+    }
     if products.is_empty() {
         out.push_str("nothing is installed or offered here\n");
     }

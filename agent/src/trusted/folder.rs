@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use refit_durable::{
     FileError,
-    file::{self, Access},
+    file::{self, Access, Action},
 };
 use refit_proto::trust::{self, Role, Stored, Write, metadata::limits};
 
@@ -61,8 +61,15 @@ impl TrustFolder {
     /// Every role's file.
     pub(super) fn stored(&self) -> Result<Stored, FileError> {
         let mut stored = Stored::new();
-        let Ok(entries) = std::fs::read_dir(&self.0) else { return Ok(stored) };
-        for entry in entries.flatten() {
+        let failed = |source| FileError::Io { action: Action::List, path: self.0.clone(), source };
+        let entries = match std::fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(stored),
+            // A file that can't be read is not one that was never there: what it says is a floor.
+            Err(error) => return Err(failed(error)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
             let name = entry.file_name();
             let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".json")) else {
                 continue;

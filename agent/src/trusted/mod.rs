@@ -30,12 +30,22 @@ pub struct Holder {
     pub root: Digest,
 }
 
+/// Why the newest metadata that the server gives is not trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The attack that it would be, in one word.
+    pub attack: &'static str,
+    /// What was refused, and why.
+    pub text: String,
+}
+
 /// What this host trusts, and how it learns of news. Shared; one refresh runs at a time.
 pub struct Trust {
     folder: TrustFolder,
     holder: Holder,
     clock: Clock,
     view: RwLock<Option<Arc<View>>>,
+    refusal: RwLock<Option<Refusal>>,
     refreshing: tokio::sync::Mutex<()>,
 }
 
@@ -47,6 +57,7 @@ impl Trust {
             holder,
             clock,
             view: RwLock::new(None),
+            refusal: RwLock::new(None),
             refreshing: tokio::sync::Mutex::new(()),
         };
         match trust.load_view() {
@@ -73,7 +84,22 @@ impl Trust {
         products: &BTreeSet<Product>,
     ) -> Result<Arc<View>, RefreshError> {
         let _one_at_a_time = self.refreshing.lock().await;
-        refresh::run(self, source, products).await
+        let refreshed = refresh::run(self, source, products).await;
+        let refusal = match &refreshed {
+            Ok(view) => view.refusal(),
+            Err(error) => match error.refusal() {
+                // Nothing was heard: what was refused last still is.
+                None => return refreshed,
+                refusal => refusal,
+            },
+        };
+        *self.refusal.write().unwrap_or_else(PoisonError::into_inner) = refusal;
+        refreshed
+    }
+
+    /// Why the newest metadata was refused when it was asked for last; `None`: it was not.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.refusal.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What the signed list of servers says, as far as the source can prove it. Only the way to that list

@@ -21,10 +21,10 @@ use refit_proto::{
 };
 
 use super::{
-    Servers, Trust, TrustError, View,
+    Refusal, Servers, Trust, TrustError, View,
     view::{self, LABELS, products_with_policy},
 };
-use crate::link::CallError;
+use crate::link::{CallError, Trouble};
 
 /// Where metadata comes from.
 pub trait Source {
@@ -76,6 +76,38 @@ pub enum RefreshError {
         /// The server's.
         found: Digest,
     },
+}
+
+impl RefreshError {
+    /// What was refused; `None` where nothing came that could be judged.
+    pub fn refusal(&self) -> Option<Refusal> {
+        let attack = match self {
+            RefreshError::Trust(error) => error.attack(),
+            RefreshError::Denied(_) => "mix-and-match",
+            RefreshError::OtherRoot { .. } => "arbitrary-software",
+            // More than any message may hold.
+            RefreshError::Call(error) if error.trouble == Trouble::Refused => "endless-data",
+            RefreshError::Call(_) | RefreshError::File(_) => return None,
+        };
+        let text = match self {
+            RefreshError::Trust(error) => stable(error),
+            other => first_line(&other.to_string()),
+        };
+        Some(Refusal { attack, text })
+    }
+}
+
+/// What is wrong in words that are the same at each try: they are logged and reported once.
+pub(super) fn stable(error: &trust::TrustError) -> String {
+    match error {
+        trust::TrustError::Expired { role, expired, .. } => format!("{role} expired at {expired}"),
+        other => first_line(&other.to_string()),
+    }
+}
+
+/// Without the help.
+fn first_line(text: &str) -> String {
+    text.split("\nhelp:").next().unwrap_or_default().to_owned()
 }
 
 impl From<TrustError> for RefreshError {

@@ -182,6 +182,7 @@ async fn whichever_call_fails_the_next_refresh_succeeds() {
     }
 }
 
+/// CVE-2022-29173.
 #[tokio::test]
 async fn a_replayed_older_state_is_refused_and_what_was_known_stays() {
     let mut server = TestServer::new();
@@ -215,6 +216,7 @@ async fn when_the_metadata_has_expired_nothing_new_is_permitted() {
     assert_eq!(view.ring(&payments()).unwrap().as_str(), "pilot", "who it is does not expire");
 }
 
+/// CVE-2019-3462.
 #[tokio::test]
 async fn another_policy_file_than_the_signed_one_closes_the_product() {
     let mut server = TestServer::new();
@@ -341,4 +343,83 @@ async fn what_a_ring_asks_of_a_promotion_is_asked_by_the_host_and_named() {
     let first = (Role::parse("ring.payments.first").unwrap(), server.repository.sign(&draft));
     server.repository.push(&[first]).unwrap();
     assert_eq!(cause(&server).await, None);
+}
+
+/// What a host of the fleet is told by a server that somebody else runs, with keys of their own.
+async fn foreign() -> TestServer {
+    let mut server = TestServer::new();
+    let ids = server.repository.files.remove(&(Role::Root, 1)).unwrap();
+    let mut root: serde_json::Value = serde_json::from_slice(&ids).unwrap();
+    root["signed"]["x-owner"] = "somebody else".into();
+    let root = refit_proto::trust::testing::forge(&root["signed"], &["root"]);
+    server.repository.files.insert((Role::Root, 1), root.clone());
+    server.repository.held.insert(Role::Root, root);
+    server
+}
+
+/// mender-no-keys-no-check.
+#[tokio::test]
+async fn a_host_whose_root_is_missing_empty_or_unreadable_installs_nothing_from_a_stranger() {
+    type Harm = fn(&std::path::Path);
+    let harms: [Harm; 4] = [
+        |root| std::fs::remove_file(root).unwrap(),
+        |root| std::fs::write(root, b"").unwrap(),
+        |root| std::fs::write(root, b"{}").unwrap(),
+        |root| {
+            // Nobody can read a folder as a file, not even root.
+            std::fs::remove_file(root).unwrap();
+            std::fs::create_dir(root).unwrap();
+        },
+    ];
+    for (number, harm) in harms.iter().enumerate() {
+        let server = TestServer::new();
+        let host = Host::pilot(&server);
+        refresh(&host.trust(), &server).await.unwrap();
+        harm(&host.dir.path().join("trust/root.json"));
+        let trust = host.trust();
+        assert!(trust.view().is_none(), "{number}: nothing is trusted without a root");
+        let error = refresh(&trust, &foreign().await).await.unwrap_err();
+        assert!(
+            matches!(error, RefreshError::OtherRoot { .. } | RefreshError::File(_)),
+            "{number}: {error}"
+        );
+        assert!(trust.view().is_none(), "{number}");
+    }
+}
+
+/// CVE-2016-1252.
+#[tokio::test]
+async fn a_signed_file_that_cannot_be_read_is_an_error_and_never_an_absent_one() {
+    let mut server = TestServer::new();
+    let before = server.repository.clone();
+    server.repository.release("1.1");
+    server.repository.promote("1.1").unwrap();
+    let host = Host::pilot(&server);
+    refresh(&host.trust(), &server).await.unwrap();
+    // An older state is served: with what the host has seen it is a rollback, without it looks new.
+    server.repository = before;
+    let folder = host.dir.path().join("trust");
+    let mut tried = 0;
+    for entry in std::fs::read_dir(&folder).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if !entry.file_type().unwrap().is_file() {
+            continue;
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let trust = host.trust();
+        let error = refresh(&trust, &server).await.unwrap_err();
+        assert!(matches!(error, RefreshError::File(_)), "{}: {error}", path.display());
+        assert!(trust.view().is_none(), "{}", path.display());
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        tried += 1;
+    }
+    assert!(tried >= 6, "{tried}");
+    // Nor the folder itself.
+    std::fs::rename(&folder, host.dir.path().join("aside")).unwrap();
+    std::fs::write(&folder, b"no folder").unwrap();
+    let error = refresh(&host.trust(), &server).await.unwrap_err();
+    assert!(matches!(error, RefreshError::File(_)), "{error}");
 }

@@ -10,12 +10,12 @@ use refit_proto::{
     policy::{LabelPolicy, ProductPolicy, RingDefinition},
     servers::{SERVERS, ServersPolicy},
     trust::{
-        Closed, Content as _, Denied, Permission, Promotion, Role, TrustedSet, Unreliable, permit,
-        trusted_labels, trusted_policy, trusted_servers,
+        Closed, Content as _, Denied, Permission, Promotion, Role, TrustError::Missing, TrustedSet,
+        Unreliable, permit, trusted_labels, trusted_policy, trusted_servers,
     },
 };
 
-use super::{Holder, TrustError, TrustFolder};
+use super::{Holder, Refusal, TrustError, TrustFolder, refresh::stable};
 use crate::update::Cause;
 
 /// The name of the file with labels set from the centre.
@@ -284,9 +284,16 @@ impl View {
         &self.labels
     }
 
+    /// The first of these refusals. A role that is not there yet is no attack.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        let mut refused = self.set.all_refused();
+        let (_, error) = refused.find(|(_, error)| !matches!(error, Missing { .. }))?;
+        Some(Refusal { attack: error.attack(), text: stable(error) })
+    }
+
     /// Roles whose files were refused, and why.
     pub fn refused(&self) -> impl Iterator<Item = String> {
-        self.set.all_refused().map(|(role, error)| format!("{role}: {error}"))
+        self.set.all_refused().map(|(_, error)| format!("({}) {}", error.attack(), stable(error)))
     }
 }
 

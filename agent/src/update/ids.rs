@@ -100,6 +100,7 @@ id!(
 mod tests {
     use super::*;
 
+    /// CVE-2026-24686.
     #[test]
     fn an_id_is_never_more_than_one_step_of_a_path() {
         for good in ["1", "3f2a-4b", "a.b_c", &"x".repeat(128)] {

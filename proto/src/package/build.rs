@@ -207,6 +207,7 @@ mod tests {
         assert_eq!(paths, ["bin", "bin/a", "bin/b", "run"]);
     }
 
+    /// CVE-2021-38511, CVE-2026-33055, CVE-2026-33056, RUSTSEC-2025-0110, CVE-2025-62518.
     #[test]
     fn what_a_host_must_not_get_is_refused_when_it_is_built() {
         let refused = |make: &dyn Fn(&Path)| {
@@ -227,6 +228,40 @@ mod tests {
         assert!(socket.contains("not a file, folder or link"), "{socket}");
     }
 
+    /// CVE-2026-34155: lengths and hashes past 2 GiB and past 4 GiB are right. The digests are those of
+    /// `head -c N /dev/zero | sha256sum`.
+    #[test]
+    fn files_beyond_2_and_4_gib_have_their_length_and_their_hash() {
+        let expected = [
+            ((2_u64 << 30) + 1, "b8030a8ab89280935633d8d991da3d9907c0f12e8b6fc3bfc515f4d440872b6e"),
+            ((4_u64 << 30) + 1, "fbb82f7b353676bb562eb82157fcf0ea42c36492ca13ee56dbf82c08b6802c5c"),
+        ];
+        let tried = expected.map(|(length, digest)| {
+            // Files on a disk, which take no room there, and a frame of the longer one.
+            std::thread::spawn(move || {
+                let tree = tempfile::tempdir().unwrap();
+                fs::File::create(tree.path().join("big")).unwrap().set_len(length).unwrap();
+                let manifest = built(tree.path()).unwrap().manifest;
+                let content = manifest.content().into_iter().next().unwrap();
+                assert_eq!((content.length, content.sha256.to_string().as_str()), (length, digest));
+                let read = Manifest::parse(&manifest.to_bytes()).unwrap();
+                assert_eq!(read.content(), manifest.content());
+            })
+        });
+        let (length, digest) = expected[0];
+        let digest = crate::names::Digest::parse(digest).unwrap();
+        let mut frame = Vec::new();
+        let mut zeros = io::Read::take(io::repeat(0), length);
+        let packed = super::super::compress(&mut zeros, &mut frame).unwrap();
+        assert_eq!(packed, (digest, length));
+        for (claimed, good) in [(length, true), (length - 1, false), (length - (2 << 30), false)] {
+            let got = super::super::decompress(&mut &frame[..], &mut io::sink(), digest, claimed);
+            assert_eq!(got.is_ok(), good, "{claimed}");
+        }
+        tried.into_iter().for_each(|tried| tried.join().unwrap());
+    }
+
+    /// CVE-2020-25860.
     #[test]
     fn a_file_that_changes_between_build_and_upload_is_noticed() {
         let tree = tempfile::tempdir().unwrap();

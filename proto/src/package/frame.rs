@@ -113,12 +113,69 @@ mod tests {
         }
     }
 
+    /// CVE-2021-38511, CVE-2026-33055, CVE-2026-33056, RUSTSEC-2025-0110, CVE-2025-62518.
     #[test]
     fn a_frame_that_unpacks_to_more_than_was_signed_is_cut_short() {
         let (frame, digest) = frame_of(&[0; 10_000_000]);
         let mut back = Vec::new();
         let error = decompress(&mut &frame[..], &mut back, digest, 1000).unwrap_err();
         assert!(matches!(error, FrameError::Mismatch { length: 1001, .. }), "{error}");
+    }
+
+    /// Fails at its n-th call; until then, and after it, it does what is asked.
+    struct Failing<T> {
+        inner: T,
+        calls_left: usize,
+    }
+
+    impl<T> Failing<T> {
+        fn call(&mut self) -> io::Result<()> {
+            self.calls_left = self.calls_left.wrapping_sub(1);
+            if self.calls_left == usize::MAX { Err(io::Error::other("EIO")) } else { Ok(()) }
+        }
+    }
+
+    impl<T: Read> Read for Failing<T> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.call()?;
+            let few = buffer.len().min(1000);
+            self.inner.read(&mut buffer[..few])
+        }
+    }
+
+    impl<T: Write> Write for Failing<T> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.call()?;
+            self.inner.write(&bytes[..bytes.len().min(1000)])
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            self.inner.flush()
+        }
+    }
+
+    /// CVE-2016-1252: an error while bytes are verified is never taken for a good end.
+    #[test]
+    fn an_error_anywhere_while_a_frame_is_read_or_its_file_written_is_no_success() {
+        let plain: Vec<u8> = (0..5000_u32).flat_map(|n| n.to_le_bytes()).collect();
+        let (frame, digest) = frame_of(&plain);
+        let (mut failed, mut whole) = (0, 0);
+        for calls_left in 0..60 {
+            let mut reader = Failing { inner: &frame[..], calls_left };
+            let mut back = Vec::new();
+            let read = decompress(&mut reader, &mut back, digest, plain.len() as u64);
+            let mut writer = Failing { inner: Vec::new(), calls_left };
+            let wrote = decompress(&mut &frame[..], &mut writer, digest, plain.len() as u64);
+            for (result, bytes, left) in
+                [(read, back, reader.calls_left), (wrote, writer.inner, writer.calls_left)]
+            {
+                // Past zero: the error was given.
+                let given = left > calls_left;
+                assert_eq!(result.is_err(), given, "at call {calls_left}");
+                assert!(given || bytes == plain);
+                if given { failed += 1 } else { whole += 1 }
+            }
+        }
+        assert!(failed > 20 && whole > 20, "{failed} {whole}");
     }
 
     #[test]

@@ -404,6 +404,7 @@ mod tests {
         assert_eq!(written.content(), BTreeSet::from([FileRef::to(b"x")]));
     }
 
+    /// CVE-2021-38511, CVE-2026-33055, CVE-2026-33056, RUSTSEC-2025-0110, CVE-2025-62518.
     #[test]
     fn a_manifest_that_leaves_its_folder_is_refused() {
         let good = manifest(vec![folder("bin"), file("bin/a", 0o755)]).unwrap();
@@ -418,6 +419,7 @@ mod tests {
         assert!(manifest(vec![folder("lib"), link, file("bin/a", 0o755)]).is_err());
     }
 
+    /// CVE-2021-38511, CVE-2026-33055, CVE-2026-33056, RUSTSEC-2025-0110, CVE-2025-62518.
     #[test]
     fn a_manifest_with_a_path_twice_or_a_set_user_id_bit_is_refused() {
         assert!(manifest(vec![file("a", 0o644), file("a", 0o755)]).is_err());

@@ -112,6 +112,7 @@ mod tests {
         }
     }
 
+    /// CVE-2021-38511, CVE-2026-33055, CVE-2026-33056, RUSTSEC-2025-0110, CVE-2025-62518.
     #[test]
     fn a_link_never_points_out_of_its_package() {
         let link = PackagePath::parse("lib/x/link").unwrap();

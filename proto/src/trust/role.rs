@@ -325,6 +325,7 @@ mod tests {
         assert!(!Paths::HashPrefixes(vec![hex[..4].to_owned()]).cover("a/c"));
     }
 
+    /// CVE-2021-41131.
     #[test]
     fn no_role_name_leaves_the_folder_of_its_file() {
         for name in ["../../x", "/etc/passwd", "a/b", "..", ".", "a\0b", "%2e%2e", "a\\b", "ä"] {
@@ -340,6 +341,7 @@ mod tests {
         assert!(Role::named("").is_err() && Role::named(&"x".repeat(256)).is_err());
     }
 
+    /// CVE-2026-6968.
     #[test]
     fn unsafe_paths_are_told() {
         assert!(is_safe_path("rings/payments/pilot/2.4.1.json"));

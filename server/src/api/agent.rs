@@ -182,6 +182,7 @@ fn take(host: &mut Host, standings: &mut [Standing], new: &NewReport, now: Times
     host.timestamp_version = state.timestamp_version;
     host.metadata_expired = state.metadata_expired;
     host.server = state.server.chars().take(262).collect();
+    host.metadata_failure = state.metadata_failure.clone().map(rollout::reported);
     for product in &state.products {
         // A host that says one wrong thing must not be unable to say anything else ever after.
         let mut said = match ProductReport::try_from(product.clone()) {

@@ -313,6 +313,7 @@ mod tests {
         assert_eq!(files(data.path()), Vec::<PathBuf>::new());
     }
 
+    /// CVE-2024-54143.
     #[test]
     fn a_file_that_changed_on_the_disk_is_not_taken_for_its_digest() {
         let (data, folder) = folder();

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use refit_proto::names::{Digest, HostId, HostName, Labels, NameError, Platform};
 use serde::{Deserialize, Serialize};
 
-use super::Record;
+use super::{Record, ReportedFailure};
 
 /// One machine with an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +42,8 @@ pub struct Host {
     /// The address by which it reaches its server, as it says itself.
     #[serde(default)]
     pub server: String,
+    /// Why it refuses the newest metadata that it was given, if it does.
+    pub metadata_failure: Option<ReportedFailure>,
 }
 
 impl Record for Host {

@@ -90,11 +90,7 @@ impl TryFrom<wire::ProductState> for ProductReport {
                 .filter(|it| !it.rollout_id.is_empty())
                 .map(attempt)
                 .transpose()?,
-            failure: wire.failure.map(|failure| ReportedFailure {
-                cause: short(failure.cause),
-                text: short(failure.text),
-                help: short(failure.help),
-            }),
+            failure: wire.failure.map(reported),
             health: Health::parse(&wire.health),
             quarantine: quarantine?,
             hold: wire.hold.map(|hold| ReportedHold {
@@ -120,6 +116,12 @@ fn attempt(attempt: wire::Attempt) -> Result<Attempt, ReportError> {
     let digest = Digest::from_bytes(&attempt.digest)?;
     let leased = !attempt.lease_id.is_empty();
     Ok(Attempt { rollout, number: attempt.number, digest, leased })
+}
+
+/// What went wrong on a host, in its words, as long as they may be.
+pub fn reported(failure: wire::Failure) -> ReportedFailure {
+    let wire::Failure { cause, text, help } = failure;
+    ReportedFailure { cause: short(cause), text: short(text), help: short(help) }
 }
 
 /// Cut where a character begins.

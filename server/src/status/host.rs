@@ -5,7 +5,7 @@ use refit_proto::{names::Labels, wire};
 
 use super::fleet::NOTHING;
 use crate::{
-    fleet::{Host, HostState, Phase, Placement, placement::Stage},
+    fleet::{Host, HostState, Phase, Placement, ReportedFailure, placement::Stage},
     rollout::{Decision, Hold, HoldReason, RingPlan, counts::after, decide},
 };
 
@@ -46,17 +46,19 @@ pub fn host(view: &HostView<'_>, now: Timestamp) -> wire::HostStatus {
         certificate_expires: host.certificate.not_after.to_string(),
         server: host.server.clone(),
         products: view.placements.iter().map(|it| placement(host, it, now)).collect(),
+        metadata_expired: host.metadata_expired,
+        metadata_failure: host.metadata_failure.clone().map(failure),
     }
+}
+
+fn failure(reported: ReportedFailure) -> wire::Failure {
+    let ReportedFailure { cause, text, help } = reported;
+    wire::Failure { cause, text, help }
 }
 
 fn placement(host: &Host, view: &PlacementView<'_>, now: Timestamp) -> wire::PlacementStatus {
     let placement = view.placement;
     let decision = decide(view.ring, placement);
-    let failure = placement.failure.as_ref().map(|failure| wire::Failure {
-        cause: failure.cause.clone(),
-        text: failure.text.clone(),
-        help: failure.help.clone(),
-    });
     let installed = placement.have.as_ref().map(|have| have.version.to_string());
     wire::PlacementStatus {
         product: placement.product.to_string(),
@@ -66,7 +68,7 @@ fn placement(host: &Host, view: &PlacementView<'_>, now: Timestamp) -> wire::Pla
         phase: placement.phase.map(Phase::word).unwrap_or_default().to_owned(),
         health: placement.health.word().to_owned(),
         attempt: placement.attempt,
-        failure,
+        failure: placement.failure.clone().map(failure),
         hold: hold(host, view, decision, now).map(wire::Hold::from),
         quarantine: placement.quarantine.iter().map(ToString::to_string).collect(),
         changed: placement.changed_at.to_string(),

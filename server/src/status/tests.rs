@@ -64,6 +64,7 @@ fn host_of(world: &World, name: &str, state: HostState) -> wire::HostStatus {
         timestamp_version: 1,
         metadata_expired: false,
         server: String::new(),
+        metadata_failure: None,
     };
     let plan = world.plan();
     let ring = placement.ring.as_ref().and_then(|ring| plan.ring(ring));

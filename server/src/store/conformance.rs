@@ -76,6 +76,7 @@ fn host(n: u8, name: u8, state: HostState) -> Host {
         timestamp_version: 0,
         metadata_expired: false,
         server: String::new(),
+        metadata_failure: None,
     }
 }
 

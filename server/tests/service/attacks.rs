@@ -135,6 +135,7 @@ async fn without_a_certificate_nothing_is_changed_and_only_the_way_to_the_list_o
     }
 }
 
+/// CVE-2023-33957, CVE-2023-33958, CVE-2023-46737, CVE-2024-45395.
 #[tokio::test]
 async fn ten_thousand_files_in_one_push_and_names_as_long_as_a_book_are_refused_in_a_word() {
     let fleet = Fleet::start().await;

@@ -48,6 +48,7 @@ async fn a_gap_in_the_reports_is_refused_by_name_and_nothing_of_it_is_stored() {
     assert_eq!(reply.acknowledged, 0);
 }
 
+/// hawkBit-shared-token.
 #[tokio::test]
 async fn a_host_never_reports_for_another() {
     let fleet = Fleet::start().await;

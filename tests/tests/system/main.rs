@@ -21,6 +21,7 @@ mod publishing;
 mod real_host;
 mod server_away;
 mod stale_metadata;
+mod taken_over;
 mod tampering;
 
 use refit_tests::sandbox::{LIMITS, Ring, Sandbox};

@@ -93,6 +93,7 @@ fn parts(bundle: &Path) -> Vec<(PartName, Vec<u8>)> {
     index.parts().map(|(name, span)| (name.clone(), body(span))).collect()
 }
 
+/// MEN-1412, CVE-2022-28756: what a local user hands to the agent is verified as what a server sends.
 #[test]
 fn a_bundle_with_a_changed_byte_in_any_part_is_refused_by_name_and_changes_nothing() {
     let mut fleet = super::one_host_on_1_0();

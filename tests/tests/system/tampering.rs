@@ -45,11 +45,13 @@ fn refused_after(tamper: impl FnOnce(&Sandbox, &serde_json::Value)) {
     assert_eq!(fleet.host_named("web-1").says().unwrap(), "payments 1.0");
 }
 
+/// CVE-2025-15556.
 #[test]
 fn a_content_file_that_was_changed_on_the_server_is_refused_by_the_host() {
     refused_after(|fleet, _| forge(fleet, &Digest::of(b"1.1").to_string(), b"6.6"));
 }
 
+/// CVE-2025-15556.
 #[test]
 fn a_manifest_that_was_changed_on_the_server_is_refused_by_the_host() {
     refused_after(|fleet, release| {
@@ -81,6 +83,7 @@ fn metadata_that_was_changed_on_the_host_is_fetched_again_and_never_trusted() {
     super::install(&fleet, "1.1");
 }
 
+/// mender-no-keys-no-check.
 #[test]
 fn a_host_whose_root_was_changed_refuses_to_update() {
     let mut fleet = super::one_host_on_1_0();

@@ -114,6 +114,7 @@ fn a_part_that_is_damaged_or_of_another_frame_is_thrown_away_and_fetched_from_it
     }
 }
 
+/// CVE-2025-0509, CVE-2019-3462.
 #[test]
 fn other_bytes_than_signed_are_refused_and_leave_nothing() {
     let content = noise(1000);
@@ -132,6 +133,40 @@ fn other_bytes_than_signed_are_refused_and_leave_nothing() {
     assert!(refused(error));
     let left = files.list(store(&files).path(&digest).parent().unwrap()).unwrap();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// Two sources: the first breaks off, the second has other bytes under the same name.
+/// CVE-2018-0501.
+#[test]
+fn what_a_second_source_gives_after_the_first_failed_is_verified_too() {
+    let (content, evil) = (noise(100_000), noise(100_001)[1..].to_vec());
+    for cut in [0, 50_000] {
+        let files = folder();
+        let mut first = FakeFetch::with(&[&content]);
+        first.cut_after = Some(cut);
+        store(&files).bring_in(&needs(&[&content]), &Offered::new(), &mut first).unwrap_err();
+        let mut second = FakeFetch::with(&[&evil]);
+        let frame = second.frames.pop_first().unwrap().1;
+        second.frames.insert(Digest::of(&content), frame);
+        let error = store(&files).bring_in(&needs(&[&content]), &Offered::new(), &mut second);
+        assert!(matches!(error, Err(ContentError::Mismatch(_))), "{cut}: {error:?}");
+        assert_eq!(bytes_of(&files, &content), None, "{cut}");
+    }
+}
+
+/// CVE-2026-24137, CVE-2024-54143.
+#[test]
+fn content_is_kept_under_its_whole_digest_and_a_part_of_it_is_no_name() {
+    let content = noise(1000);
+    let (digest, files) = (Digest::of(&content), folder());
+    let mut other = *digest.as_bytes();
+    other[31] ^= 1;
+    let other = Digest::from(other);
+    assert_ne!(store(&files).path(&digest), store(&files).path(&other));
+    // Whole content of the same length, under a name that differs in the last digit.
+    put(&files, &store(&files).path(&other), &noise(1000), 0o600);
+    let missing = store(&files).missing(&needs(&[&content]), &Offered::new()).unwrap();
+    assert_eq!(missing, [FileRef::to(&content)]);
 }
 
 #[test]
@@ -191,6 +226,7 @@ fn content_that_was_damaged_on_the_disk_is_had_again() {
     assert_eq!(bytes_of(&files, &content), Some(content));
 }
 
+/// CVE-2016-1252.
 #[test]
 fn every_failure_names_its_path_and_the_next_try_succeeds() {
     let (fetched, reused) = (noise(2000), noise(3000));
@@ -219,6 +255,7 @@ fn every_failure_names_its_path_and_the_next_try_succeeds() {
     }
 }
 
+/// CVE-2025-0509.
 #[test]
 fn after_a_power_cut_anywhere_what_has_a_digest_for_a_name_has_its_bytes() {
     let (fetched, reused) = (noise(2000), noise(3000));

@@ -10,6 +10,7 @@ fn folder() -> (tempfile::TempDir, PathBuf) {
     (dir, path)
 }
 
+/// CVE-2026-6968.
 #[test]
 fn a_link_planted_on_the_way_or_at_the_end_is_never_followed() {
     let (_dir, top) = folder();
@@ -52,6 +53,7 @@ fn a_link_planted_on_the_way_or_at_the_end_is_never_followed() {
     assert_eq!(names, ["file"]);
 }
 
+/// CVE-2026-6968.
 #[test]
 fn a_path_with_dots_or_without_a_root_is_refused() {
     for bad in ["a/b", "../x", "/tmp/../etc/passwd", ""] {

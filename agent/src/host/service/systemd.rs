@@ -268,6 +268,7 @@ mod tests {
         }
     }
 
+    /// CVE-2024-39698.
     #[test]
     fn no_word_of_a_manifest_adds_a_line_to_a_unit() {
         type Change = fn(&mut Service);

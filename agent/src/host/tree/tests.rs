@@ -142,6 +142,7 @@ fn every_failure_names_its_path_and_leaves_the_old_release_untouched() {
     }
 }
 
+/// CVE-2020-25860.
 #[test]
 fn content_that_changed_on_the_disk_is_noticed_before_the_release_has_its_name() {
     for which in [&b"new"[..], b"tool"] {
@@ -155,6 +156,7 @@ fn content_that_changed_on_the_disk_is_noticed_before_the_release_has_its_name()
     }
 }
 
+/// CVE-2020-25860.
 #[test]
 fn a_prepared_release_that_was_tampered_with_is_made_again_and_never_switched_to() {
     let changes: [fn(&RecordingFiles, &Path); 5] = [

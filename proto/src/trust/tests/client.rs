@@ -125,21 +125,26 @@ fn every_root_on_the_way_is_walked_and_kept_at_once() {
     assert_eq!(host.refresh(&repository, &[]).unwrap().root().version(), 4);
 }
 
+/// CVE-2025-2885.
 #[test]
 fn a_root_that_skips_a_version_is_refused() {
-    let mut repository = TestRepository::new();
-    let mut host = TestHost::new(&repository);
-    let skipping =
-        amend(&repository.held[&Role::Root], &Role::Root, &["root"], |root| set_version(root, 3));
-    repository.plant(&Role::Root, 2, skipping);
-    let before = host.stored.clone();
-    assert_eq!(
-        host.refresh(&repository, &[]).unwrap_err(),
-        TrustError::WrongVersion { role: Role::Root, wanted: 2, found: 3 }
-    );
-    assert_eq!(host.stored, before);
+    for found in [1, 3, 1_000_000] {
+        let mut repository = TestRepository::new();
+        let mut host = TestHost::new(&repository);
+        let other = amend(&repository.held[&Role::Root], &Role::Root, &["root"], |root| {
+            set_version(root, found);
+        });
+        repository.plant(&Role::Root, 2, other);
+        let before = host.stored.clone();
+        assert_eq!(
+            host.refresh(&repository, &[]).unwrap_err(),
+            TrustError::WrongVersion { role: Role::Root, wanted: 2, found }
+        );
+        assert_eq!(host.stored, before);
+    }
 }
 
+/// CVE-2020-15163.
 #[test]
 fn a_root_that_fails_stays_untrusted_at_the_next_refresh() {
     for signers in [&[][..], &["root"], &["new-root"], &["thief"]] {
@@ -157,6 +162,7 @@ fn a_root_that_fails_stays_untrusted_at_the_next_refresh() {
     }
 }
 
+/// GMS-2022-4197.
 #[test]
 fn one_key_signing_twice_does_not_make_a_new_root() {
     let mut repository = TestRepository::new();
@@ -174,6 +180,7 @@ fn one_key_signing_twice_does_not_make_a_new_root() {
     );
 }
 
+/// CVE-2015-9259.
 #[test]
 fn an_expired_last_root_stops_the_refresh_and_an_expired_one_on_the_way_does_not() {
     let mut repository = TestRepository::new();
@@ -282,6 +289,7 @@ fn a_walk_of_roots_ends() {
     repository.now += days(1);
 }
 
+/// CVE-2022-29173, sigstore-rust-198.
 #[test]
 fn an_older_timestamp_is_refused_also_after_the_stored_one_expired() {
     let mut repository = TestRepository::new();
@@ -334,6 +342,7 @@ fn the_same_timestamp_version_with_other_content_changes_nothing() {
     assert_eq!(host.stored, before);
 }
 
+/// CVE-2025-2888, CVE-2022-29173.
 #[test]
 fn a_timestamp_that_names_an_older_snapshot_is_refused_and_not_stored() {
     let mut repository = TestRepository::with_payments();
@@ -380,6 +389,7 @@ fn replace_snapshot(
     repository.held.insert(Role::Timestamp, timestamp);
 }
 
+/// CVE-2025-2887, CVE-2022-29173.
 #[test]
 fn a_snapshot_that_lists_an_older_version_is_refused_and_the_timestamp_stays() {
     for name in ["targets.json", "ring.payments.pilot.json"] {
@@ -402,6 +412,7 @@ fn a_snapshot_that_lists_an_older_version_is_refused_and_the_timestamp_stays() {
     }
 }
 
+/// CVE-2022-29173.
 #[test]
 fn a_snapshot_that_leaves_a_role_out_is_refused() {
     let mut repository = TestRepository::with_payments();
@@ -414,6 +425,7 @@ fn a_snapshot_that_leaves_a_role_out_is_refused() {
     assert_eq!(error, TrustError::Unlisted { role: role("ring.payments.pilot"), held: 1 });
 }
 
+/// sigstore-rust-198.
 #[test]
 fn the_stored_snapshot_is_a_floor_also_when_expired_and_no_longer_pinned() {
     let mut repository = TestRepository::with_payments();
@@ -435,6 +447,7 @@ fn the_stored_snapshot_is_a_floor_also_when_expired_and_no_longer_pinned() {
     assert_eq!(error, TrustError::Rollback { role: Role::Targets, held: 4, offered: 1 });
 }
 
+/// swupdate-mix-and-match.
 #[test]
 fn files_that_do_not_belong_together_are_refused() {
     let mut repository = TestRepository::with_payments();
@@ -486,6 +499,7 @@ fn a_withheld_file_is_an_error_and_only_a_newer_root_may_be_absent() {
     }
 }
 
+/// CVE-2025-2888.
 #[test]
 fn a_failed_step_leaves_a_state_from_which_the_next_refresh_succeeds() {
     let repository = TestRepository::with_payments();
@@ -552,6 +566,43 @@ fn a_delegated_file_signed_by_other_keys_is_refused() {
     }
 }
 
+/// CVE-2025-67903.
+#[test]
+fn a_release_that_is_unsigned_wrongly_signed_or_bears_anothers_signature_is_refused() {
+    let releases = role("release.payments");
+    let genuine = TestRepository::with_payments();
+    let signed = |file: &[u8]| serde_json::from_slice::<serde_json::Value>(file).unwrap();
+    let changed = |signature: serde_json::Value| {
+        // A release that nobody signed, with what is to pass for a signature of it.
+        let mut file = signed(&genuine.held[&releases]);
+        let target = file["signed"]["targets"]["releases/payments/1.0.json"].clone();
+        file["signed"]["targets"]["releases/payments/6.6.6.json"] = target;
+        file["signed"]["version"] = json!(2);
+        file["signatures"] = signature;
+        file.to_string().into_bytes()
+    };
+    let of_its_first_version = signed(&genuine.held[&releases])["signatures"].clone();
+    let mut empty = of_its_first_version.clone();
+    empty[0]["sig"] = json!("");
+    let mut zeros = of_its_first_version.clone();
+    zeros[0]["sig"] = json!("00".repeat(64));
+    let of_another_file = signed(&genuine.held[&role("policy")])["signatures"].clone();
+    let mut under_the_right_id = of_another_file.clone();
+    under_the_right_id[0]["keyid"] = of_its_first_version[0]["keyid"].clone();
+    for signatures in
+        [json!([]), of_its_first_version, empty, zeros, of_another_file, under_the_right_id]
+    {
+        let mut repository = TestRepository::with_payments();
+        let mut host = TestHost::new(&repository);
+        repository.plant(&releases, 2, changed(signatures.clone()));
+        let set = host.refresh(&repository, &PAYMENTS).unwrap();
+        let refused = set.refused(&releases).unwrap();
+        assert_eq!(refused.attack(), "arbitrary-software", "{signatures}: {refused}");
+        assert!(set.release(&"payments".parse().unwrap(), &"6.6.6".parse().unwrap()).is_none());
+    }
+}
+
+/// CVE-2026-6966.
 #[test]
 fn one_key_counts_once_in_a_delegated_role() {
     let mut repository = TestRepository::with_payments();
@@ -571,6 +622,7 @@ fn one_key_counts_once_in_a_delegated_role() {
     assert_eq!(set.refused(&other), Some(&wanted));
 }
 
+/// CVE-2025-2887.
 #[test]
 fn an_older_delegated_file_is_refused() {
     let mut repository = TestRepository::with_payments();
@@ -585,6 +637,7 @@ fn an_older_delegated_file_is_refused() {
     assert!(matches!(error, TrustError::WrongVersion { wanted: 2, found: 1, .. }), "{error}");
 }
 
+/// CVE-2026-6967.
 #[test]
 fn an_expired_delegated_file_is_refused_and_one_product_does_not_stop_another() {
     let mut repository = TestRepository::with_payments();
@@ -596,6 +649,7 @@ fn an_expired_delegated_file_is_refused_and_one_product_does_not_stop_another() 
     assert!(matches!(error, TrustError::Expired { .. }));
 }
 
+/// CVE-2026-6967.
 #[test]
 fn a_delegated_file_with_other_bytes_than_pinned_is_refused() {
     let repository = TestRepository::with_payments();
@@ -618,6 +672,7 @@ fn a_delegated_file_with_other_bytes_than_pinned_is_refused() {
     assert!(matches!(attack, "mix-and-match" | "endless-data"), "{attack}");
 }
 
+/// CVE-2026-33552, CVE-2024-37019.
 #[test]
 fn a_ring_cannot_sign_for_another_ring_or_for_releases() {
     for path in [

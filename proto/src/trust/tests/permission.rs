@@ -109,6 +109,7 @@ fn a_withdrawn_release_is_not_installed() {
     assert!(permission.allows(&Digest::of(b"1.0")).is_none());
 }
 
+/// swupdate-mix-and-match.
 #[test]
 fn a_ring_alone_cannot_bring_other_bytes_than_were_released() {
     for change in [

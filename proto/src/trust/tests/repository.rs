@@ -149,6 +149,7 @@ fn a_push_sent_again_after_a_lost_answer_is_accepted_and_changes_nothing() {
     assert_eq!(repository.held, held);
 }
 
+/// CVE-2026-33552, CVE-2024-37019.
 #[test]
 fn what_the_roles_keys_did_not_sign_is_refused() {
     for signers in [&[][..], &["thief"], &["targets"], &["ring.payments.pilot"], &["freshness"]] {

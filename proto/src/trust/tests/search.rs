@@ -110,6 +110,7 @@ fn digest(content: &str) -> Option<String> {
     Some(crate::names::Digest::of(content.as_bytes()).to_string())
 }
 
+/// CVE-2024-47534.
 #[test]
 fn delegations_are_searched_depth_first_in_their_order() {
     let inner = delegations(&[delegation("a-a", &["*"], false)], &["a-a"]);
@@ -123,6 +124,7 @@ fn delegations_are_searched_depth_first_in_their_order() {
     assert_eq!(graph.find("d/x").0, None);
 }
 
+/// CVE-2025-2886.
 #[test]
 fn a_terminating_delegation_ends_the_search() {
     let graph =
@@ -133,6 +135,7 @@ fn a_terminating_delegation_ends_the_search() {
     assert_eq!(graph.find("y"), (digest("y"), vec!["b".into()]));
 }
 
+/// CVE-2025-2886.
 #[test]
 fn a_terminating_delegation_ends_the_search_also_for_those_still_waiting() {
     let inner = delegations(&[delegation("a-a", &["x"], true)], &["a-a"]);
@@ -145,6 +148,7 @@ fn a_terminating_delegation_ends_the_search_also_for_those_still_waiting() {
     assert_eq!(graph.find("y").0, digest("y"));
 }
 
+/// tough-0.20-cycle.
 #[test]
 fn a_cycle_of_delegations_ends() {
     let to_b = delegations(&[delegation("b", &["*"], false)], &["b"]);
@@ -167,6 +171,7 @@ fn a_search_visits_a_bounded_number_of_roles() {
     assert_eq!(graph.find("x").1.len(), crate::trust::metadata::limits::VISITS);
 }
 
+/// TOB-SIGSTORE-14.
 #[test]
 fn a_file_that_one_delegator_vouches_for_says_nothing_under_another() {
     // `shared` is signed by its own key, which `a` names; `b` names another key for it.
@@ -192,6 +197,7 @@ fn a_role_that_cannot_be_verified_ends_the_search() {
     assert_eq!(graph.find("x"), (None, vec!["a".into()]));
 }
 
+/// CVE-2021-41149, CVE-2021-41150.
 #[test]
 fn odd_role_names_are_followed_and_stay_in_their_folder() {
     let names = ["../../evil", "?", "a/b", "."];

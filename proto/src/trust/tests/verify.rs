@@ -49,6 +49,7 @@ fn signature(file: &[u8]) -> Value {
     serde_json::from_slice::<Value>(file).unwrap()["signatures"][0].clone()
 }
 
+/// CVE-2020-10759.
 #[test]
 fn a_file_without_a_signature_is_refused() {
     let file = timestamp();
@@ -70,6 +71,7 @@ fn a_file_without_a_signature_is_refused() {
     }
 }
 
+/// CVE-2020-6173, CVE-2023-33957, CVE-2023-33958, CVE-2023-46737, CVE-2024-45395.
 #[test]
 fn ten_thousand_signatures_are_refused_before_any_is_verified() {
     let file = timestamp();
@@ -90,6 +92,7 @@ fn ten_thousand_signatures_are_refused_before_any_is_verified() {
     assert!(check(&with_signatures(&file, json!(enough))).is_ok());
 }
 
+/// CVE-2020-15093, RUSTSEC-2020-0024, CVE-2020-6174.
 #[test]
 fn a_key_id_that_stands_twice_is_refused() {
     let file = timestamp();
@@ -101,6 +104,7 @@ fn a_key_id_that_stands_twice_is_refused() {
     assert!(check(&twice).is_err());
 }
 
+/// CVE-2020-15093, RUSTSEC-2020-0024, CVE-2020-6174, GHSA-3633-5h82-39pq, GO-2022-1004.
 #[test]
 fn one_key_under_two_ids_counts_once() {
     // The same key with an unknown member has another id, and both ids are right.
@@ -121,6 +125,7 @@ fn one_key_under_two_ids_counts_once() {
     );
 }
 
+/// GHSA-3633-5h82-39pq, GO-2022-1004.
 #[test]
 fn a_key_under_an_id_that_is_not_its_hash_is_refused() {
     let changed = amend(&root(), &Role::Root, &["root"], |root| {
@@ -137,6 +142,7 @@ fn a_key_under_an_id_that_is_not_its_hash_is_refused() {
     assert!(matches!(verify_root(&upper, None), Err(TrustError::KeyIdMismatch { .. })));
 }
 
+/// CVE-2026-23992.
 #[test]
 fn a_threshold_of_zero_or_less_is_refused_in_root_and_in_delegations() {
     for bad in [json!(0), json!(-1), json!("1"), json!(null), json!(i64::MIN)] {
@@ -159,6 +165,7 @@ fn a_threshold_of_zero_or_less_is_refused_in_root_and_in_delegations() {
     }
 }
 
+/// CVE-2015-9258.
 #[test]
 fn the_scheme_comes_from_the_trusted_key_alone() {
     let file = timestamp();
@@ -172,6 +179,7 @@ fn the_scheme_comes_from_the_trusted_key_alone() {
     assert!(check(&with_signatures(&file, json!([wordy]))).is_err());
 }
 
+/// CVE-2015-9258.
 #[test]
 fn a_key_of_unknown_type_does_not_spoil_the_file_and_does_not_count() {
     let unknown =
@@ -281,6 +289,7 @@ fn versions_begin_with_1() {
     }
 }
 
+/// CVE-2020-7982.
 #[test]
 fn a_hash_that_is_empty_short_padded_or_upper_case_is_no_hash() {
     let good = Digest::of(b"x").to_string();
@@ -325,6 +334,7 @@ fn a_release_role_lists_at_most_100_releases() {
     assert!(matches!(fill(101), Err(TrustError::TooMany { what: "releases", limit: 100, .. })));
 }
 
+/// CVE-2021-41149, CVE-2021-41150.
 #[test]
 fn a_role_that_signs_foreign_or_unsafe_paths_is_refused_whole() {
     let repository = TestRepository::with_payments();
@@ -349,6 +359,7 @@ fn a_role_that_signs_foreign_or_unsafe_paths_is_refused_whole() {
     }
 }
 
+/// CVE-2023-33957, CVE-2023-33958, CVE-2023-46737, CVE-2024-45395.
 #[test]
 fn a_role_has_at_most_64_keys() {
     let fill = |count: usize| {
@@ -365,6 +376,7 @@ fn a_role_has_at_most_64_keys() {
 
 /// Every member of a file replaced by values of another shape: refused or read, never a panic, and never
 /// accepted with a signature that does not cover it.
+/// CVE-2026-23991.
 #[test]
 fn valid_json_of_the_wrong_shape_is_refused_and_never_panics() {
     let repository = TestRepository::with_payments();
@@ -451,6 +463,7 @@ proptest! {
         }
     }
 
+    /// CVE-2026-23991.
     #[test]
     fn any_bytes_are_refused_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
         prop_assert!(check(&bytes).is_err());

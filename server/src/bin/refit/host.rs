@@ -153,6 +153,13 @@ fn show(host: &HostStatus) -> String {
         format!("certificate   expires {}", output::moment(&host.certificate_expires)),
         format!("calls         {}", host.server),
     ];
+    if host.metadata_expired {
+        lines.push("metadata      has expired there: nothing new begins".to_owned());
+    }
+    if let Some(refused) = &host.metadata_failure {
+        lines.push(format!("metadata      is refused ({}): {}", refused.cause, refused.text));
+        lines.push(format!("help          {}", refused.help));
+    }
     for placed in &host.products {
         let ring = if placed.ring.is_empty() { "in no ring" } else { &placed.ring };
         lines.push(format!("\n{}: {ring}", placed.product));
@@ -226,6 +233,16 @@ mod tests {
             ..HostStatus::default()
         };
         assert!(show(&host).contains("payments: in no ring"));
+        let refused = HostStatus {
+            metadata_expired: true,
+            metadata_failure: Some(refit_proto::wire::Failure {
+                cause: "rollback".into(),
+                ..Default::default()
+            }),
+            ..HostStatus::default()
+        };
+        let text = show(&refused);
+        assert!(text.contains("has expired there") && text.contains("(rollback)"), "{text}");
         assert_eq!(list(&[host, HostStatus::default()]).lines().count(), 3);
     }
 }
