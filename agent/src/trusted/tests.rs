@@ -423,3 +423,19 @@ async fn a_signed_file_that_cannot_be_read_is_an_error_and_never_an_absent_one()
     let error = refresh(&host.trust(), &server).await.unwrap_err();
     assert!(matches!(error, RefreshError::File(_)), "{error}");
 }
+
+#[tokio::test]
+async fn a_server_or_mirror_that_serves_the_timestamp_of_a_bundle_is_refused_and_named() {
+    let mut server = TestServer::new();
+    let host = Host::pilot(&server);
+    let valid = jiff::SignedDuration::from_hours(8 * 24);
+    let bundled = server.repository.for_bundle(valid).unwrap();
+    let newest = server.repository.held.clone();
+    server.repository.held.insert(Role::Timestamp, bundled.timestamp);
+    server.repository.held.insert(Role::Snapshot, bundled.snapshot);
+    let error = refresh(&host.trust(), &server).await.unwrap_err().to_string();
+    assert!(error.contains("longer than is taken from here (freeze)"), "{error}");
+    assert!(host.trust().view().is_none(), "it was kept");
+    server.repository.held = newest;
+    refresh(&host.trust(), &server).await.unwrap();
+}
