@@ -265,7 +265,7 @@ fn a_ring_before_whose_file_has_expired_vouches_for_nothing() {
     for name in ["policy", "targets", "release.payments"] {
         let role = role(name);
         let mut draft = fleet.repository.draft(name);
-        draft.expire_in_days(400);
+        draft.expire_in_days(300);
         let file = match role {
             Role::Targets => draft.sign(&[&key("targets")]).unwrap(),
             _ => fleet.repository.sign(&draft),
