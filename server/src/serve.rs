@@ -84,6 +84,7 @@ pub async fn open(settings: Settings, clock: Clock) -> anyhow::Result<Ready> {
         listening_since: now,
         presence: Default::default(),
         twins: Default::default(),
+        healing: Default::default(),
         labels: Default::default(),
         stop: stopping,
         turn: Mutex::new(()),

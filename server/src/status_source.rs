@@ -104,6 +104,16 @@ fn fleet(
         hosts_without_ring: *outside,
     });
     let (hosts, hosts_without_ring) = counts(store, &planned)?;
+    let files = store.newest_files()?;
+    let version_of = |role: &Role| files.get(role).map_or(0, |file| file.version);
+    let lacking = shared.healing.lacking(version_of);
+    // What is not held in any version is lacking all the same.
+    let absent = lacking.iter().filter(|(role, _)| !files.contains_key(role));
+    let absent = absent.map(|(role, lacking)| wire::MetadataStatus {
+        role: role.to_string(),
+        lacking: *lacking,
+        ..wire::MetadataStatus::default()
+    });
     Ok(status::fleet(FleetView {
         at: now,
         revision,
@@ -111,7 +121,7 @@ fn fleet(
         hosts_without_ring,
         hosts_shared_identity: shared.twins.count(store, now)?,
         products: products.collect(),
-        metadata: store.newest_files()?.iter().map(|file| metadata(file, now)).collect(),
+        metadata: files.iter().map(|file| metadata(file, &lacking, now)).chain(absent).collect(),
         changes: open_changes(store, now)?,
         server: wire::ServerStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -173,7 +183,11 @@ fn open_changes(store: &dyn Store, now: Timestamp) -> Result<Vec<wire::ChangeSta
     Ok(open.map(|change| changes::status(change, now)).collect::<Result<_, _>>()?)
 }
 
-fn metadata((role, file): (&Role, &SignedFile), now: Timestamp) -> wire::MetadataStatus {
+fn metadata(
+    (role, file): (&Role, &SignedFile),
+    lacking: &BTreeMap<Role, u64>,
+    now: Timestamp,
+) -> wire::MetadataStatus {
     // Verified before it was stored; read again only for its date.
     let read = |bytes: &[u8]| {
         let file: Value = serde_json::from_slice(bytes).ok()?;
@@ -182,7 +196,9 @@ fn metadata((role, file): (&Role, &SignedFile), now: Timestamp) -> wire::Metadat
     let expires = read(&file.bytes).unwrap_or_default();
     let due = expires.parse().map(|at| Due::of(role, at, now));
     let warning = due.map_or("", Due::word).to_owned();
-    wire::MetadataStatus { role: role.to_string(), version: file.version, expires, warning }
+    let version = file.version;
+    let lacking = lacking.get(role).copied().unwrap_or(0);
+    wire::MetadataStatus { role: role.to_string(), version, expires, warning, lacking }
 }
 
 fn size_of_folder(folder: &Path) -> u64 {

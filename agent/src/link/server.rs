@@ -11,7 +11,8 @@ use refit_proto::{
     servers::Mirror,
     transport::{self, TransportError},
     wire::{
-        SyncReply, SyncRequest, agent_client::AgentClient, enrollment_client::EnrollmentClient,
+        OfferMetadataReply, OfferMetadataRequest, SyncReply, SyncRequest,
+        agent_client::AgentClient, enrollment_client::EnrollmentClient,
         repository_client::RepositoryClient,
     },
 };
@@ -163,6 +164,17 @@ impl Server {
     /// If the server does not take them.
     pub async fn sync(&self, request: SyncRequest) -> Result<SyncReply, CallError> {
         within(call::SMALL, self.agent().sync(request)).await
+    }
+
+    /// Gives a server back what it has lost.
+    ///
+    /// # Errors
+    /// If it does not take it.
+    pub async fn offer(
+        &self,
+        offer: OfferMetadataRequest,
+    ) -> Result<OfferMetadataReply, CallError> {
+        within(call::LARGE, self.repository().offer_metadata(offer)).await
     }
 
     /// Reports, orders, leases.

@@ -125,14 +125,15 @@ impl<C: Calls> Sync<C> {
         for _ in 0..MOST_CALLS {
             let waited = self.outbox.count()?;
             let reports = self.outbox.waiting(MOST_REPORTS, MOST_BYTES)?;
-            let reply = match self.calls.sync(SyncRequest { reports }).await {
-                // The server's chain may not be ours. An empty call tells where it stands.
-                Err(error) if error.trouble == Trouble::Refused => {
-                    tracing::warn!("the server refuses this host's reports: {error}");
-                    self.calls.sync(SyncRequest::default()).await?
-                }
-                other => other?,
-            };
+            let reply =
+                match self.calls.sync(SyncRequest { reports, ..SyncRequest::default() }).await {
+                    // The server's chain may not be ours. An empty call tells where it stands.
+                    Err(error) if error.trouble == Trouble::Refused => {
+                        tracing::warn!("the server refuses this host's reports: {error}");
+                        self.calls.sync(SyncRequest::default()).await?
+                    }
+                    other => other?,
+                };
             let hash = match reply.acknowledged_sha256.as_slice() {
                 [] => None,
                 bytes => Some(

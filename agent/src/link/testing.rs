@@ -239,6 +239,12 @@ impl Repository for Fake {
     ) -> Reply<wire::PutContentReply> {
         Err(Status::unimplemented("hosts don't publish"))
     }
+    async fn offer_metadata(
+        &self,
+        _: Request<wire::OfferMetadataRequest>,
+    ) -> Reply<wire::OfferMetadataReply> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
     async fn push_metadata(
         &self,
         _: Request<wire::PushMetadataRequest>,

@@ -12,7 +12,8 @@ use std::{
 
 use refit_proto::{
     names::Product,
-    wire::{SyncReply, SyncRequest},
+    trust::Role,
+    wire::{HeldMetadata, SyncReply, SyncRequest},
 };
 
 use crate::{
@@ -107,6 +108,22 @@ impl Network {
         }
     }
 
+    /// A server that was put back to an older copy gets back what this host still has.
+    async fn give_back(&self, wanted: &[String]) {
+        let Some(offer) = self.trust.give_back(wanted).filter(|offer| !offer.files.is_empty())
+        else {
+            return;
+        };
+        match self.server.offer(offer).await {
+            Ok(_) => {
+                tracing::info!(roles = wanted.join(" "), "the server has back what it had lost")
+            }
+            Err(error) => {
+                self.say(format!("the server lacks signed files and does not take them: {error}"))
+            }
+        }
+    }
+
     /// Whoever answers is not known to be the server: perhaps its authority was replaced while this host
     /// was away. The list of servers proves itself; says whether there are other ways now.
     async fn ask_stranger(&self) -> bool {
@@ -192,7 +209,10 @@ impl Network {
 }
 
 impl Calls for Arc<Network> {
-    async fn sync(&self, request: SyncRequest) -> Result<SyncReply, CallError> {
+    async fn sync(&self, mut request: SyncRequest) -> Result<SyncReply, CallError> {
+        let held = self.trust.held().into_iter();
+        let line = |(role, version): (Role, u64)| HeldMetadata { role: role.to_string(), version };
+        request.metadata = held.map(line).collect();
         if let Err(error) = self.server.prefer() {
             self.say(error.to_string());
         }
@@ -207,6 +227,9 @@ impl Calls for Arc<Network> {
         };
         let period = u64::from(reply.poll_after_seconds).clamp(1, 3600);
         self.period.store(period, Ordering::Relaxed);
+        if !reply.wanted_metadata.is_empty() {
+            self.give_back(&reply.wanted_metadata).await;
+        }
         Ok(reply)
     }
 

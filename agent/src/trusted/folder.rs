@@ -10,6 +10,9 @@ use refit_durable::{
 };
 use refit_proto::trust::{self, Role, Stored, Write, metadata::limits};
 
+/// Largest document that is given back to a server: what one message holds beside the files.
+const LARGEST_GIVEN: u64 = 2 << 20;
+
 /// The folder of signed metadata.
 #[derive(Debug, Clone)]
 pub struct TrustFolder(PathBuf);
@@ -106,6 +109,13 @@ impl TrustFolder {
             Err(FileError::TooLarge { .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Every file that the policy role pins and that can be read.
+    pub(super) fn policies(&self) -> Vec<Vec<u8>> {
+        let entries = std::fs::read_dir(self.0.join("policy")).into_iter().flatten().flatten();
+        let read = entries.map(|entry| file::read_if_there(&entry.path(), LARGEST_GIVEN));
+        read.filter_map(|bytes| bytes.ok().flatten()).collect()
     }
 
     /// Stores a file that the policy role pins.

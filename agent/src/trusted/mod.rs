@@ -15,7 +15,11 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use refit_proto::names::{Digest, HostId, Labels, Product};
+use refit_proto::{
+    names::{Digest, HostId, Labels, Product},
+    trust::Role,
+    wire::{MetadataFile, OfferMetadataRequest},
+};
 
 use crate::clock::Clock;
 
@@ -100,6 +104,38 @@ impl Trust {
     /// Why the newest metadata was refused when it was asked for last; `None`: it was not.
     pub fn refusal(&self) -> Option<Refusal> {
         self.refusal.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What signed files are held, by role and version.
+    pub fn held(&self) -> Vec<(Role, u64)> {
+        let roles = self.view().map(|view| view.set().roles()).unwrap_or_default();
+        roles.into_iter().map(|(role, version, _)| (role, version)).collect()
+    }
+
+    /// What a server that has lost these roles' files can have back: the files, the snapshot that pins
+    /// them, and the documents of the policy role.
+    pub fn give_back(&self, wanted: &[String]) -> Option<OfferMetadataRequest> {
+        let view = self.view()?;
+        let files = view.set().files();
+        let snapshot = files.get(&Role::Snapshot)?.clone();
+        let mut offered: Vec<(Role, Vec<u8>)> =
+            files.into_iter().filter(|(role, _)| wanted.contains(&role.to_string())).collect();
+        // What others are verified by goes first.
+        offered.sort_by_key(|(role, _)| match role {
+            Role::Root => 0,
+            Role::Targets => 1,
+            Role::Ring(..) => 3,
+            _ => 2,
+        });
+        let documents = match wanted.contains(&Role::Policy.to_string()) {
+            true => self.folder.policies(),
+            false => Vec::new(),
+        };
+        let files = offered
+            .into_iter()
+            .map(|(role, file)| MetadataFile { role: role.to_string(), file })
+            .collect();
+        Some(OfferMetadataRequest { files, snapshot, documents })
     }
 
     /// What the signed list of servers says, as far as the source can prove it. Only the way to that list

@@ -16,7 +16,7 @@ use super::{
     permission::{self, Closed},
     promotion::{RingFile, version_of_path},
     role::{Paths, Role},
-    set::{Stored, TrustedSet},
+    set::{Stored, TrustedSet, verify_snapshot},
     verify::{Expected, Opened, Trusted, verify, verify_root},
 };
 use crate::names::{Digest, Product, RingName};
@@ -183,6 +183,59 @@ pub fn accept(
     staged.finish(remembered, freshness_key)
 }
 
+/// Decides on files that a server once published and has lost: any later version than the one held, where a
+/// snapshot that this repository's freshness key signed pins just these bytes, also when they have expired
+/// meanwhile. New snapshots and timestamps are later than that one.
+///
+/// # Errors
+/// Why they are refused; nothing of them is stored then.
+pub fn take_back(
+    held: &Stored,
+    offered: &[(Role, Vec<u8>)],
+    snapshot: &[u8],
+    remembered: &dyn Fn(&str) -> Option<Digest>,
+    freshness_key: &dyn Signer,
+    now: Timestamp,
+) -> Result<Accepted, Refused> {
+    if offered.len() > MAX_PUSHED {
+        return Err(Refused::TooManyFiles);
+    }
+    let mut staged = Staged::new(held, now)?;
+    staged.taking_back = true;
+    for (role, bytes) in offered.iter().filter(|(role, _)| *role == Role::Root) {
+        staged.take(role, bytes)?;
+    }
+    let root = staged.root.as_deref().ok_or(Refused::NotFounded { missing: Role::Root })?;
+    let seen = verify_snapshot(root, snapshot, None)?;
+    staged.last.snapshot = staged.last.snapshot.max(seen.version());
+    staged.last.timestamp = staged.last.timestamp.max(seen.version());
+    for (role, bytes) in offered.iter().filter(|(role, _)| *role != Role::Root) {
+        let pinned = seen.files.get(role).is_some_and(|pin| pin.fits(bytes));
+        if !pinned {
+            let (role, by) = (role.clone(), Role::Snapshot);
+            return Err(TrustError::NotPinned { role, by }.into());
+        }
+        staged.take(role, bytes)?;
+    }
+    staged.check_keys(freshness_key.public().id())?;
+    staged.finish(remembered, freshness_key)
+}
+
+/// What a snapshot lists above the versions that are held, if the freshness key of the root held signed it.
+///
+/// # Errors
+/// If it did not.
+pub fn lacking(held: &Stored, snapshot: &[u8]) -> Result<BTreeMap<Role, u64>, Refused> {
+    let root = held.get(&Role::Root).map(|bytes| verify_root(bytes, None)).transpose()?;
+    let root = root.ok_or(Refused::NotFounded { missing: Role::Root })?;
+    let seen = verify_snapshot(&root, snapshot, None)?;
+    let own = freshness::held(held)?.map(|(snapshot, _)| snapshot);
+    let version_of =
+        |role: &Role| own.as_ref().and_then(|own| own.files.get(role)).map_or(0, |pin| pin.version);
+    let later = seen.files.iter().filter(|(role, pin)| pin.version > version_of(role));
+    Ok(later.map(|(role, pin)| (role.clone(), pin.version)).collect())
+}
+
 /// Every key that the newest root and targets name, of those held and pushed: by them a server knows which
 /// of its keys is in use, before it asks [`accept`]. Nothing is verified here.
 pub fn named_keys(held: &Stored, pushed: &[(Role, Vec<u8>)]) -> BTreeSet<KeyId> {
@@ -288,6 +341,8 @@ struct Staged {
     changed: BTreeMap<Role, Trusted<Targets>>,
     arranged_anew: bool,
     before: Stored,
+    /// Files are taken back, not published: versions may be left out, and what has expired proves itself.
+    taking_back: bool,
 }
 
 impl Staged {
@@ -317,6 +372,7 @@ impl Staged {
             changed: BTreeMap::new(),
             arranged_anew: false,
             before: held.clone(),
+            taking_back: false,
         })
     }
 
@@ -396,6 +452,9 @@ impl Staged {
 
     /// Compare and set: exactly the version after the one held, and not expired.
     fn follows<T: Content>(&self, file: &Trusted<T>, held: u64) -> Result<(), Refused> {
+        if self.taking_back && file.version() > held {
+            return Ok(());
+        }
         if file.version() != held + 1 {
             let (role, pushed) = (file.role().clone(), file.version());
             return Err(Refused::Conflict { role, held, pushed });

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use refit_proto::{
     envelope,
     names::{Digest, Product},
+    trust::Role as TrustRole,
     wire::{self, agent_server::Agent, lease_reply::Answer, product_order::Order},
 };
 use tonic::{Request, Response, Status};
@@ -35,6 +36,8 @@ const SEEN: SignedDuration = SignedDuration::from_mins(5);
 /// Plans that a host waits for before it is told to ask again. One is enough, unless somebody acts
 /// at the same moment.
 const PLANS: usize = 3;
+/// Roles that one host tells of.
+const MOST_ROLES: usize = 256;
 
 #[tonic::async_trait]
 impl Agent for Api {
@@ -154,12 +157,36 @@ fn sync(
             host.last_seen = now;
             commit.host(rev, host.clone());
         }
-        Ok((Ok(answer(shared, &host, &standings, now)), commit, Vec::new()))
+        let mut reply = answer(shared, &host, &standings, now);
+        reply.wanted_metadata = wanted(shared, store, message, now)?;
+        Ok((Ok(reply), commit, Vec::new()))
     })?;
     if matches!(&reply, Err(ApiError::Reports(ReportError::Fork { .. }))) {
         shared.twins.changed();
     }
     reply
+}
+
+/// Roles of which the host holds a later file than the server: it was put back to an older copy.
+fn wanted(
+    shared: &Shared,
+    store: &dyn Store,
+    message: &wire::SyncRequest,
+    now: Timestamp,
+) -> Result<Vec<String>, ApiError> {
+    let mut wanted = Vec::new();
+    for held in message.metadata.iter().take(MOST_ROLES) {
+        let Ok(role) = TrustRole::parse(&held.role) else { continue };
+        if matches!(role, TrustRole::Snapshot | TrustRole::Timestamp | TrustRole::Other(_)) {
+            continue;
+        }
+        let own = store.file(&role, None)?.map_or(0, |file| file.version);
+        if held.version > own {
+            wanted.push(held.role.clone());
+        }
+    }
+    let ask = !wanted.is_empty() && shared.healing.may_ask(now);
+    Ok(if ask { wanted } else { Vec::new() })
 }
 
 fn store_standing(standing: &Standing, commit: &mut Commit) {
@@ -224,6 +251,7 @@ fn answer(shared: &Shared, host: &Host, standings: &[Standing], now: Timestamp) 
         acknowledged_sha256: host.report_hash.map_or(Vec::new(), |it| it.as_bytes().to_vec()),
         orders: Some(envelope::wrap(&orders)),
         poll_after_seconds: poll.unwrap_or(POLL_SECONDS),
+        wanted_metadata: Vec::new(),
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Shared {
     pub presence: Presence,
     /// How many hosts share their identity.
     pub twins: Twins,
+    /// What it once published and has lost.
+    pub healing: crate::healing::Healing,
     /// Labels set from the centre.
     pub labels: LabelCache,
     /// Says `true` when the server stops: answers without an end end then.

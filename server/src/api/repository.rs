@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use refit_proto::{
     names::Digest,
+    package,
     servers::SERVERS,
     trust::{
         Role as TrustRole,
@@ -16,6 +17,7 @@ use refit_proto::{
     wire::{self, repository_server::Repository},
 };
 use tonic::{Request, Response, Status, Streaming};
+use tracing::warn;
 
 use super::{
     Api, ApiError, Shared,
@@ -39,6 +41,8 @@ const MOST_ASKED: usize = 10_000;
 const UPLOADERS: &[Role] = &[Role::Publisher, Role::Administrator];
 /// What a push is called in the audit log: by it, a conflict finds out who was faster.
 const PUSH: &str = "metadata push";
+/// What giving back is called there.
+const OFFER: &str = "metadata take-back";
 /// How far back a conflict looks for who was faster.
 const LOOK_BACK: u64 = 5_000;
 
@@ -81,6 +85,18 @@ impl Repository for Api {
         let call = Call::begin(&self.0, &request, "content upload")?;
         let result = self.put_content_of(&call, request.into_inner()).await;
         self.finish(&call, result).await
+    }
+
+    async fn offer_metadata(
+        &self,
+        request: Request<wire::OfferMetadataRequest>,
+    ) -> Result<Response<wire::OfferMetadataReply>, Status> {
+        let call = Call::begin(&self.0, &request, OFFER)?;
+        let message = request.into_inner();
+        let roles: Vec<&str> = message.files.iter().map(|file| file.role.as_str()).collect();
+        let call = call.about(roles.join(" "));
+        self.act(call, move |shared, store, call| offer_metadata(shared, store, call, message))
+            .await
     }
 
     async fn push_metadata(
@@ -239,6 +255,109 @@ fn push_metadata(
         end_changes(store, call, &pushed, &mut commit, &mut deeds)?;
         Ok((reply, commit, deeds))
     })
+}
+
+/// Takes back what this server once published. Whoever is let in may give it: it proves itself.
+fn offer_metadata(
+    shared: &Shared,
+    store: &dyn Store,
+    call: &Call,
+    message: wire::OfferMetadataRequest,
+) -> Result<wire::OfferMetadataReply, ApiError> {
+    call.anyone(store)?;
+    let wire::OfferMetadataRequest { files, snapshot, documents } = message;
+    let offered = parse(wire::PushMetadataRequest { files })?;
+    let who = call.who.to_string();
+    retry(shared, store, call.now, || {
+        let held = store.newest_files()?;
+        let files: Stored =
+            held.iter().map(|(role, file)| (role.clone(), file.bytes.clone())).collect();
+        note_lacking(shared, &files, &snapshot);
+        let version = |role: &TrustRole| held.get(role).map_or(0, |file| file.version);
+        // What came back meanwhile, from another host, is no mistake of this one.
+        let later: Vec<(TrustRole, Vec<u8>)> = offered
+            .iter()
+            .filter(|(role, bytes)| files.get(role) != Some(bytes))
+            .cloned()
+            .collect();
+        let before =
+            Before { releases: store.all::<ReleaseRecord>()?, rings: store.all::<RingRecord>()? };
+        let published = published(&before);
+        let remembered = |path: &str| published.get(path).copied();
+        let named = repository::named_keys(&files, &later);
+        let freshness = shared.keys.freshness.for_ids(&named);
+        let back =
+            repository::take_back(&files, &later, &snapshot, &remembered, freshness, call.now)?;
+        if back.writes.is_empty() {
+            let lacking = shared.healing.lacking(version);
+            return Ok((
+                wire::OfferMetadataReply { lacking: lines(lacking) },
+                Commit::new(),
+                vec![],
+            ));
+        }
+        let set = after(files, &back.writes)?;
+        keep_documents(shared, &set, &documents)?;
+        let roles: BTreeSet<TrustRole> = later.iter().map(|(role, _)| role.clone()).collect();
+        let by = Pusher { who: &who, now: call.now };
+        let records = push::records(&shared.content, &set, &roles, &before, by)?;
+        let deeds = deeds(call, &back.writes, &records, &before);
+        let taken: BTreeMap<TrustRole, u64> = back
+            .writes
+            .iter()
+            .filter_map(|write| match write {
+                Write::Put { role, version, .. } => Some((role.clone(), *version)),
+                Write::Delete { .. } => None,
+            })
+            .collect();
+        let lacking = shared
+            .healing
+            .lacking(|role| taken.get(role).copied().unwrap_or_else(|| version(role)));
+        let commit = commit(&held, back.writes, records);
+        Ok((wire::OfferMetadataReply { lacking: lines(lacking) }, commit, deeds))
+    })
+}
+
+/// Says what the server lacks, once for each file.
+fn note_lacking(shared: &Shared, held: &Stored, snapshot: &[u8]) {
+    // A snapshot that the server's own key did not sign says nothing.
+    let lacking = repository::lacking(held, snapshot).unwrap_or_default();
+    for (role, version) in shared.healing.note(&lacking) {
+        warn!(
+            %role, version,
+            "hosts hold a later file than this server, which was put back to an older copy; it is asked for"
+        );
+    }
+}
+
+fn lines(lacking: BTreeMap<TrustRole, u64>) -> Vec<wire::HeldMetadata> {
+    let line =
+        |(role, version): (TrustRole, u64)| wire::HeldMetadata { role: role.to_string(), version };
+    lacking.into_iter().map(line).collect()
+}
+
+/// Keeps the documents that the policy file names; others are nobody's.
+fn keep_documents(
+    shared: &Shared,
+    set: &TrustedSet,
+    documents: &[Vec<u8>],
+) -> Result<(), ApiError> {
+    let Some(policy) = set.delegated(&TrustRole::Policy) else { return Ok(()) };
+    for target in policy.targets.values() {
+        let Some(document) = documents.iter().find(|document| target.fits(document)) else {
+            continue;
+        };
+        let digest = Digest::of(document);
+        if !shared.content.contains(digest)? {
+            let mut frame = Vec::new();
+            package::compress(&mut document.as_slice(), &mut frame)
+                .map_err(|error| ApiError::Invalid(error.to_string()))?;
+            let mut upload = shared.content.begin(digest, document.len() as u64)?;
+            upload.write(&frame)?;
+            upload.finish()?;
+        }
+    }
+    Ok(())
 }
 
 /// Open changes of the roles that are published now have come to their end.

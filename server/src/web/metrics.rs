@@ -179,6 +179,11 @@ fn metadata(registry: &mut Registry, fleet: &wire::FleetStatus) {
     for file in fleet.metadata.iter().filter(|file| !file.warning.is_empty()) {
         set(&warning, labels([("role", &file.role), ("warning", &file.warning)]), 1);
     }
+    let help = "Version of a metadata file that hosts hold and the server has lost";
+    let lacking = family(registry, "metadata_lacking_version", help);
+    for file in fleet.metadata.iter().filter(|file| file.lacking > 0) {
+        set(&lacking, labels([("role", &file.role)]), file.lacking);
+    }
     for file in &fleet.metadata {
         set(&version, labels([("role", &file.role)]), file.version);
         // A time that cannot be read is no number: an absent series can be alerted on, a 0 lies.

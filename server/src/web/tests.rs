@@ -81,6 +81,7 @@ fn fleet() -> wire::FleetStatus {
             version: 5,
             expires: "2026-01-01T23:59:00Z".into(),
             warning: "expired".into(),
+            lacking: 0,
         }],
         changes: vec![wire::ChangeStatus {
             role: "root".into(),

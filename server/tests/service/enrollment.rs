@@ -16,7 +16,7 @@ fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, words: &st
 }
 
 fn nothing() -> wire::SyncRequest {
-    wire::SyncRequest { reports: Vec::new() }
+    wire::SyncRequest::default()
 }
 
 #[tokio::test]

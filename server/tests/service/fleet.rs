@@ -113,6 +113,29 @@ impl Fleet {
         &self.data
     }
 
+    /// A copy of the store as it is now, taken while no server runs.
+    pub(crate) async fn copy_store(&mut self) {
+        let running = self.running.take().unwrap();
+        running.stop.send(()).unwrap();
+        running.task.await.unwrap().unwrap();
+        let (store, copy) = (self.data.join("store"), self.data.with_extension("copy"));
+        std::fs::create_dir_all(&copy).unwrap();
+        copy_folder(&store, &copy);
+        self.open().await;
+    }
+
+    /// Stops the server and starts it again on the copy of its store.
+    pub(crate) async fn restart_on_copy(&mut self) {
+        let running = self.running.take().unwrap();
+        running.stop.send(()).unwrap();
+        running.task.await.unwrap().unwrap();
+        let store = self.data.join("store");
+        std::fs::remove_dir_all(&store).unwrap();
+        std::fs::create_dir(&store).unwrap();
+        copy_folder(&self.data.with_extension("copy"), &store);
+        self.open().await;
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         self.running.as_ref().unwrap().address
     }
@@ -354,6 +377,19 @@ impl Caller {
         let envelope = envelope::seal(&report, &self.report_key).unwrap();
         self.reports.push(envelope.clone());
         envelope
+    }
+}
+
+fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (entry, to) = (entry.path(), to.join(entry.file_name()));
+        if entry.is_dir() {
+            std::fs::create_dir_all(&to).unwrap();
+            copy_folder(&entry, &to);
+        } else {
+            std::fs::copy(&entry, &to).unwrap();
+        }
     }
 }
 

@@ -80,6 +80,11 @@ impl Publisher {
         }
     }
 
+    /// A draft's file, signed by its role's key.
+    pub(crate) fn signed(&self, draft: &Draft) -> Vec<u8> {
+        draft.sign(&[&key(draft.role())]).unwrap()
+    }
+
     pub(crate) async fn push(&mut self, fleet: &Fleet, drafts: &[Draft]) -> Result<(), Status> {
         let signed = drafts
             .iter()

@@ -14,7 +14,7 @@ fn state(version: &str) -> wire::HostState {
 }
 
 fn some(reports: &[wire::Envelope]) -> wire::SyncRequest {
-    wire::SyncRequest { reports: reports.to_vec() }
+    wire::SyncRequest { reports: reports.to_vec(), ..Default::default() }
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ async fn promoted(names: &[&str]) -> (Fleet, Publisher, Vec<Caller>) {
 }
 
 async fn order(fleet: &Fleet, host: &Caller, reports: Vec<wire::Envelope>) -> Option<Order> {
-    let request = wire::SyncRequest { reports };
+    let request = wire::SyncRequest { reports, ..Default::default() };
     let reply = fleet.agent(host).sync(request).await.unwrap().into_inner();
     assert_eq!(reply.poll_after_seconds, 7);
     let orders: wire::Orders = envelope::unwrap_unsigned(&reply.orders.unwrap()).unwrap();

@@ -47,6 +47,61 @@ fn an_expired_timestamp_begins_nothing_stops_nothing_and_is_stated() {
 }
 
 #[test]
+fn a_server_put_back_two_publications_says_what_it_lacks_and_has_it_back_once_its_content_is_here()
+{
+    let mut fleet = super::one_host_on_1_0();
+    let copy = fleet.path().join("server-copy");
+    let copy_server = |from: &std::path::Path, to: &std::path::Path| {
+        Ran::of(Command::new("cp").arg("-a").arg(from).arg(to)).unwrap().good().unwrap();
+    };
+    fleet.server().unwrap().terminate().unwrap();
+    copy_server(&fleet.server_data(), &copy);
+    fleet.start_server().unwrap();
+    super::install(&fleet, "1.1");
+    super::install(&fleet, "1.2");
+    until("the host has seen the newest", || {
+        let seen =
+            fs::read_to_string(fleet.host_named("web-1").data().join("trust/snapshot.json"))?;
+        Ok(seen.contains("ring.payments.pilot").then_some(()))
+    })
+    .unwrap();
+    fleet.server().unwrap().terminate().unwrap();
+    fs::remove_dir_all(fleet.server_data()).unwrap();
+    copy_server(&copy, &fleet.server_data());
+    fleet.start_server().unwrap();
+    until("the server says which files it lacks", || {
+        let shown = fleet.json(["server", "show"])?;
+        let lacking: Vec<&str> = shown["lacking"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|it| it["role"].as_str())
+            .collect();
+        Ok((lacking == ["release.payments", "ring.payments.pilot"]).then_some(()))
+    })
+    .unwrap();
+    assert_eq!(
+        fleet.host_named("web-1").says().unwrap(),
+        "payments 1.2",
+        "nothing that runs is touched"
+    );
+    // What the copy has no content of comes from the publisher; the signed files come from the host. The
+    // publisher's own copy is newer than the server, so all that the command can do now is to upload.
+    for version in ["1.1", "1.2"] {
+        let built = fleet.path().join(format!("release-{version}")).to_string_lossy().into_owned();
+        let _told_that_the_server_is_behind =
+            Ran::of(fleet.refit_command().unwrap().args(["release", "publish", &built])).unwrap();
+    }
+    until("the server lacks nothing", || {
+        let shown = fleet.json(["server", "show"])?;
+        Ok((shown["lacking"].as_array().is_some_and(Vec::is_empty)).then_some(()))
+    })
+    .unwrap();
+    assert_eq!(fleet.releases().unwrap().len(), 3);
+    super::install(&fleet, "1.3");
+}
+
+#[test]
 fn an_older_state_of_the_server_is_refused_by_the_host_and_named() {
     let mut fleet = super::one_host_on_1_0();
     let copy = fleet.path().join("server-copy");

@@ -11,7 +11,7 @@ use refit_proto::{
     names::Digest,
     servers::{Authority, SERVERS, ServersPolicy},
     trust::{TrustedSet, trusted_servers},
-    wire::GetServerKeysRequest,
+    wire::{GetFleetRequest, GetServerKeysRequest},
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde::Serialize;
@@ -44,7 +44,7 @@ enum Verb {
         /// PEM or DER.
         certificate: PathBuf,
     },
-    /// The certificate authorities, and how many hosts use each.
+    /// The certificate authorities with the hosts that use each, and signed files that were lost.
     #[command(after_help = "Example:\n  refit server show")]
     Show {
         #[command(flatten)]
@@ -104,6 +104,14 @@ pub(crate) async fn check_shown(
 #[derive(Debug, Serialize)]
 struct Shown {
     authorities: Vec<AuthorityRow>,
+    /// What the server once published and has lost.
+    lacking: Vec<LackingRow>,
+}
+
+#[derive(Debug, Serialize)]
+struct LackingRow {
+    role: String,
+    version: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -121,15 +129,23 @@ async fn shown(connection: &Connection) -> anyhow::Result<Shown> {
         standing: it.standing,
         hosts: it.hosts,
     };
-    Ok(Shown { authorities: reply.authorities.into_iter().map(row).collect() })
+    let fleet = connection.status().get_fleet(GetFleetRequest::default()).await;
+    let files = fleet.map_err(refused("read what the server lacks"))?.into_inner().metadata;
+    let files = files.into_iter().filter(|file| file.lacking > 0);
+    let lacking = files.map(|it| LackingRow { role: it.role, version: it.lacking }).collect();
+    Ok(Shown { authorities: reply.authorities.into_iter().map(row).collect(), lacking })
 }
 
 fn in_words(shown: &Shown) -> String {
+    let lacking = shown.lacking.iter().map(|row| {
+        format!("\nlacks {} {}, which hosts hold: it is asked for", row.role, row.version)
+    });
+    let lacking: String = lacking.collect();
     let rows = shown.authorities.iter().map(|row| {
         let short = row.sha256.chars().take(12).collect();
         [short, row.standing.clone(), row.hosts.to_string()]
     });
-    output::table(["authority", "standing", "hosts"], rows)
+    format!("{}{lacking}", output::table(["authority", "standing", "hosts"], rows))
 }
 
 fn kept(context: &Context) -> PathBuf {

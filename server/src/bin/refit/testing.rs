@@ -244,6 +244,13 @@ impl Repository for TestServer {
         Ok(Response::new(wire::PutContentReply {}))
     }
 
+    async fn offer_metadata(
+        &self,
+        _: Request<wire::OfferMetadataRequest>,
+    ) -> Result<Response<wire::OfferMetadataReply>, Status> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
     async fn push_metadata(
         &self,
         request: Request<wire::PushMetadataRequest>,

@@ -297,6 +297,7 @@ impl Agent for Evil {
             acknowledged_sha256: before.1,
             orders: Some(envelope::wrap(&orders)),
             poll_after_seconds: 1,
+            ..SyncReply::default()
         }))
     }
 
@@ -368,6 +369,13 @@ impl Repository for Evil {
         _: Request<Streaming<wire::PutContentRequest>>,
     ) -> Reply<wire::PutContentReply> {
         Err(Status::unimplemented("nobody publishes here"))
+    }
+
+    async fn offer_metadata(
+        &self,
+        _: Request<refit_proto::wire::OfferMetadataRequest>,
+    ) -> Result<Response<refit_proto::wire::OfferMetadataReply>, Status> {
+        Err(Status::unimplemented("it wants nothing back"))
     }
 
     async fn push_metadata(
