@@ -274,11 +274,7 @@ impl Leader {
             held.iter().map(|(role, file)| (role.clone(), file.bytes.clone())).collect();
         let named = repository::named_keys(&files, &[]);
         let keys = &self.shared.keys;
-        for (name, key) in [("freshness", &keys.freshness), ("gate", &keys.gate)] {
-            if let Err(error) = key.settle(&named) {
-                warn!(%error, name, "a new key could not be put in its place");
-            }
-        }
+        keys.settle(&named);
         let Some(writes) = repository::renew(&files, keys.freshness.for_ids(&named), now)? else {
             return Ok(());
         };

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 use super::{
     Api, ApiError, Shared,
     call::{Call, retry},
-    repository::needed,
+    repository::{Purpose, needed, take},
 };
 use crate::{
     access::ANY_ROLE,
@@ -39,6 +39,9 @@ impl Changes for Api {
     ) -> Result<Response<wire::ChangeReply>, Status> {
         let call = Call::begin(&self.0, &request, "change propose")?;
         let bytes = request.into_inner().change;
+        let roles = ChangeFile::from_bytes(&bytes)
+            .map(|change| change.roles().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+        let call = call.about(roles.unwrap_or_default());
         self.act(call, move |shared, store, call| propose(shared, store, call, &bytes)).await
     }
 
@@ -73,6 +76,19 @@ impl Changes for Api {
             let known = store.all::<OpenChange>()?;
             let (open, _) = changes::of(&known, &parse(&role)?, call.now)?;
             reply(&open.value, call)
+        })
+        .await
+    }
+
+    async fn rehearse_push(
+        &self,
+        request: Request<wire::PushMetadataRequest>,
+    ) -> Result<Response<wire::RehearsePushReply>, Status> {
+        let call = Call::begin(&self.0, &request, "metadata rehearse")?;
+        let message = request.into_inner();
+        self.read(call, move |shared, store, call| {
+            let taken = take(shared, store, call, message, Purpose::Rehearse)?;
+            Ok(wire::RehearsePushReply { snapshot: taken.reply.snapshot, files: taken.fresh })
         })
         .await
     }

@@ -223,6 +223,35 @@ fn push_metadata(
     call: &Call,
     message: wire::PushMetadataRequest,
 ) -> Result<wire::PushMetadataReply, ApiError> {
+    let pushed = take(shared, store, call, message, Purpose::Publish)?;
+    settle_keys(shared, store)?;
+    Ok(pushed.reply)
+}
+
+/// What a push is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It is stored.
+    Publish,
+    /// It is checked in the same way, and nothing is stored.
+    Rehearse,
+}
+
+/// What became of a push.
+#[derive(Clone)]
+pub(super) struct Taken {
+    pub(super) reply: wire::PushMetadataReply,
+    /// Of a rehearsal: what the server itself would sign.
+    pub(super) fresh: Vec<wire::MetadataFile>,
+}
+
+pub(super) fn take(
+    shared: &Shared,
+    store: &dyn Store,
+    call: &Call,
+    message: wire::PushMetadataRequest,
+    purpose: Purpose,
+) -> Result<Taken, ApiError> {
     let pushed = parse(message)?;
     let member = call.member(store, ANY_ROLE)?;
     for (role, _) in &pushed {
@@ -244,16 +273,20 @@ fn push_metadata(
         let reply =
             wire::PushMetadataReply { snapshot: accepted.snapshot, timestamp: accepted.timestamp };
         if accepted.writes.is_empty() {
-            return Ok((reply, Commit::new(), Vec::new()));
+            return Ok((Taken { reply, fresh: Vec::new() }, Commit::new(), Vec::new()));
         }
         let set = after(files, &accepted.writes)?;
         let roles: BTreeSet<TrustRole> = pushed.iter().map(|(role, _)| role.clone()).collect();
         let by = Pusher { who: &pusher, now: call.now };
         let records = push::records(&shared.content, &set, &roles, &before, by)?;
+        if purpose == Purpose::Rehearse {
+            let fresh = fresh(&accepted.writes);
+            return Ok((Taken { reply, fresh }, Commit::new(), Vec::new()));
+        }
         let mut deeds = deeds(call, &accepted.writes, &records, &before);
         let mut commit = commit(&held, accepted.writes, records);
         end_changes(store, call, &pushed, &mut commit, &mut deeds)?;
-        Ok((reply, commit, deeds))
+        Ok((Taken { reply, fresh: Vec::new() }, commit, deeds))
     })
 }
 
@@ -358,6 +391,24 @@ fn keep_documents(
         }
     }
     Ok(())
+}
+
+/// Where the push names the server's next key, that one is in use now.
+fn settle_keys(shared: &Shared, store: &dyn Store) -> Result<(), ApiError> {
+    let files = store.newest_files()?.into_iter().map(|(role, file)| (role, file.bytes)).collect();
+    shared.keys.settle(&repository::named_keys(&files, &[]));
+    Ok(())
+}
+
+/// What the server itself would sign.
+fn fresh(writes: &[Write]) -> Vec<wire::MetadataFile> {
+    let file = |write: &Write| match write {
+        Write::Put { role: role @ (TrustRole::Snapshot | TrustRole::Timestamp), bytes, .. } => {
+            Some(wire::MetadataFile { role: role.to_string(), file: bytes.clone() })
+        }
+        Write::Put { .. } | Write::Delete { .. } => None,
+    };
+    writes.iter().filter_map(file).collect()
 }
 
 /// Open changes of the roles that are published now have come to their end.

@@ -15,6 +15,8 @@ use jiff::Timestamp;
 use refit_durable::file::{self, Access};
 use refit_proto::trust::{KeyId, LocalKey, PublicKey, Signer as _, key::KeyError};
 
+use tracing::warn;
+
 pub use self::online::OnlineKey;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
@@ -111,6 +113,16 @@ impl ServerKeys {
         let (freshness, gate) =
             (OnlineKey::load(folder, "freshness")?, OnlineKey::load(folder, "gate")?);
         Ok(ServerKeys { freshness, gate, audit: own(AUDIT)?, authorities })
+    }
+
+    /// Puts next keys that metadata names in the place of those that they follow. What can't be done now
+    /// is done with the next upkeep.
+    pub fn settle(&self, named: &BTreeSet<KeyId>) {
+        for key in [&self.freshness, &self.gate] {
+            if let Err(error) = key.settle(named) {
+                warn!(%error, "a new key could not be put in its place");
+            }
+        }
     }
 
     /// The public halves by name, as `refit trust init` takes them. `named` are the keys that signed

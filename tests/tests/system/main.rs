@@ -17,6 +17,7 @@ mod moved_server;
 mod offline_host;
 mod page;
 mod pause;
+mod people;
 mod publishing;
 mod real_host;
 mod server_away;

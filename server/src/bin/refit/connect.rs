@@ -5,8 +5,9 @@ use std::sync::Arc;
 use refit_proto::{
     transport,
     wire::{
-        RenewRequest, admin_client::AdminClient, enrollment_client::EnrollmentClient,
-        repository_client::RepositoryClient, status_client::StatusClient,
+        RenewRequest, admin_client::AdminClient, changes_client::ChangesClient,
+        enrollment_client::EnrollmentClient, repository_client::RepositoryClient,
+        status_client::StatusClient,
     },
 };
 use rustls::{crypto::CryptoProvider, pki_types::CertificateDer};
@@ -101,6 +102,12 @@ impl Connection {
 
     pub(crate) fn repository(&self) -> RepositoryClient<Channel> {
         RepositoryClient::new(self.channel.clone())
+            .max_decoding_message_size(LARGEST_MESSAGE)
+            .max_encoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub(crate) fn changes(&self) -> ChangesClient<Channel> {
+        ChangesClient::new(self.channel.clone())
             .max_decoding_message_size(LARGEST_MESSAGE)
             .max_encoding_message_size(LARGEST_MESSAGE)
     }

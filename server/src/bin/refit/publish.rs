@@ -88,6 +88,24 @@ pub(crate) trait Change {
     fn situation(&self, base: &TrustedSet, newest: &TrustedSet) -> Situation;
 }
 
+/// How far a change has come.
+pub(crate) enum Carried {
+    /// It is published.
+    Out,
+    /// Others have to sign it as well; it waits on the server.
+    Proposed(trust::Proposed),
+}
+
+impl Carried {
+    /// Says that it is done, or for whom it waits.
+    pub(crate) fn tell(self, done: &str) -> anyhow::Result<()> {
+        match self {
+            Carried::Out => output::line(done),
+            Carried::Proposed(proposed) => output::line(&proposed.in_words()),
+        }
+    }
+}
+
 /// The newest metadata that a change is made on.
 pub(crate) async fn base(
     context: &Context,
@@ -108,9 +126,14 @@ pub(crate) async fn carry_out(
     connection: &Connection,
     change: &impl Change,
     mut set: TrustedSet,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Carried> {
     for round in 0.. {
         let file = change.file(context, &set, round)?;
+        if trust::is_missing_signatures(&set, &change.role(), &file)? {
+            return Ok(Carried::Proposed(
+                trust::propose(context, connection, &set, change.role(), file).await?,
+            ));
+        }
         let files = vec![MetadataFile { role: change.role().to_string(), file }];
         let Pushed::Conflict(told) = push(connection, &change.act(), files).await? else { break };
         let newest = base(context, connection, change).await?;
@@ -124,7 +147,7 @@ pub(crate) async fn carry_out(
     }
     let newest = base(context, connection, change).await?;
     if change.situation(&set, &newest).there {
-        return Ok(());
+        return Ok(Carried::Out);
     }
     bail!(
         "the server took the change and does not show it: {}\n\

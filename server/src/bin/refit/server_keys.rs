@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, ensure};
 use refit_proto::{
     canonical,
-    trust::{PublicKey, key::KeyError},
+    trust::{PublicKey, TrustedSet, key::KeyError},
     wire::GetServerKeysRequest,
 };
 
@@ -32,6 +32,21 @@ pub(crate) fn known(context: &Context) -> anyhow::Result<Option<ServerKeys>> {
     Ok(Some(keys))
 }
 
+/// Takes the freshness and gate keys that signed metadata names in place of those noted. The audit key is
+/// named by no metadata, and stays.
+pub(crate) fn follow(context: &Context, keys: &ServerKeys, set: &TrustedSet) -> anyhow::Result<()> {
+    let Some(mut noted) = known(context)? else { return Ok(()) };
+    let rings = set.targets().delegations.iter().map(|delegation| &delegation.authority);
+    let named: Vec<_> = rings.chain([set.root().timestamp()]).flat_map(|it| &it.ids).collect();
+    let before = noted.clone();
+    for name in ["freshness", "gate"] {
+        if let Some(key) = keys.get(name).filter(|key| named.contains(&&key.id())) {
+            noted.insert(name.to_owned(), key.clone());
+        }
+    }
+    if noted == before { Ok(()) } else { note(context, &noted) }
+}
+
 /// Takes keys for good.
 ///
 /// # Errors
@@ -46,6 +61,10 @@ pub(crate) fn take(context: &Context, keys: &ServerKeys) -> anyhow::Result<()> {
         );
         return Ok(());
     }
+    note(context, keys)
+}
+
+fn note(context: &Context, keys: &ServerKeys) -> anyhow::Result<()> {
     let file: BTreeMap<_, _> = keys.iter().map(|(name, key)| (name, key.to_value())).collect();
     context.home.write(&context.home.server_keys(), &serde_json::to_vec_pretty(&file)?)
 }

@@ -14,8 +14,8 @@ pub(crate) fn show(draft: &Draft) -> anyhow::Result<()> {
     output::line(&draft.describe()?.join("\n"))
 }
 
-/// The keys for a role: those that were named, or those of its keys that are kept here; as many as the
-/// threshold needs.
+/// The keys for a role: those that were named, or those of its keys that are kept here; at most as many as
+/// the threshold needs. Others may have to sign as well.
 pub(crate) fn keys(
     context: &Context,
     role: &Role,
@@ -24,7 +24,7 @@ pub(crate) fn keys(
 ) -> anyhow::Result<Vec<HeldKey>> {
     let may_sign = |key: &PublicKey| authority.ids.contains(&key.id());
     if named.is_empty() {
-        return enough(role, key::at_hand(context, may_sign)?, authority.threshold);
+        return some(role, key::at_hand(context, may_sign)?, authority.threshold);
     }
     let mut keys = Vec::new();
     for word in named {
@@ -37,7 +37,13 @@ pub(crate) fn keys(
         );
         keys.push(key);
     }
-    enough(role, keys, authority.threshold)
+    some(role, keys, authority.threshold)
+}
+
+/// At least one key, and at most as many as the threshold needs.
+fn some(role: &Role, keys: Vec<HeldKey>, threshold: u64) -> anyhow::Result<Vec<HeldKey>> {
+    let at_hand = keys.len() as u64;
+    enough(role, keys, threshold.min(at_hand).max(1))
 }
 
 /// As many keys as the threshold needs.

@@ -23,7 +23,7 @@ use crate::{
     content,
     failure::refused,
     output,
-    publish::{Change, carry_out},
+    publish::{Carried, Change, carry_out},
     servers, signing,
     trust::{self, authority},
 };
@@ -86,7 +86,14 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     if !plan.documents.is_empty() {
         let change = PolicyChange { documents: &plan.documents, keys: &args.keys };
         change.upload(&connection).await?;
-        carry_out(context, &connection, &change, set).await?;
+        match carry_out(context, &connection, &change, set).await? {
+            Carried::Out => {}
+            // The limits are of rings that do not exist before that.
+            Carried::Proposed(proposed) => {
+                let again = "then give this command again, for what nobody signs";
+                return output::line(&format!("{}\n{again}", proposed.in_words()));
+            }
+        }
         let set = trust::newest(context, &connection, &[Role::Policy]).await?;
         servers::follow(context, &connection, &set).await?;
     }

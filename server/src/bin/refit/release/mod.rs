@@ -11,6 +11,7 @@ mod sign;
 mod tests;
 mod withdraw;
 
+pub(crate) use self::withdraw::Args as WithdrawArgs;
 use crate::{Context, connect::Connection};
 
 /// Options of `refit release`.
@@ -51,6 +52,11 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
         Verb::Sign(args) if args.offline => sign::offline(context, args),
         verb => on(context, &Connection::open(context).await?, verb).await,
     }
+}
+
+/// Withdraws a release: `refit trust withdraw` is the same.
+pub(crate) async fn withdraw(context: &Context, args: WithdrawArgs) -> anyhow::Result<()> {
+    withdraw::run(context, &Connection::open(context).await?, args).await
 }
 
 async fn on(context: &Context, connection: &Connection, verb: Verb) -> anyhow::Result<()> {

@@ -66,8 +66,8 @@ pub(super) async fn run(
         output::line(&format!("{current} did not prove itself on {ring}: it becomes no way back"))?;
         wanted.over_unproven = true;
     }
-    carry_out(context, connection, &wanted, set).await?;
-    output::line(&format!(
+    let carried = carry_out(context, connection, &wanted, set).await?;
+    carried.tell(&format!(
         "{}\nnext: refit rollout status {}",
         wanted.what("promoted"),
         args.product

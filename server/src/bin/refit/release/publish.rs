@@ -17,7 +17,7 @@ use crate::{
     conflict::Situation,
     connect::Connection,
     content, output,
-    publish::{Change, base, carry_out},
+    publish::{Carried, Change, base, carry_out},
 };
 
 /// Options of `refit release publish`.
@@ -43,11 +43,12 @@ pub(super) async fn run(
     upload(connection, &folder, &checked).await?;
     let publication = Publication { folder: &folder, checked: &checked, keys: &args.keys };
     let set = base(context, connection, &publication).await?;
+    let mut carried = Carried::Out;
     if !publication.situation(&set, &set).there {
-        carry_out(context, connection, &publication, set).await?;
+        carried = carry_out(context, connection, &publication, set).await?;
     }
     let (product, version) = (&checked.release.product, &checked.release.version);
-    output::line(&format!(
+    carried.tell(&format!(
         "published {product} {version}\nnext: refit release promote {product} {version} --to RING"
     ))
 }

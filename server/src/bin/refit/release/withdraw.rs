@@ -11,14 +11,13 @@ use crate::{
     Context, confirm,
     conflict::Situation,
     connect::Connection,
-    output,
     publish::{Change, base, carry_out},
     signing,
 };
 
 /// Options of `refit release withdraw`.
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// Of which product.
     product: Product,
     /// Which release.
@@ -46,8 +45,8 @@ pub(super) async fn run(
     })?;
     let question = format!("withdraw {product} {label}? No host gets it any more.");
     confirm::ask_if_somebody_is_there(&question, args.yes)?;
-    carry_out(context, connection, &args, set).await?;
-    output::line(&format!("withdrew {product} {label}"))
+    let carried = carry_out(context, connection, &args, set).await?;
+    carried.tell(&format!("withdrew {product} {label}"))
 }
 
 impl Change for Args {

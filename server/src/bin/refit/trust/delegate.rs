@@ -1,7 +1,10 @@
 //! `refit trust delegate`: the next targets, which say whose keys sign what of a product; and the first,
 //! empty files of roles whose keys are at hand.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, ensure};
 use refit_proto::{
@@ -13,8 +16,15 @@ use refit_proto::{
     },
 };
 
-use super::{OwnCopy, Thresholds, own::Unsent, refresh, threshold};
-use crate::{Context, connect::Connection, key, output, server_keys, server_keys::named, signing};
+use super::{OwnCopy, Thresholds, ceremony, own::Unsent, refresh, threshold};
+use crate::{
+    Context,
+    connect::Connection,
+    key::{self, HeldKey},
+    output, server_keys,
+    server_keys::named,
+    signing,
+};
 
 /// Options of `refit trust delegate`.
 #[derive(clap::Args)]
@@ -34,6 +44,9 @@ pub(super) struct Args {
     /// How many keys must sign, where more than one: ring.payments.broad=2.
     #[arg(long, value_name = "ROLE=N", value_parser = threshold)]
     threshold: Vec<(Role, u64)>,
+    /// Where others have to sign as well: write the change to a file, and not to the server.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
@@ -50,7 +63,11 @@ pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     for (role, list) in &lists {
         draft.delegate(role, list)?;
     }
+    draft.name_holders(&holders(context, &args)?);
     let keys = signing::keys(context, &Role::Targets, &base.authority, &[])?;
+    if (keys.len() as u64) < base.authority.threshold {
+        return propose(context, &draft, &keys, args.out.as_deref()).await;
+    }
     signing::show(&draft)?;
     let targets = Unsent {
         role: Role::Targets,
@@ -68,6 +85,37 @@ pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
         own.keep_unsent(file)?;
     }
     output::line(&format!("made {} files\nnext: refit trust push", unsent.len()))
+}
+
+/// Others have to sign targets too. The new roles' first files are made when it is published.
+async fn propose(
+    context: &Context,
+    draft: &Draft,
+    keys: &[HeldKey],
+    out: Option<&Path>,
+) -> anyhow::Result<()> {
+    let connection = Connection::open(context).await?;
+    let set = refresh::newest(context, &connection, &[]).await.context(
+        "others have to sign targets as well\n\
+         help: send what is made here first (`refit trust push`), then delegate",
+    )?;
+    let mut change =
+        ceremony::of_drafts(context, &connection, &set, std::slice::from_ref(draft)).await?;
+    output::line(&ceremony::judge(context, &change)?.in_words().join("\n"))?;
+    ceremony::sign(context, &mut change, keys)?;
+    ceremony::conclude(context, Some(&connection), &change, out).await
+}
+
+/// Who holds the keys that are named.
+fn holders(context: &Context, args: &Args) -> anyhow::Result<BTreeMap<KeyId, String>> {
+    let release = Role::Release(args.product.clone());
+    let rings = args.rings.iter().flat_map(|(ring, words)| {
+        words.iter().map(|word| (Role::Ring(args.product.clone(), ring.clone()), word))
+    });
+    let all = args.release.iter().map(|word| (release.clone(), word)).chain(rings);
+    let all = all.chain(args.policy.iter().map(|word| (Role::Policy, word)));
+    let ids = all.map(|(role, word)| Ok((word, public(context, &role, word)?.id())));
+    Ok(ceremony::holders(ids.collect::<anyhow::Result<Vec<_>>>()?))
 }
 
 /// The keys of each role that is named.

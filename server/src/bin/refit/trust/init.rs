@@ -1,22 +1,22 @@
 //! `refit trust init`: root 1 and targets 1, from keys that were made on this side and the public halves
 //! of the server's.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Context as _, ensure};
 use refit_durable::file;
 use refit_proto::trust::{
-    PublicKey, Role,
+    KeyId, PublicKey, Role,
+    change::Base,
     edit::{Draft, KeyList, RootKeys},
 };
 
-use super::{OwnCopy, Thresholds, own::Unsent, threshold};
+use super::{OwnCopy, Thresholds, ceremony, threshold};
 use crate::{
     Context,
     connect::Connection,
     key, output, server_keys,
     server_keys::{ServerKeys, named},
-    signing,
 };
 
 /// Options of `refit trust init`.
@@ -37,6 +37,9 @@ pub(super) struct Args {
     /// How many keys must sign, where more than one: root=2.
     #[arg(long, value_name = "ROLE=N", value_parser = threshold)]
     threshold: Vec<(Role, u64)>,
+    /// Where others have to sign as well: what the change that they sign is called.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
@@ -48,13 +51,16 @@ pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     );
     let server = server(context, &args).await?;
     let keys = root_keys(context, &args, &server)?;
-    let root = signed(context, &Draft::first_root(&keys, context.now)?, &keys.root)?;
-    let targets = signed(context, &Draft::first(Role::Targets, context.now)?, &keys.targets)?;
+    let mut root = Draft::first_root(&keys, context.now)?;
+    root.name_holders(&holders(context, &args)?);
+    let targets = Draft::first(Role::Targets, context.now)?;
+    let mut change = ceremony::from(context, Base::default(), &[root, targets])?;
+    let judged = ceremony::show_and_sign(context, &mut change, &[])?;
     server_keys::take(context, &server)?;
-    // Targets first: with the root in its place, the ceremony is over.
-    own.keep_unsent(&Unsent { role: Role::Targets, version: 1, bytes: targets })?;
-    own.keep_unsent(&Unsent { role: Role::Root, version: 1, bytes: root.clone() })?;
-    own.take_first_root(&root)?;
+    if !judged.is_complete() {
+        return ceremony::conclude(context, None, &change, args.out.as_deref()).await;
+    }
+    ceremony::keep(context, &change)?;
     output::line(&format!(
         "root 1 has the SHA-256 {}\nnext: refit trust delegate, then refit trust push",
         super::own_root_digest(context)?
@@ -84,10 +90,10 @@ fn root_keys(context: &Context, args: &Args, server: &ServerKeys) -> anyhow::Res
     Ok(RootKeys { root, targets, snapshot: freshness.clone(), timestamp: freshness })
 }
 
-/// Shows and signs with every private half that is at hand.
-fn signed(context: &Context, draft: &Draft, keys: &KeyList) -> anyhow::Result<Vec<u8>> {
-    let wanted = |key: &PublicKey| keys.keys.contains(key);
-    let signers = signing::enough(draft.role(), key::at_hand(context, wanted)?, keys.threshold)?;
-    signing::show(draft)?;
-    signing::sign(draft, &signers)
+/// Who holds the keys that are named.
+fn holders(context: &Context, args: &Args) -> anyhow::Result<BTreeMap<KeyId, String>> {
+    let root = args.root.iter().map(|word| (Role::Root, word));
+    let all = root.chain(args.targets.iter().map(|word| (Role::Targets, word)));
+    let ids = all.map(|(role, word)| Ok((word, key::public(context, Some(&role), word)?.id())));
+    Ok(ceremony::holders(ids.collect::<anyhow::Result<Vec<_>>>()?))
 }

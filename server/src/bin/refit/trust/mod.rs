@@ -2,13 +2,22 @@
 //! metadata by which everything that comes from a server is judged.
 
 mod adopt;
+mod ceremony;
+mod change;
 mod delegate;
+mod drill;
 mod init;
+mod merge;
+mod open;
 mod own;
+mod paper;
 mod push;
 mod refresh;
 mod renew;
+mod rotate;
+mod sign;
 mod status;
+mod verify;
 
 use std::collections::BTreeMap;
 
@@ -18,10 +27,11 @@ use refit_proto::trust::Role;
 #[cfg(test)]
 pub(crate) use self::push::all as push_all;
 pub(crate) use self::{
+    ceremony::{Proposed, is_missing_signatures, propose},
     own::{OwnCopy, own_root_digest},
     refresh::{authority, load, load_everything, newest, refresh},
 };
-use crate::Context;
+use crate::{Context, release};
 
 /// Options of `refit trust`.
 #[derive(clap::Args)]
@@ -55,6 +65,34 @@ enum Verb {
     /// Send what was made here and the server lacks.
     #[command(after_help = "Example:\n  refit trust push")]
     Push(push::Args),
+    /// Sign a change that somebody proposed: it is shown in words first.
+    #[command(after_help = "Examples:
+  refit trust sign root-3.change          (needs no network)
+  refit trust sign root                   (the open change on the server)
+  refit trust sign root-3.change --yes 3f0a...")]
+    Sign(sign::Args),
+    /// Collect the signatures that came back, and say who is missing.
+    #[command(after_help = "Examples:
+  refit trust merge root-3.change root-3.1a2b3c4d5e6f.sig
+  refit trust merge root root-3.1a2b3c4d5e6f.sig")]
+    Merge(merge::Args),
+    /// Changes that wait on the server for signatures.
+    Change(change::Args),
+    /// Other keys for a role, or for the server itself.
+    #[command(after_help = "Examples:
+  refit trust rotate root --remove bob --add dave.pub.json
+  refit trust rotate release.payments --remove build --add build2.pub.json --compromised
+  refit trust rotate freshness")]
+    Rotate(rotate::Args),
+    /// Offer a release to nobody any more. Where it runs, it goes on running.
+    #[command(after_help = "Example:\n  refit trust withdraw payments 2.4.0")]
+    Withdraw(release::WithdrawArgs),
+    /// Walk what is published, and what is made here, as a host would that knows the first root alone.
+    #[command(after_help = "Example:\n  refit trust verify")]
+    Verify(verify::Args),
+    /// Rehearse lost and stolen keys in a folder of its own.
+    #[command(after_help = "Example:\n  refit trust drill --keep")]
+    Drill(drill::Args),
     /// Every role: version, expiry, keys, and what to do next.
     #[command(after_help = "Example:\n  refit trust status --output json")]
     Status(status::Args),
@@ -67,6 +105,13 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
         Verb::Delegate(args) => delegate::run(context, args).await,
         Verb::Renew(args) => renew::run(context, args).await,
         Verb::Push(args) => push::run(context, args).await,
+        Verb::Sign(args) => sign::run(context, args).await,
+        Verb::Merge(args) => merge::run(context, args).await,
+        Verb::Change(args) => change::run(context, args).await,
+        Verb::Rotate(args) => rotate::run(context, args).await,
+        Verb::Withdraw(args) => release::withdraw(context, args).await,
+        Verb::Verify(args) => verify::run(context, args).await,
+        Verb::Drill(args) => drill::run(context, args),
         Verb::Status(args) => status::run(context, args).await,
     }
 }

@@ -47,14 +47,19 @@ impl<'a> OwnCopy<'a> {
 
     /// The first root, from which everything is verified.
     pub(crate) fn first_root(&self) -> anyhow::Result<Vec<u8>> {
-        let path = self.first_root_path();
-        let bytes = file::read_if_there(&path, limits::ROOT)?.with_context(|| {
+        self.first_root_if_there()?.with_context(|| {
             format!(
                 "there is no root in {}\nhelp: `refit trust init` makes the first one; \
                  `refit trust adopt` takes one that somebody handed over",
                 self.folder.display()
             )
-        })?;
+        })
+    }
+
+    /// The same; `None` where there is none.
+    pub(crate) fn first_root_if_there(&self) -> anyhow::Result<Option<Vec<u8>>> {
+        let path = self.first_root_path();
+        let Some(bytes) = file::read_if_there(&path, limits::ROOT)? else { return Ok(None) };
         verify::verify_root(&bytes, None).with_context(|| {
             format!(
                 "{} is damaged\nhelp: move it away, and take the first root again as it was handed \
@@ -62,7 +67,7 @@ impl<'a> OwnCopy<'a> {
                 path.display()
             )
         })?;
-        Ok(bytes)
+        Ok(Some(bytes))
     }
 
     /// Takes a first root, where there is none.

@@ -11,13 +11,14 @@ use refit_proto::{
 use super::{
     OwnCopy,
     own::Unsent,
-    refresh::{newest, refresh},
+    refresh::{self, newest, refresh},
 };
 use crate::{
     Context,
     connect::Connection,
     output,
     publish::{Pushed, push},
+    server_keys,
 };
 
 /// Options of `refit trust push`.
@@ -61,6 +62,7 @@ pub(crate) async fn all(context: &Context, connection: &Connection) -> anyhow::R
     }
     check(context, connection, &wanted, &missing).await?;
     own.sent(&missing)?;
+    follow_server_keys(context, connection).await;
     let reply = reply.unwrap_or_default();
     output::line(&format!(
         "sent {}; snapshot {}, timestamp {}",
@@ -68,6 +70,18 @@ pub(crate) async fn all(context: &Context, connection: &Connection) -> anyhow::R
         reply.snapshot,
         reply.timestamp
     ))
+}
+
+/// Where signed metadata names other keys of the server than those noted here, the note follows.
+async fn follow_server_keys(context: &Context, connection: &Connection) {
+    let follow = async {
+        let Some(set) = refresh::everything(context, connection).await? else { return Ok(()) };
+        server_keys::follow(context, &server_keys::ask(connection).await?, &set)
+    };
+    let followed: anyhow::Result<()> = follow.await;
+    if let Err(error) = followed {
+        eprintln!("warning: the server's keys could not be noted: {error:#}");
+    }
 }
 
 /// One push brings one version of a role: a later version goes in a push of its own, with what is

@@ -3,7 +3,9 @@
 
 use anyhow::{Context as _, bail};
 use refit_proto::{
-    trust::{Authority, Next, Refresh, Request, Role, Targets, Trusted, TrustedSet},
+    trust::{
+        Authority, Next, Refresh, Request, Role, Targets, Trusted, TrustedSet, metadata::limits,
+    },
     wire::GetMetadataRequest,
 };
 use tonic::Code;
@@ -71,7 +73,10 @@ fn delegated(set: &TrustedSet) -> Vec<Role> {
     set.targets().delegations.iter().map(|one| one.role.clone()).collect()
 }
 
-async fn fetch(connection: &Connection, request: &Request) -> anyhow::Result<Option<Vec<u8>>> {
+pub(super) async fn fetch(
+    connection: &Connection,
+    request: &Request,
+) -> anyhow::Result<Option<Vec<u8>>> {
     let wire = GetMetadataRequest {
         role: request.role.to_string(),
         version: request.version.unwrap_or(0),
@@ -98,6 +103,20 @@ pub(crate) fn authority<'a>(
         format!("nobody may sign for {role}\nhelp: name its keys: `refit trust delegate`")
     })?;
     Ok((&delegation.authority, set.delegated(role)))
+}
+
+/// Every root from the first on, as the server holds them; whoever uses them verifies them.
+pub(super) async fn roots(connection: &Connection) -> anyhow::Result<Vec<Vec<u8>>> {
+    let mut roots = Vec::new();
+    for version in 1..=limits::ROTATIONS as u64 {
+        let (role, version) = (Role::Root, Some(version));
+        let request = Request { role, version, max_length: limits::ROOT, pin: None };
+        match fetch(connection, &request).await? {
+            Some(bytes) => roots.push(bytes),
+            None => break,
+        }
+    }
+    Ok(roots)
 }
 
 /// Fetches the server's first root, of which nothing is known yet.

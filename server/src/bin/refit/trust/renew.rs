@@ -1,10 +1,12 @@
 //! `refit trust renew`: the next version of a role's file with the same content and a later expiry.
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, bail};
 use refit_proto::trust::{Authority, Role, TrustedSet, edit::Draft};
 
-use super::{OwnCopy, own::Unsent, push, refresh};
-use crate::{Context, connect::Connection, signing};
+use super::{ceremony, refresh};
+use crate::{Context, connect::Connection, output, signing};
 
 /// Options of `refit trust renew`.
 #[derive(clap::Args)]
@@ -18,6 +20,9 @@ pub(super) struct Args {
     /// How long it lasts, in days. [default: that of the role]
     #[arg(long)]
     days: Option<u16>,
+    /// Where others have to sign as well: write the change to a file, and not to the server.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
@@ -36,10 +41,10 @@ pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
         draft.expire_in_days(days.into());
     }
     let keys = signing::keys(context, &args.role, authority, &args.keys)?;
-    signing::show(&draft)?;
-    let (version, bytes) = (draft.version(), signing::sign(&draft, &keys)?);
-    OwnCopy::of(context).keep_unsent(&Unsent { role: args.role, version, bytes })?;
-    push::all(context, &connection).await
+    let mut change = ceremony::of_drafts(context, &connection, &set, &[draft]).await?;
+    output::line(&ceremony::judge(context, &change)?.in_words().join("\n"))?;
+    ceremony::sign(context, &mut change, &keys)?;
+    ceremony::conclude(context, Some(&connection), &change, args.out.as_deref()).await
 }
 
 fn held<'a>(set: &'a TrustedSet, role: &Role) -> anyhow::Result<(&'a Authority, Vec<u8>)> {

@@ -1,14 +1,20 @@
 //! `refit trust status`: every role, how long it lasts, whose keys it needs, and what to do next.
 
-use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
 use refit_proto::{
     names::Digest,
-    trust::{Authority, Role, TrustedSet, edit},
+    trust::{
+        Authority, KeyId, Role, TrustedSet,
+        edit::{self, Due},
+    },
+    wire::ChangeStatus,
 };
 use serde::Serialize;
 
-use super::{OwnCopy, own::Unsent, own_root_digest, refresh};
-use crate::{Context, connect::Connection, duration, key, output, output::Output, servers};
+use super::{OwnCopy, change, own::Unsent, own_root_digest, refresh};
+use crate::{Context, connect::Connection, duration, key, output, output::Output, servers, status};
 
 /// Options of `refit trust status`.
 #[derive(clap::Args)]
@@ -22,6 +28,8 @@ struct Shown {
     /// What enrollment tokens carry, and what is handed to other people for `refit trust adopt`.
     root_sha256: Digest,
     roles: Vec<Row>,
+    /// What waits for signatures, as the server says.
+    changes: Vec<ChangeStatus>,
 }
 
 #[derive(Debug, Serialize)]
@@ -30,9 +38,13 @@ struct Row {
     version: u64,
     expires: Option<Timestamp>,
     expires_in_seconds: Option<i64>,
+    /// Who has signed the file: holders where they are named, else key ids.
+    signed_by: Vec<String>,
     keys: usize,
     keys_here: usize,
     threshold: u64,
+    /// Empty, "due", "overdue" or "expired".
+    warning: &'static str,
     next: String,
 }
 
@@ -54,7 +66,15 @@ pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
             roles.push(Row::unsent(file));
         }
     }
-    let shown = Shown { root_sha256: own_root_digest(context)?, roles };
+    let changes = match Connection::open(context).await {
+        Ok(connection) => status::fleet(&connection, "").await.map(|fleet| fleet.changes),
+        Err(error) => Err(error),
+    };
+    let shown = Shown {
+        root_sha256: own_root_digest(context)?,
+        roles,
+        changes: changes.unwrap_or_default(),
+    };
     args.output.print(&shown, in_words)
 }
 
@@ -75,13 +95,18 @@ fn rows(context: &Context, set: &TrustedSet, unsent: &[Unsent]) -> anyhow::Resul
         top.into_iter().map(|role| (role.clone(), set.root().authority(&role))).collect();
     let delegations = set.targets().delegations.iter();
     roles.extend(delegations.map(|one| (one.role.clone(), Some(&one.authority))));
+    let mut names = edit::holders(set.root().signed());
+    names.extend(edit::holders(set.targets().signed()));
     let mut rows = Vec::new();
     for (role, authority) in roles {
         let here = key::at_hand(context, |key| {
             authority.is_some_and(|authority| authority.ids.contains(&key.id()))
         })?;
         let expires = set.expires(&role);
+        let due = expires.map_or(Due::Fine, |expires| Due::of(&role, expires, context.now));
         rows.push(Row {
+            signed_by: signers(set, &role).iter().map(|id| name_of(&names, **id)).collect(),
+            warning: due.word(),
             role: role.to_string(),
             version: set.version(&role).unwrap_or(0),
             expires,
@@ -91,7 +116,7 @@ fn rows(context: &Context, set: &TrustedSet, unsent: &[Unsent]) -> anyhow::Resul
             threshold: authority.map_or(0, |authority| authority.threshold),
             next: match set.refused(&role) {
                 Some(error) => format!("can't be trusted: {error}"),
-                None => next(&role, expires, unsent, context.now),
+                None => next(&role, expires.is_some(), due, unsent),
             },
         });
     }
@@ -105,6 +130,8 @@ impl Row {
             version: file.version,
             expires: None,
             expires_in_seconds: None,
+            signed_by: Vec::new(),
+            warning: Due::Fine.word(),
             keys: 0,
             keys_here: 0,
             threshold: 0,
@@ -113,42 +140,48 @@ impl Row {
     }
 }
 
-/// What to do about a role. People's roles are due a sixth of their time before the end; the server's
-/// are due when it should have renewed them long ago.
-fn next(role: &Role, expires: Option<Timestamp>, unsent: &[Unsent], now: Timestamp) -> String {
+/// Who signed the newest file of a role.
+fn signers<'a>(set: &'a TrustedSet, role: &Role) -> Vec<&'a KeyId> {
+    let signers = match role {
+        Role::Root => Some(set.root().signers()),
+        Role::Targets => Some(set.targets().signers()),
+        Role::Snapshot | Role::Timestamp => Some(set.timestamp().signers()),
+        role => set.delegated(role).map(|file| file.signers()),
+    };
+    signers.into_iter().flatten().collect()
+}
+
+fn name_of(names: &BTreeMap<KeyId, String>, id: KeyId) -> String {
+    names.get(&id).cloned().unwrap_or_else(|| id.short())
+}
+
+/// What to do about a role.
+fn next(role: &Role, is_there: bool, due: Due, unsent: &[Unsent]) -> String {
     if unsent.iter().any(|file| file.role == *role) {
         return "made here: refit trust push".to_owned();
     }
-    let Some(expires) = expires else {
-        return match role {
-            Role::Ring(..) => "nothing promoted yet".to_owned(),
-            _ => "nothing published yet".to_owned(),
-        };
+    let act = match role {
+        Role::Snapshot | Role::Timestamp => "the server should have renewed it".to_owned(),
+        _ => format!("refit trust renew {role}"),
     };
-    let lasts = SignedDuration::from_hours(24 * edit::default_days(role));
-    let (due, act) = match role {
-        Role::Snapshot | Role::Timestamp => {
-            (lasts / 4, "the server should have renewed it".to_owned())
-        }
-        _ => (lasts / 6, format!("refit trust renew {role}")),
-    };
-    if expires <= now {
-        format!("EXPIRED: {act}")
-    } else if expires.duration_since(now) <= due {
-        act
-    } else {
-        String::new()
+    match (is_there, due, role) {
+        (false, _, Role::Ring(..)) => "nothing promoted yet".to_owned(),
+        (false, ..) => "nothing published yet".to_owned(),
+        (true, Due::Fine, _) => String::new(),
+        (true, Due::Due | Due::Overdue, _) => act,
+        (true, Due::Expired, _) => format!("EXPIRED: {act}"),
     }
 }
 
 fn in_words(shown: &Shown) -> String {
     let table = output::table(
-        ["role", "version", "expires in", "keys", "here", "needed", "next"],
+        ["role", "version", "expires in", "signed by", "keys", "here", "needed", "next"],
         shown.roles.iter().map(|row| {
             [
                 row.role.clone(),
                 row.version.to_string(),
                 expires_in(row.expires_in_seconds),
+                row.signed_by.join(", "),
                 row.keys.to_string(),
                 row.keys_here.to_string(),
                 row.threshold.to_string(),
@@ -156,7 +189,11 @@ fn in_words(shown: &Shown) -> String {
             ]
         }),
     );
-    format!("first root {}\n\n{table}", shown.root_sha256)
+    let mut text = format!("first root {}\n\n{table}", shown.root_sha256);
+    if !shown.changes.is_empty() {
+        text.push_str(&format!("\n{}", change::table(&shown.changes)));
+    }
+    text
 }
 
 fn expires_in(seconds: Option<i64>) -> String {
@@ -174,17 +211,13 @@ mod tests {
 
     #[test]
     fn a_role_says_when_it_is_due_and_who_acts() {
-        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let at = |role: &str, days: i64| {
-            let expires = now + SignedDuration::from_hours(24 * days);
-            next(&Role::parse(role).unwrap(), Some(expires), &[], now)
-        };
-        assert_eq!(at("targets", 100), "");
-        assert_eq!(at("targets", 29), "refit trust renew targets");
-        assert_eq!(at("root", -1), "EXPIRED: refit trust renew root");
-        assert_eq!(at("timestamp", 2), "");
-        assert!(at("timestamp", 0).starts_with("EXPIRED: the server"));
+        let at = |role: &str, due| next(&Role::parse(role).unwrap(), true, due, &[]);
+        assert_eq!(at("targets", Due::Fine), "");
+        assert_eq!(at("targets", Due::Due), "refit trust renew targets");
+        assert_eq!(at("root", Due::Expired), "EXPIRED: refit trust renew root");
+        assert_eq!(at("timestamp", Due::Fine), "");
+        assert!(at("timestamp", Due::Overdue).starts_with("the server"));
         let file = Unsent { role: Role::Targets, version: 2, bytes: vec![] };
-        assert!(next(&Role::Targets, None, &[file], now).contains("refit trust push"));
+        assert!(next(&Role::Targets, false, Due::Fine, &[file]).contains("refit trust push"));
     }
 }
