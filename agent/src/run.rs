@@ -8,7 +8,8 @@ mod network;
 use std::{
     fs::File,
     sync::{Arc, Mutex, RwLock, atomic::AtomicU64},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use refit_durable::{FileError, Options, SledStore, StateStore, StoreError, file};
@@ -40,6 +41,13 @@ use crate::{
 /// How long a step may take to come to a safe point when the agent is told to end. What is not there by
 /// then is ended as by `kill -9`, which every step survives.
 const ENDING: Duration = Duration::from_secs(15);
+
+/// How long the agent waits at its start for somebody who only looks at its folder. Looking takes
+/// milliseconds; what holds the folder for longer than this works on it.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Between two tries to take the folder.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// How far this host's clock may be behind the server's and still count as right: signed metadata is as
 /// new as a second, and no two clocks agree.
@@ -119,6 +127,21 @@ impl Lock {
     }
 }
 
+/// Tries again for a while, as long as another has the folder: a person who looks at a host that is booting
+/// must not keep its agent from starting, nor be told that an agent runs where one only begins to.
+///
+/// # Errors
+/// As the last try.
+pub fn once_free<T>(mut attempt: impl FnMut() -> Result<T, RunError>) -> Result<T, RunError> {
+    let began = Instant::now();
+    loop {
+        match attempt() {
+            Err(RunError::Locked { .. }) if began.elapsed() < LOOK => thread::sleep(AGAIN),
+            ended => return ended,
+        }
+    }
+}
+
 /// The store of this folder. A damaged one is set aside and named by the store itself.
 ///
 /// # Errors
@@ -156,7 +179,7 @@ pub fn run<M: Machine + 'static>(
     clock: Clock,
     mut parts: Parts<M>,
 ) -> Result<(), RunError> {
-    let _lock = Lock::take(settings)?;
+    let _lock = once_free(|| Lock::take(settings))?;
     let (identity, keys) = Identity::load(&settings.identity())?;
     let store = open_store(settings, &clock)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -335,5 +358,26 @@ async fn watchdog() {
             tracing::warn!(%error, "systemd's watchdog was not told");
         }
         tokio::time::sleep(every / 2).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_only_looks_at_the_folder_keeps_nobody_from_starting_and_other_errors_end_at_once() {
+        let mut tries = 0;
+        let taken = once_free(|| {
+            tries += 1;
+            if tries < 3 { Err(RunError::Locked { path: "/var".into() }) } else { Ok(tries) }
+        });
+        assert_eq!(taken.unwrap(), 3);
+        let mut tries = 0;
+        let refused: Result<(), _> = once_free(|| {
+            tries += 1;
+            Err(RunError::Broken)
+        });
+        assert!(matches!((refused, tries), (Err(RunError::Broken), 1)));
     }
 }

@@ -251,10 +251,15 @@ fn hosts(
     asked: &Asked,
 ) -> Result<wire::ListHostsReply, ApiError> {
     let now = shared.clock.now();
-    let Listed { rows, next } = match &asked.id {
+    let Listed { mut rows, next } = match &asked.id {
         Some(id) => one(store, id, &asked.query)?,
         None => store.find(&asked.query, asked.after.as_ref(), asked.limit)?,
     };
+    if let Some(name) = &asked.query.name {
+        // A retired host leaves its name to the next one: who asks for a name means who has it now.
+        let holder = store.host_named(name)?.map(|held| held.value.id);
+        rows.sort_by_key(|row| Some(&row.host.value.id) != holder.as_ref());
+    }
     let planned = planned(shared, store, now)?;
     let plans: BTreeMap<&Product, &Plan> =
         planned.iter().map(|it| (&it.view.product, &it.plan)).collect();

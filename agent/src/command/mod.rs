@@ -3,6 +3,7 @@
 mod enroll;
 mod install;
 mod quarantine;
+mod reach;
 mod recover;
 mod run;
 mod status;

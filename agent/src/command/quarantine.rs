@@ -2,12 +2,15 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Subcommand;
-use refit_agent::{clock::Clock, offline::Offline, settings::Settings, status};
+use refit_agent::{settings::Settings, status};
 use refit_proto::names::{Digest, Product};
 
-use super::Common;
+use super::{
+    Common,
+    reach::{Reached, reach},
+};
 
 /// Releases that failed on this host
 #[derive(clap::Args)]
@@ -31,19 +34,14 @@ pub(super) fn run(common: &Common, args: Args) -> Result<ExitCode> {
     let Act::Lift { product, digest } = args.act;
     let settings = Settings::load(&common.data, common.config.as_deref())?;
     let question = status::Question::LiftQuarantine { product: product.clone(), digest };
-    let answer = status::ask(&settings.socket(), &question)
-        .context("the running agent does not answer\nhelp: only its own user may ask it")?;
-    let lifted = match answer {
-        Some(answer) => {
+    let lifted = match reach(&settings, &question)? {
+        Reached::Agent(answer) => {
             if let Some(error) = answer["error"].as_str() {
                 bail!("{error}");
             }
             answer["lifted"] == true
         }
-        None => {
-            let offline = Offline::open(&settings, Clock::system()?)?;
-            status::lift(&offline.journal(), &product, &digest)?
-        }
+        Reached::Folder(offline) => status::lift(&offline.journal(), &product, &digest)?,
     };
     if !lifted {
         bail!(

@@ -2,12 +2,14 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::ValueEnum;
-use refit_agent::{clock::Clock, offline::Offline, settings::Settings, status};
-use serde_json::Value;
+use refit_agent::{settings::Settings, status};
 
-use super::Common;
+use super::{
+    Common,
+    reach::{Reached, reach},
+};
 
 /// What the agent on this host is doing
 #[derive(clap::Args)]
@@ -25,11 +27,11 @@ enum Output {
 
 pub(super) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
     let settings = Settings::load(&common.data, common.config.as_deref())?;
-    let (state, runs) = match status::ask(&settings.socket(), &status::Question::Status)
-        .context("the running agent does not answer\nhelp: only its own user may ask it")?
-    {
-        Some(state) => (state, true),
-        None => (offline(&settings)?, false),
+    let (state, runs) = match reach(&settings, &status::Question::Status)? {
+        Reached::Agent(state) => (state, true),
+        Reached::Folder(offline) => {
+            (status::to_json(&Arc::new(offline.reporter(&settings)?).state())?, false)
+        }
     };
     match args.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&state)?),
@@ -41,10 +43,4 @@ pub(super) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn offline(settings: &Settings) -> Result<Value> {
-    let offline = Offline::open(settings, Clock::system()?)?;
-    let reporter = Arc::new(offline.reporter(settings)?);
-    Ok(status::to_json(&reporter.state())?)
 }
