@@ -93,6 +93,20 @@ pub enum ChangeError {
         /// Who holds the key, where that is known.
         holder: Option<String>,
     },
+    /// A file in it is not what was signed.
+    #[error(
+        "{role} in this change is not what key {}{} has signed: it was changed since\n\
+         help: sign nothing; take the file again from who made it",
+        .key.short(), .holder.as_ref().map(|holder| format!(" ({holder})")).unwrap_or_default()
+    )]
+    ChangedSince {
+        /// Whose file.
+        role: Role,
+        /// Whose signature it still bears.
+        key: KeyId,
+        /// Who holds the key, where that is known.
+        holder: Option<String>,
+    },
     /// Two files that look alike.
     #[error("these are two changes, {this} and {other}\nhelp: merge copies of one change only")]
     AnotherChange {

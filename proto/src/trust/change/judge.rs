@@ -275,15 +275,32 @@ impl World {
         now: Timestamp,
     ) -> Result<JudgedStep, ChangeError> {
         let opened = Opened::open(file, role, None)?;
-        match role {
-            Role::Root => self.root(&opened, now),
-            Role::Targets => self.targets(&opened, now),
+        let step = match role {
+            Role::Root => self.root(&opened, now)?,
+            Role::Targets => self.targets(&opened, now)?,
             Role::Policy | Role::Release(_) | Role::Ring(..) => {
-                self.delegated(change, role, &opened, now)
+                self.delegated(change, role, &opened, now)?
             }
             Role::Snapshot | Role::Timestamp | Role::Other(_) => {
-                Err(ChangeError::NobodySigns { role: role.clone() })
+                return Err(ChangeError::NobodySigns { role: role.clone() });
             }
+        };
+        self.unchanged(&opened, &step)?;
+        Ok(step)
+    }
+
+    /// A file that brings a holder's signature which doesn't fit was changed after it was signed: it is
+    /// not one that merely waits for more of them.
+    fn unchanged(&self, opened: &Opened<'_>, step: &JudgedStep) -> Result<(), ChangeError> {
+        let waiting = step.needs.iter().flat_map(|need| &need.waiting);
+        let mut broken = waiting.filter(|key| opened.signatures().contains_key(&key.to_string()));
+        match broken.next() {
+            None => Ok(()),
+            Some(key) => Err(ChangeError::ChangedSince {
+                role: step.role.clone(),
+                key: *key,
+                holder: self.holders.get(key).cloned(),
+            }),
         }
     }
 

@@ -13,6 +13,7 @@ use crate::{
         edit::{Draft, EditError, KeyList, RootKeys},
         repository::Refused,
         role::Role,
+        signing,
         testing::{BEGIN, TestHost, TestRepository, amend, at, forge, key, keys, role},
     },
 };
@@ -182,6 +183,23 @@ fn a_signature_of_another_change_fits_nothing() {
     merge(&repository, &mut other, &signature);
     assert!(matches!(one.join(&other, repository.now), Err(ChangeError::AnotherChange { .. })));
     assert_ne!(one.id().unwrap(), other.id().unwrap());
+}
+
+#[test]
+fn a_file_that_was_changed_after_somebody_signed_it_waits_for_nobody() {
+    let repository = repository();
+    let one = change(&repository, &[&renewed_targets(&repository)]);
+    let signature = hand_to(&repository, &one, "alice");
+    let line = &SignatureLine::read_all(&signature).unwrap()[0];
+    let mut other = renewed_targets(&repository);
+    other.expire_in_days(10);
+    let role = Role::Targets;
+    let file = other.unsigned().unwrap();
+    let file = signing::insert(&file, &role, line.key, &line.signature).unwrap();
+    let changed =
+        ChangeFile::new("bob".into(), repository.now, base(&repository), vec![(role, file)]);
+    let refused = judge(&repository, &changed).unwrap_err();
+    assert!(matches!(refused, ChangeError::ChangedSince { .. }), "{refused}");
 }
 
 #[test]
