@@ -124,6 +124,39 @@ fn holders_on_machines_without_network_sign_a_new_root_and_a_host_follows_it() {
 }
 
 #[test]
+fn a_stolen_key_of_any_role_is_exchanged_in_one_change_and_signs_nothing_any_more() {
+    let fleet = super::one_host_on_1_0();
+    let of_payments = ["--product", "payments"];
+    let of_pilot = ["--product", "payments", "--ring", "pilot"];
+    let stolen: [(&str, &str, &[&str], &str); 5] = [
+        ("root", "root", &[], "root"),
+        ("targets", "targets", &[], "targets"),
+        ("policy", "policy", &[], "policy"),
+        ("release.payments", "release", &of_payments, "release"),
+        ("ring.payments.pilot", "ring", &of_pilot, "pilot"),
+    ];
+    for (role, kind, more, old) in stolen {
+        let make = ["key", "generate", "--role", kind, "--name", "anew", "--unencrypted"];
+        fleet.refit(make.iter().chain(more).copied().collect::<Vec<_>>()).unwrap();
+        let words = ["trust", "rotate", role, "--remove", old, "--add", "anew", "--compromised"];
+        let told = fleet.refit(words).unwrap();
+        assert!(told.contains("is removed") && told.contains("of anew is added"), "{role}: {told}");
+        assert!(told.contains("sent ") && told.contains(role), "{role}: {told}");
+    }
+    let built = fleet.build("1.1", Behaviour::Good).unwrap().to_string_lossy().into_owned();
+    let refused = fleet.refit_refused(["release", "sign", &built, "--key", "release"]).unwrap();
+    assert!(refused.contains("release.payments") && refused.contains("help:"), "{refused}");
+    fleet.refit(["release", "sign", &built, "--key", "anew"]).unwrap();
+    fleet.refit(["release", "publish", &built]).unwrap();
+    let promote = ["release", "promote", "payments", "1.1", "--to", "pilot", "--key"];
+    let with = |key| promote.iter().copied().chain([key]).collect::<Vec<_>>();
+    assert!(fleet.refit_refused(with("pilot")).unwrap().contains("help:"));
+    fleet.refit(with("anew")).unwrap();
+    fleet.until_runs("web-1", "1.1").unwrap();
+    fleet.refit(["trust", "verify"]).unwrap();
+}
+
+#[test]
 fn a_stolen_freshness_key_is_replaced_and_hosts_go_on() {
     let mut fleet = super::one_host_on_1_0();
     let old = fs::read(fleet.server_data().join("keys/freshness.pem")).unwrap();

@@ -1,12 +1,17 @@
 //! Metadata that has expired or that is older than what a host has seen: nothing new begins, nothing
 //! that runs is stopped, and the host says so.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use refit_durable::testing::not_run;
 use refit_tests::{
     process::{Process, Ran, command},
     release::Behaviour,
+    sandbox::Sandbox,
     wait::until,
 };
 
@@ -50,13 +55,7 @@ fn an_expired_timestamp_begins_nothing_stops_nothing_and_is_stated() {
 fn a_server_put_back_two_publications_says_what_it_lacks_and_has_it_back_once_its_content_is_here()
 {
     let mut fleet = super::one_host_on_1_0();
-    let copy = fleet.path().join("server-copy");
-    let copy_server = |from: &std::path::Path, to: &std::path::Path| {
-        Ran::of(Command::new("cp").arg("-a").arg(from).arg(to)).unwrap().good().unwrap();
-    };
-    fleet.server().unwrap().terminate().unwrap();
-    copy_server(&fleet.server_data(), &copy);
-    fleet.start_server().unwrap();
+    let copy = copy_of_the_server(&mut fleet);
     super::install(&fleet, "1.1");
     super::install(&fleet, "1.2");
     until("the host has seen the newest", || {
@@ -65,10 +64,7 @@ fn a_server_put_back_two_publications_says_what_it_lacks_and_has_it_back_once_it
         Ok(seen.contains("ring.payments.pilot").then_some(()))
     })
     .unwrap();
-    fleet.server().unwrap().terminate().unwrap();
-    fs::remove_dir_all(fleet.server_data()).unwrap();
-    copy_server(&copy, &fleet.server_data());
-    fleet.start_server().unwrap();
+    put_back(&mut fleet, &copy);
     until("the server says which files it lacks", || {
         let shown = fleet.json(["server", "show"])?;
         let lacking: Vec<&str> = shown["lacking"]
@@ -102,25 +98,61 @@ fn a_server_put_back_two_publications_says_what_it_lacks_and_has_it_back_once_it
 }
 
 #[test]
+fn a_server_put_back_while_every_host_is_away_has_two_roots_and_a_release_back_from_a_publisher() {
+    let mut fleet = super::one_host_on_1_0();
+    let copy = copy_of_the_server(&mut fleet);
+    super::install(&fleet, "1.1");
+    for (before, name) in [("root", "bob"), ("bob", "carol")] {
+        fleet
+            .refit(["key", "generate", "--role", "root", "--name", name, "--unencrypted"])
+            .unwrap();
+        fleet.refit(["trust", "rotate", "root", "--remove", before, "--add", name]).unwrap();
+    }
+    fleet.host_mut("web-1").agent().unwrap().terminate().unwrap();
+    put_back(&mut fleet, &copy);
+    let built = fleet.path().join("release-1.1").to_string_lossy().into_owned();
+    let told = Ran::of(fleet.refit_command().unwrap().args(["release", "publish", &built]));
+    let told = told.unwrap();
+    assert!(told.success && told.err.contains("put back to an older copy"), "{told:?}");
+    assert!(fleet.refit(["trust", "verify"]).unwrap().contains("root 3"));
+    assert_eq!(fleet.releases().unwrap().len(), 2);
+    // Nothing of it is new to the host, which goes on.
+    fleet.start_agent("web-1").unwrap();
+    super::install(&fleet, "1.2");
+}
+
+#[test]
 fn an_older_state_of_the_server_is_refused_by_the_host_and_named() {
     let mut fleet = super::one_host_on_1_0();
-    let copy = fleet.path().join("server-copy");
-    let copy_server = |from: &std::path::Path, to: &std::path::Path| {
-        Ran::of(Command::new("cp").arg("-a").arg(from).arg(to)).unwrap().good().unwrap();
-    };
-    fleet.server().unwrap().terminate().unwrap();
-    copy_server(&fleet.server_data(), &copy);
-    fleet.start_server().unwrap();
+    let copy = copy_of_the_server(&mut fleet);
     super::install(&fleet, "1.1");
     // The server is put back to the day before 1.1.
-    fleet.server().unwrap().terminate().unwrap();
-    fs::remove_dir_all(fleet.server_data()).unwrap();
-    copy_server(&copy, &fleet.server_data());
-    fleet.start_server().unwrap();
+    put_back(&mut fleet, &copy);
     until("the host names the attack", || {
         let log = fs::read_to_string(fleet.host_named("web-1").folder().join("agent.log"))?;
         Ok((log.contains("rollback") || log.contains("older")).then_some(()))
     })
     .unwrap();
     assert_eq!(fleet.host_named("web-1").says().unwrap(), "payments 1.1");
+}
+
+/// A copy of the server's folder, made while it does not run.
+fn copy_of_the_server(fleet: &mut Sandbox) -> PathBuf {
+    let copy = fleet.path().join("server-copy");
+    fleet.server().unwrap().terminate().unwrap();
+    copy_folder(&fleet.server_data(), &copy);
+    fleet.start_server().unwrap();
+    copy
+}
+
+/// Puts the server back to a copy.
+fn put_back(fleet: &mut Sandbox, copy: &Path) {
+    fleet.server().unwrap().terminate().unwrap();
+    fs::remove_dir_all(fleet.server_data()).unwrap();
+    copy_folder(copy, &fleet.server_data());
+    fleet.start_server().unwrap();
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    Ran::of(Command::new("cp").arg("-a").arg(from).arg(to)).unwrap().good().unwrap();
 }

@@ -6,6 +6,7 @@ mod ceremony;
 mod change;
 mod delegate;
 mod drill;
+mod give_back;
 mod init;
 mod merge;
 mod open;

@@ -38,7 +38,24 @@ impl<'a> OwnCopy<'a> {
     }
 
     fn first_root_path(&self) -> PathBuf {
-        self.folder.join("1.root.json")
+        self.root_path(1)
+    }
+
+    fn root_path(&self, version: u64) -> PathBuf {
+        self.folder.join(format!("{version}.root.json"))
+    }
+
+    /// Every root that was seen, from the first on: a server that was put back to an older copy may lack
+    /// several, and takes them one after the other.
+    pub(super) fn roots(&self) -> anyhow::Result<Vec<Vec<u8>>> {
+        let mut roots = vec![self.first_root()?];
+        for version in 2..=limits::ROTATIONS as u64 {
+            match file::read_if_there(&self.root_path(version), limits::ROOT)? {
+                Some(root) => roots.push(root),
+                None => break,
+            }
+        }
+        Ok(roots)
     }
 
     fn unsent_folder(&self) -> PathBuf {
@@ -103,7 +120,10 @@ impl<'a> OwnCopy<'a> {
     /// Makes a change durable.
     pub(crate) fn apply(&self, write: &Write) -> anyhow::Result<()> {
         match write {
-            Write::Put { role, bytes, .. } => {
+            Write::Put { role, version, bytes } => {
+                if *role == Role::Root {
+                    self.context.home.write(&self.root_path(*version), bytes)?;
+                }
                 self.context.home.write(&self.folder.join(role.file_name()), bytes)
             }
             Write::Delete { role } => {
@@ -182,7 +202,7 @@ impl<'a> OwnCopy<'a> {
     }
 }
 
-fn rank(role: &Role) -> u8 {
+pub(super) fn rank(role: &Role) -> u8 {
     match role {
         Role::Root => 0,
         Role::Targets => 1,

@@ -10,11 +10,29 @@ use refit_proto::{
 };
 use tonic::Code;
 
-use super::OwnCopy;
+use super::{
+    OwnCopy,
+    give_back::{give_back, is_behind},
+};
 use crate::{Context, connect::Connection, failure::refused};
 
-/// The newest metadata with these delegated roles; `None` where the server holds none at all.
+/// The newest metadata with these delegated roles; `None` where the server holds none at all. A server
+/// that has less than it once had is given it back first.
 pub(crate) async fn refresh(
+    context: &Context,
+    connection: &Connection,
+    wanted: &[Role],
+) -> anyhow::Result<Option<TrustedSet>> {
+    match walk(context, connection, wanted).await {
+        Err(error) if is_behind(&error) => match give_back(context, connection).await? {
+            true => walk(context, connection, wanted).await,
+            false => Err(error),
+        },
+        walked => walked,
+    }
+}
+
+async fn walk(
     context: &Context,
     connection: &Connection,
     wanted: &[Role],
