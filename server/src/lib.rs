@@ -31,5 +31,6 @@ pub mod status;
 pub mod status_source;
 pub mod store;
 pub mod tls;
+pub mod troubles;
 pub mod twins;
 pub mod web;

@@ -83,7 +83,7 @@ pub async fn open(settings: Settings, clock: Clock) -> anyhow::Result<Ready> {
         wake: Notify::new(),
         listening_since: now,
         presence: Default::default(),
-        twins: Default::default(),
+        troubles: Default::default(),
         healing: Default::default(),
         labels: Default::default(),
         stop: stopping,

@@ -119,7 +119,7 @@ fn fleet(
         revision,
         hosts,
         hosts_without_ring,
-        hosts_shared_identity: shared.twins.count(store, now)?,
+        troubled: shared.troubles.count(store, now)?,
         products: products.collect(),
         metadata: files.iter().map(|file| metadata(file, &lacking, now)).chain(absent).collect(),
         changes: open_changes(store, now)?,

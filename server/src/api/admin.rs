@@ -281,7 +281,7 @@ fn bar(
         commit.host(rev, host);
         Ok((reply, commit, call.done()))
     })?;
-    shared.twins.changed();
+    shared.troubles.changed();
     Ok(reply)
 }
 

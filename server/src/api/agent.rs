@@ -162,7 +162,7 @@ fn sync(
         Ok((Ok(reply), commit, Vec::new()))
     })?;
     if matches!(&reply, Err(ApiError::Reports(ReportError::Fork { .. }))) {
-        shared.twins.changed();
+        shared.troubles.changed();
     }
     reply
 }

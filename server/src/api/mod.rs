@@ -22,7 +22,8 @@ pub use error::ApiError;
 
 use crate::{
     clock::Clock, content::ContentFolder, keys::ServerKeys, placing::LabelCache,
-    presence::Presence, refusals::Throttle, settings::Settings, store::StoreHandle, twins::Twins,
+    presence::Presence, refusals::Throttle, settings::Settings, store::StoreHandle,
+    troubles::Troubles,
 };
 
 /// What all services and the leader share.
@@ -44,7 +45,7 @@ pub struct Shared {
     /// When each host last called.
     pub presence: Presence,
     /// How many hosts share their identity.
-    pub twins: Twins,
+    pub troubles: Troubles,
     /// What it once published and has lost.
     pub healing: crate::healing::Healing,
     /// Labels set from the centre.

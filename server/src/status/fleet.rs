@@ -8,6 +8,7 @@ use refit_proto::{names::Product, wire};
 use crate::{
     fleet::{FailureKind, Health, ReleaseRecord, Rollout, RolloutState, Tally},
     rollout::{Counts, Plan, RingPlan, brake, plan::waves},
+    troubles::Troubled,
 };
 
 /// The word for "nothing is installed" where a version would stand. No version has brackets.
@@ -24,8 +25,8 @@ pub struct FleetView<'a> {
     pub hosts: u64,
     /// Hosts that no ring of any product selects.
     pub hosts_without_ring: u64,
-    /// Hosts whose identity two machines use.
-    pub hosts_shared_identity: u64,
+    /// Hosts that need a person's eye.
+    pub troubled: Troubled,
     /// By name.
     pub products: Vec<ProductPart<'a>>,
     /// The signed metadata in use.
@@ -56,7 +57,9 @@ pub fn fleet(view: FleetView<'_>) -> wire::FleetStatus {
         revision: view.revision,
         hosts: view.hosts,
         hosts_without_ring: view.hosts_without_ring,
-        hosts_shared_identity: view.hosts_shared_identity,
+        hosts_shared_identity: view.troubled.shared_identity,
+        hosts_metadata_expired: view.troubled.metadata_expired,
+        hosts_metadata_refused: view.troubled.metadata_refused,
         products: view.products.into_iter().map(product).collect(),
         metadata: view.metadata,
         server: Some(view.server),

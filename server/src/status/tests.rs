@@ -27,7 +27,7 @@ fn fleet_of(world: &World) -> wire::FleetStatus {
         revision: 7,
         hosts: world.hosts.len() as u64,
         hosts_without_ring: without,
-        hosts_shared_identity: 0,
+        troubled: Default::default(),
         products: vec![ProductPart {
             product: &world.product,
             releases: &releases,

@@ -83,6 +83,18 @@ fn hosts(registry: &mut Registry, fleet: &wire::FleetStatus) {
         "Hosts whose identity two machines use",
         fleet.hosts_shared_identity,
     );
+    number(
+        registry,
+        "fleet_hosts_metadata_expired",
+        "Hosts that begin nothing, since their signed metadata has expired",
+        fleet.hosts_metadata_expired,
+    );
+    number(
+        registry,
+        "fleet_hosts_metadata_refused",
+        "Hosts that refuse the signed metadata they are given; each names the attack that it would be",
+        fleet.hosts_metadata_refused,
+    );
     let numbers = family(registry, "hosts", "Hosts of a ring by installed version and health");
     for (product, ring) in rings(fleet) {
         for row in &ring.installed {

@@ -1,6 +1,7 @@
 //! Reports of hosts: taken once, in order, whatever is lost on the way.
 
 use base64::Engine as _;
+use jiff::SignedDuration;
 use refit_proto::{names::Digest, trust::LocalKey, wire};
 use tonic::Code;
 
@@ -203,6 +204,35 @@ async fn two_machines_with_one_identity_are_noticed_shown_and_not_healthy_until_
     fleet.agent(&anew).sync(some(&[report])).await.unwrap();
     assert_eq!(sharing(&fleet, alice).await, 0);
     assert_eq!(host_status(&fleet, alice, "web-1").await.products[0].health, "good");
+}
+
+#[tokio::test]
+async fn hosts_that_are_given_what_they_refuse_or_begin_nothing_are_counted() {
+    let fleet = Fleet::start().await;
+    let alice = fleet.alice().await;
+    let troubled = || async {
+        // The count may be half a minute old.
+        fleet.pass(SignedDuration::from_secs(31));
+        let request = wire::GetFleetRequest::default();
+        let shown = fleet.status(&alice).get_fleet(request).await.unwrap().into_inner();
+        (shown.hosts_metadata_expired, shown.hosts_metadata_refused)
+    };
+    let (mut frozen, mut attacked) =
+        (fleet.host(&alice, "web-1").await, fleet.host(&alice, "web-2").await);
+    assert_eq!(troubled().await, (0, 0));
+    let report = frozen.report(wire::HostState { metadata_expired: true, ..healthy("1.0") });
+    fleet.agent(&frozen).sync(some(&[report])).await.unwrap();
+    let failure = wire::Failure { cause: "rollback".into(), ..Default::default() };
+    let refuses = wire::HostState { metadata_failure: Some(failure), ..healthy("1.0") };
+    let report = attacked.report(refuses);
+    fleet.agent(&attacked).sync(some(&[report])).await.unwrap();
+    assert_eq!(troubled().await, (1, 1));
+    let report = attacked.report(healthy("1.0"));
+    fleet.agent(&attacked).sync(some(&[report])).await.unwrap();
+    assert_eq!(troubled().await, (1, 0));
+    let retire = wire::HostRequest { host: "web-1".into(), reason: "gone".into() };
+    fleet.admin(&alice).retire_host(retire).await.unwrap();
+    assert_eq!(troubled().await, (0, 0));
 }
 
 #[tokio::test]

@@ -32,6 +32,18 @@ fn in_words(fleet: &FleetStatus) -> String {
             fleet.hosts_shared_identity
         ));
     }
+    if fleet.hosts_metadata_refused > 0 {
+        text.push_str(&format!(
+            "{} refuse the signed metadata they are given: `refit host show NAME` names the attack\n",
+            fleet.hosts_metadata_refused
+        ));
+    }
+    if fleet.hosts_metadata_expired > 0 {
+        text.push_str(&format!(
+            "{} begin nothing, their metadata has expired: see the runbook, \"Expired metadata\"\n",
+            fleet.hosts_metadata_expired
+        ));
+    }
     for product in &fleet.products {
         text.push_str(&format!("\n{}\n{}", product.product, rings(product)));
     }
