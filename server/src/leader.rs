@@ -10,14 +10,18 @@ use refit_proto::{
     trust::{Role, client::Write, repository, set::Stored},
 };
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
-    api::{ApiError, Shared},
+    api::{
+        ApiError, Shared,
+        repository::{Publishing, after, publication},
+    },
     audit, changes,
     fleet::{Actor, HostState, OpenChange, Placement, RingRecord},
-    placing, planning,
+    gate, placing, planning,
     product_view::{ProductNow, RingNow},
+    promotion,
     rollout::Watched,
     store::{
         Commit, CommitError, FileWrite, HostQuery, Note, Reads as _, Rev, RingCursor, Store,
@@ -98,14 +102,74 @@ impl Leader {
             return Ok(());
         }
         self.place(store, memory, now)?;
-        for view in ProductNow::read_all(store)? {
-            self.advance(store, &view, memory, now)?;
+        let products = ProductNow::read_all(store)?;
+        for view in &products {
+            self.advance(store, view, memory, now)?;
+        }
+        // What can't be signed must not keep the rest from being done.
+        if gate::concerns(&products)
+            && let Err(error) = self.sign_own_part(store, &products, now)
+        {
+            error!(error = %error.chain(), "the server's part in rings is not signed, and tried again");
         }
         if memory.upkeep.is_none_or(|done| now.duration_since(done).abs() >= UPKEEP) {
             self.upkeep(store, now)?;
             memory.upkeep = Some(now);
         }
         Ok(())
+    }
+
+    /// Signs what the gate key may sign and its gates let through. A file that would be refused is left
+    /// alone, and looked at again with the next tick.
+    fn sign_own_part(
+        &self,
+        store: &dyn Store,
+        products: &[ProductNow],
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let (shared, content) = (&self.shared, &self.shared.content);
+        let held = store.newest_files()?;
+        let files: Stored = held.into_iter().map(|(role, file)| (role, file.bytes)).collect();
+        let set = after(files, &[])?;
+        let changes = store.all::<OpenChange>()?;
+        let key = shared.keys.gate.for_ids(&gate::ring_keys(&set));
+        let sight = gate::Sight { set: &set, changes: &changes, key, now };
+        for product in products {
+            let Some(policy) = promotion::policy(content, &set, &product.product)? else {
+                continue;
+            };
+            let due = gate::due(&sight, &policy, product).map_err(|error| {
+                ApiError::Invalid(format!("the rings of {}: {error}", product.product))
+            })?;
+            for signed in due {
+                self.publish_own(store, signed, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn publish_own(
+        &self,
+        store: &dyn Store,
+        signed: gate::Signed,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let by = Publishing { who: Actor::Server, name: "server", now };
+        let (act, what) = (signed.occasion.act(), signed.role.to_string());
+        let pushed = [(signed.role, signed.file)];
+        let (commit, mut deeds) = match publication(&self.shared, store, &pushed, &by) {
+            Ok((_, commit, deeds)) => (commit, deeds),
+            Err(error) => {
+                debug!(role = %what, error = %error.chain(), "the server does not sign this yet");
+                return Ok(());
+            }
+        };
+        info!(act, role = %what, "signed with the gate key");
+        deeds.insert(0, audit::Deed::done(Actor::Server, act, what));
+        match audit::commit(store, &commit, now, &deeds) {
+            Ok(_) | Err(CommitError::Conflict(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Plans a product and stores what changes. Where somebody else changed it meanwhile, the next tick

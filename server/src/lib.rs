@@ -10,6 +10,7 @@ pub mod clock;
 pub mod content;
 pub mod enrollment;
 pub mod fleet;
+pub mod gate;
 pub mod healing;
 pub mod identity;
 pub mod init;

@@ -6,9 +6,9 @@ use std::{
     fmt,
 };
 
-use super::{key::KeyId, role::Role, set::TrustedSet};
+use super::{key::KeyId, metadata::Targets, role::Role, set::TrustedSet};
 use crate::{
-    names::PersonName,
+    names::{PersonName, RingName},
     policy::{ApprovalKind, ProductPolicy, RingDefinition, rules::unmatched},
 };
 
@@ -114,6 +114,57 @@ pub fn suffice(
     let kinds: Vec<_> = approved.values().cloned().collect();
     let missing = unmatched(&definition.rules.kinds, &kinds);
     if missing.is_empty() { Ok(approved) } else { Err(Unapproved::Kinds(missing)) }
+}
+
+/// Why a ring could never be promoted to, or not as its definition says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Flaw {
+    /// The keys that may sign for it can't meet its rules.
+    #[error("ring {ring} could never be promoted to, even if all its keys signed: {cause}")]
+    Impossible {
+        /// Which ring.
+        ring: RingName,
+        /// What would be missing.
+        cause: Unapproved,
+    },
+    /// The server's key may sign, and the definition does not say so.
+    #[error(
+        "the keys of ring {ring} include the server's gate key, and its definition does not say so\n\
+         help: say `gate = true`, or delegate the ring to people alone"
+    )]
+    GateNotNamed {
+        /// Which ring.
+        ring: RingName,
+    },
+    /// Nobody but the server signs, and it is not told what.
+    #[error(
+        "ring {ring} is signed by the server's gate key alone, and comes after no ring\n\
+         help: name the rings before it with `after`, or add the key of a person"
+    )]
+    NothingBefore {
+        /// Which ring.
+        ring: RingName,
+    },
+}
+
+/// What the delegations of these targets make of a policy's rings. A ring that is not delegated yet is
+/// not looked at.
+pub fn arrangement(policy: &ProductPolicy, targets: &Targets) -> Vec<Flaw> {
+    let flaw = |definition: &RingDefinition| {
+        let role = Role::Ring(policy.product.clone(), definition.ring.clone());
+        let authority = &targets.delegation(&role)?.authority;
+        let ring = definition.ring.clone();
+        let gate = policy.gate_key.filter(|gate| authority.ids.contains(gate));
+        if gate.is_some() && !definition.gate {
+            return Some(Flaw::GateNotNamed { ring });
+        }
+        if gate.is_some() && authority.ids.len() == 1 && definition.rules.after.is_empty() {
+            return Some(Flaw::NothingBefore { ring });
+        }
+        let all = suffice(policy, definition, &authority.ids, authority.threshold);
+        all.err().map(|cause| Flaw::Impossible { ring, cause })
+    };
+    policy.rings.iter().filter_map(flaw).collect()
 }
 
 /// Whether the right people signed the ring's file in this set; `None` where the set holds none.

@@ -10,7 +10,7 @@ mod changes;
 mod content;
 mod enrollment;
 mod error;
-mod repository;
+pub(crate) mod repository;
 mod status;
 
 use std::sync::{Arc, Mutex};

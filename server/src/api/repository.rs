@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use refit_proto::{
     names::Digest,
     package,
@@ -28,7 +29,7 @@ use crate::{
     access::ANY_ROLE,
     audit::Deed,
     changes,
-    fleet::{ChangeState, OpenChange, ReleaseRecord, RingRecord},
+    fleet::{Actor, ChangeState, OpenChange, ReleaseRecord, RingRecord},
     identity::Role,
     placing,
     push::{self, Before, Pusher, Records},
@@ -239,10 +240,10 @@ pub(super) enum Purpose {
 
 /// What became of a push.
 #[derive(Clone)]
-pub(super) struct Taken {
-    pub(super) reply: wire::PushMetadataReply,
-    /// Of a rehearsal: what the server itself would sign.
-    pub(super) fresh: Vec<wire::MetadataFile>,
+pub(crate) struct Taken {
+    pub(crate) reply: wire::PushMetadataReply,
+    /// What the server itself signs with it.
+    pub(crate) fresh: Vec<wire::MetadataFile>,
 }
 
 pub(super) fn take(
@@ -257,37 +258,59 @@ pub(super) fn take(
     for (role, _) in &pushed {
         member.needs(needed(role))?;
     }
-    let pusher = member.to_string();
+    let name = member.to_string();
+    let by = Publishing { who: call.who.clone(), name: &name, now: call.now };
     retry(shared, store, call.now, || {
-        let held = store.newest_files()?;
-        let before =
-            Before { releases: store.all::<ReleaseRecord>()?, rings: store.all::<RingRecord>()? };
-        let files: Stored =
-            held.iter().map(|(role, file)| (role.clone(), file.bytes.clone())).collect();
-        let published = published(&before);
-        let remembered = |path: &str| published.get(path).copied();
-        let named = repository::named_keys(&files, &pushed);
-        let freshness = shared.keys.freshness.for_ids(&named);
-        let accepted = repository::accept(&files, &pushed, &remembered, freshness, call.now)
-            .map_err(|refused| who_was_faster(store, refused))?;
-        let reply =
-            wire::PushMetadataReply { snapshot: accepted.snapshot, timestamp: accepted.timestamp };
-        if accepted.writes.is_empty() {
-            return Ok((Taken { reply, fresh: Vec::new() }, Commit::new(), Vec::new()));
-        }
-        let set = after(files, &accepted.writes)?;
-        let roles: BTreeSet<TrustRole> = pushed.iter().map(|(role, _)| role.clone()).collect();
-        let by = Pusher { who: &pusher, now: call.now };
-        let records = push::records(&shared.content, &set, &roles, &before, by)?;
-        if purpose == Purpose::Rehearse {
-            let fresh = fresh(&accepted.writes);
-            return Ok((Taken { reply, fresh }, Commit::new(), Vec::new()));
-        }
-        let mut deeds = deeds(call, &accepted.writes, &records, &before);
-        let mut commit = commit(&held, accepted.writes, records);
-        end_changes(store, call, &pushed, &mut commit, &mut deeds)?;
-        Ok((Taken { reply, fresh: Vec::new() }, commit, deeds))
+        let (taken, commit, deeds) = publication(shared, store, &pushed, &by)?;
+        Ok(match purpose {
+            Purpose::Publish => (taken, commit, deeds),
+            Purpose::Rehearse => (taken, Commit::new(), Vec::new()),
+        })
     })
+}
+
+/// Whose publication it is.
+pub(crate) struct Publishing<'a> {
+    /// For the audit log.
+    pub(crate) who: Actor,
+    /// Audit name.
+    pub(crate) name: &'a str,
+    /// When.
+    pub(crate) now: Timestamp,
+}
+
+/// Everything that publishing these files changes, checked as hosts would and against their documents.
+pub(crate) fn publication(
+    shared: &Shared,
+    store: &dyn Store,
+    pushed: &[(TrustRole, Vec<u8>)],
+    by: &Publishing<'_>,
+) -> Result<(Taken, Commit, Vec<Deed>), ApiError> {
+    let held = store.newest_files()?;
+    let before =
+        Before { releases: store.all::<ReleaseRecord>()?, rings: store.all::<RingRecord>()? };
+    let files: Stored =
+        held.iter().map(|(role, file)| (role.clone(), file.bytes.clone())).collect();
+    let published = published(&before);
+    let remembered = |path: &str| published.get(path).copied();
+    let named = repository::named_keys(&files, pushed);
+    let freshness = shared.keys.freshness.for_ids(&named);
+    let accepted = repository::accept(&files, pushed, &remembered, freshness, by.now)
+        .map_err(|refused| who_was_faster(store, refused))?;
+    let reply =
+        wire::PushMetadataReply { snapshot: accepted.snapshot, timestamp: accepted.timestamp };
+    if accepted.writes.is_empty() {
+        return Ok((Taken { reply, fresh: Vec::new() }, Commit::new(), Vec::new()));
+    }
+    let fresh = fresh(&accepted.writes);
+    let set = after(files, &accepted.writes)?;
+    let roles: BTreeSet<TrustRole> = pushed.iter().map(|(role, _)| role.clone()).collect();
+    let pusher = Pusher { who: by.name, now: by.now };
+    let records = push::records(&shared.content, &set, &roles, &before, pusher)?;
+    let mut deeds = deeds(by, &accepted.writes, &records, &before);
+    let mut commit = commit(&held, accepted.writes, records);
+    end_changes(store, by, pushed, &mut commit, &mut deeds)?;
+    Ok((Taken { reply, fresh }, commit, deeds))
 }
 
 /// Takes back what this server once published. Whoever is let in may give it: it proves itself.
@@ -334,7 +357,8 @@ fn offer_metadata(
         let roles: BTreeSet<TrustRole> = later.iter().map(|(role, _)| role.clone()).collect();
         let by = Pusher { who: &who, now: call.now };
         let records = push::records(&shared.content, &set, &roles, &before, by)?;
-        let deeds = deeds(call, &back.writes, &records, &before);
+        let by = Publishing { who: call.who.clone(), name: &who, now: call.now };
+        let deeds = deeds(&by, &back.writes, &records, &before);
         let taken: BTreeMap<TrustRole, u64> = back
             .writes
             .iter()
@@ -414,13 +438,13 @@ fn fresh(writes: &[Write]) -> Vec<wire::MetadataFile> {
 /// Open changes of the roles that are published now have come to their end.
 fn end_changes(
     store: &dyn Store,
-    call: &Call,
+    by: &Publishing<'_>,
     pushed: &[(TrustRole, Vec<u8>)],
     commit: &mut Commit,
     deeds: &mut Vec<Deed>,
 ) -> Result<(), ApiError> {
     let known = store.all::<OpenChange>()?;
-    for (rev, ended) in changes::ended_by_push(&known, pushed, call.now) {
+    for (rev, ended) in changes::ended_by_push(&known, pushed, by.now) {
         let act = match ended.state {
             ChangeState::Published => "change publish",
             ChangeState::Open
@@ -429,7 +453,7 @@ fn end_changes(
             | ChangeState::Lapsed => "change overtake",
         };
         let what = format!("{} {}", ended.role, ended.id.short());
-        deeds.push(Deed::done(call.who.clone(), act, what));
+        deeds.push(Deed::done(by.who.clone(), act, what));
         commit.doc(rev, ended);
     }
     Ok(())
@@ -462,7 +486,7 @@ fn published(before: &Before) -> BTreeMap<String, Digest> {
 }
 
 /// What the repository holds after the push, verified as a host would.
-fn after(mut files: Stored, writes: &[Write]) -> Result<TrustedSet, ApiError> {
+pub(crate) fn after(mut files: Stored, writes: &[Write]) -> Result<TrustedSet, ApiError> {
     for write in writes {
         write.clone().apply(&mut files);
     }
@@ -506,8 +530,8 @@ fn commit(held: &BTreeMap<TrustRole, SignedFile>, writes: Vec<Write>, records: R
     commit
 }
 
-fn deeds(call: &Call, writes: &[Write], records: &Records, before: &Before) -> Vec<Deed> {
-    let deed = |act: &str, what: String| Deed::done(call.who.clone(), act, what);
+fn deeds(by: &Publishing<'_>, writes: &[Write], records: &Records, before: &Before) -> Vec<Deed> {
+    let deed = |act: &str, what: String| Deed::done(by.who.clone(), act, what);
     let pushes = writes.iter().filter_map(|write| match write {
         Write::Put { role: TrustRole::Snapshot | TrustRole::Timestamp, .. }
         | Write::Delete { .. } => None,

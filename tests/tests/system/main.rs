@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on is to stop with what went wrong")]
 
+mod approvals;
 mod bad_release;
 mod changed_host;
 mod clocks;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use refit_proto::{
     names::HostId,
-    policy::{LabelPolicy, ProductPolicy, RingDefinition, Selector},
+    policy::{LabelPolicy, Person, ProductPolicy, RingDefinition, Selector},
     servers::{Authority, ServersPolicy},
     wire::{RingPolicy, RolloutPolicy},
 };
@@ -19,9 +19,14 @@ pub(super) fn of_policy(before: Option<&ProductPolicy>, after: &ProductPolicy) -
             .rings
             .iter()
             .map(|ring| format!("{product}/{}: new ring, {}", ring.ring, definition(ring)));
-        return [format!("{product}: new product")].into_iter().chain(rings).collect();
+        let people = signatories(None, after);
+        return [format!("{product}: new product")]
+            .into_iter()
+            .chain(people)
+            .chain(rings)
+            .collect();
     };
-    let mut lines = Vec::new();
+    let mut lines = signatories(Some(before), after);
     for ring in &after.rings {
         match before.ring(&ring.ring) {
             None => lines.push(format!("{product}/{}: new ring, {}", ring.ring, definition(ring))),
@@ -66,7 +71,63 @@ fn definition(ring: &RingDefinition) -> String {
             format!("selects {}", labels.collect::<Vec<_>>().join(" and "))
         }
     };
-    if ring.gate { format!("{select}, with the server's gate key") } else { select }
+    let mut words = vec![select];
+    if ring.gate {
+        words.push("with the server's gate key".to_owned());
+    }
+    let rules = &ring.rules;
+    if !rules.kinds.is_empty() {
+        words.push(format!("needs approvals: {}", listed(&rules.kinds)));
+    }
+    if !rules.after.is_empty() {
+        words.push(format!("after {}", listed(&rules.after)));
+    }
+    if !rules.demands.is_empty() {
+        words.push(format!("demands {}", listed(&rules.demands)));
+    }
+    if !rules.overridable.is_empty() {
+        words.push(format!("lets pass over {}", listed(&rules.overridable)));
+    }
+    words.join(", ")
+}
+
+fn listed<T: ToString>(words: impl IntoIterator<Item = T>) -> String {
+    let words: Vec<String> = words.into_iter().map(|word| word.to_string()).collect();
+    words.join(" and ")
+}
+
+/// Who signs promotions, as far as it changes.
+fn signatories(before: Option<&ProductPolicy>, after: &ProductPolicy) -> Vec<String> {
+    let product = &after.product;
+    let mut lines = Vec::new();
+    for (name, held) in &after.persons {
+        if before.and_then(|before| before.persons.get(name)) != Some(held) {
+            lines.push(format!("{product}: person {name} signs with {}", person(held)));
+        }
+    }
+    for name in before.into_iter().flat_map(|before| before.persons.keys()) {
+        if !after.persons.contains_key(name) {
+            lines.push(format!("{product}: person {name} counts no more"));
+        }
+    }
+    match (before.and_then(|before| before.gate_key), after.gate_key) {
+        (old, Some(new)) if old != Some(new) => {
+            lines.push(format!("{product}: the server's gate key is {}", new.short()));
+        }
+        (Some(old), None) => {
+            lines.push(format!("{product}: the server's gate key {} counts no more", old.short()));
+        }
+        (Some(_) | None, _) => {}
+    }
+    lines
+}
+
+fn person(person: &Person) -> String {
+    let keys = person.keys.iter().map(|(key, kinds)| match kinds.is_empty() {
+        true => format!("key {} (no kind of approval)", key.short()),
+        false => format!("key {} ({})", key.short(), listed(kinds)),
+    });
+    listed(keys)
 }
 
 /// What the part that only narrows would change; the revision is the server's and does not count.
@@ -180,6 +241,8 @@ fn words(items: impl Iterator<Item = String>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use refit_proto::policy::Signatories;
+
     use super::{
         super::file::tests::{EXAMPLE, parse},
         *,
@@ -224,12 +287,29 @@ mod tests {
                 "payments/pilot: selects pilot=yes, was: selects pilot=yes, with the server's gate key",
             ),
             (
+                "every_host = true",
+                "every_host = true\nafter = [\"pilot\"]\ndemands = [\"security\"]",
+                "payments/broad: selects every host, after pilot, demands security, was: selects every host",
+            ),
+            (
+                "name = \"payments\"\n",
+                "name = \"payments\"\npersons = { eve = { k = [\"business\"] } }\n",
+                "payments: person eve signs with key 8254c329a928 (business)",
+            ),
+            (
                 "role = \"db\"\n",
                 "role = \"web\"\n",
                 "host 00112233445566778899aabbccddeeff: labels role=web, was: role=db",
             ),
         ] {
-            assert_eq!(changes(from, to), [expected], "{from}");
+            let mut told = changes(from, to);
+            if from == "gate = true" {
+                let gate = super::super::file::tests::key("gate");
+                let gone =
+                    format!("payments: the server's gate key {} counts no more", gate.short());
+                assert_eq!(told.remove(0), gone);
+            }
+            assert_eq!(told, [expected], "{from}");
         }
     }
 
@@ -238,17 +318,19 @@ mod tests {
         let fleet = parse(EXAMPLE).unwrap();
         let new = &fleet.products[0];
         assert_eq!(of_policy(None, &new.policy)[0], "payments: new product");
-        assert_eq!(of_policy(None, &new.policy).len(), 4);
+        assert_eq!(of_policy(None, &new.policy).len(), 5);
         assert_eq!(of_rollout(None, &new.rollout).len(), 3);
 
         let mut fewer = new.policy.rings.clone();
         fewer.remove(1);
-        let fewer = ProductPolicy::new(new.policy.product.clone(), fewer).unwrap();
+        let gate = || Signatories { gate_key: new.policy.gate_key, ..Signatories::default() };
+        let product = || new.policy.product.clone();
+        let fewer = ProductPolicy::with_signatories(product(), fewer, gate()).unwrap();
         assert!(of_policy(Some(&new.policy), &fewer)[0].starts_with("payments/early: removed"));
 
         let mut turned = new.policy.rings.clone();
         turned.reverse();
-        let turned = ProductPolicy::new(new.policy.product.clone(), turned).unwrap();
+        let turned = ProductPolicy::with_signatories(product(), turned, gate()).unwrap();
         assert_eq!(
             of_policy(Some(&new.policy), &turned),
             ["payments: rings in the order broad, early, pilot, was: pilot, early, broad"]

@@ -1,15 +1,19 @@
 //! `fleet.toml`: products, their rings in order, and labels set from the centre, as people write them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail, ensure};
 use refit_proto::{
-    names::{HostId, LabelName, LabelValue, Labels, Product, RingName},
-    policy::{LabelPolicy, ProductPolicy, RingDefinition, Rules, Selector, limits},
+    names::{HostId, LabelName, LabelValue, Labels, PersonName, Product, RingName},
+    policy::{
+        ApprovalKind, Gate, LabelPolicy, Person, ProductPolicy, RingDefinition, Rules, Selector,
+        Signatories, limits,
+    },
     servers::{Address, Authority, Mirror, ServersPolicy},
+    trust::KeyId,
     wire,
 };
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
@@ -60,6 +64,9 @@ struct FleetFile {
 #[serde(deny_unknown_fields)]
 struct ProductFile {
     name: Product,
+    /// Each person's keys, with the kinds of approval that each may give.
+    #[serde(default)]
+    persons: BTreeMap<PersonName, BTreeMap<String, BTreeSet<ApprovalKind>>>,
     #[serde(default)]
     ring: Vec<RingFile>,
 }
@@ -74,6 +81,14 @@ struct RingFile {
     every_host: bool,
     #[serde(default)]
     gate: bool,
+    #[serde(default)]
+    kinds: Vec<ApprovalKind>,
+    #[serde(default)]
+    after: Vec<RingName>,
+    #[serde(default)]
+    demands: BTreeSet<Gate>,
+    #[serde(default)]
+    overridable: BTreeSet<Gate>,
     #[serde(default)]
     waves: Vec<u32>,
     #[serde(default = "one")]
@@ -149,16 +164,25 @@ fn half_minute() -> Seconds {
     Seconds(30)
 }
 
+/// The keys that words of the file mean.
+pub(super) trait Keys {
+    /// The key of a person.
+    fn of_person(&self, word: &str) -> anyhow::Result<KeyId>;
+
+    /// The server's gate key.
+    fn gate(&self) -> anyhow::Result<KeyId>;
+}
+
 /// Reads the file.
-pub(super) fn read(path: &Path) -> anyhow::Result<Fleet> {
-    toml_text::load::<FleetFile>(path)?.fleet(&path.display().to_string())
+pub(super) fn read(path: &Path, keys: &dyn Keys) -> anyhow::Result<Fleet> {
+    toml_text::load::<FleetFile>(path)?.fleet(&path.display().to_string(), keys)
 }
 
 impl FleetFile {
-    fn fleet(self, name: &str) -> anyhow::Result<Fleet> {
+    fn fleet(self, name: &str, keys: &dyn Keys) -> anyhow::Result<Fleet> {
         let mut products: Vec<WantedProduct> = Vec::new();
         for product in self.product {
-            let wanted = product.wanted()?;
+            let wanted = product.wanted(keys)?;
             ensure!(
                 !RESERVED.contains(&wanted.policy.product.as_str()),
                 "{name}: no product can be called {}\nhelp: choose another name",
@@ -206,8 +230,8 @@ impl WantedServers {
 }
 
 impl ProductFile {
-    fn wanted(self) -> anyhow::Result<WantedProduct> {
-        let ProductFile { name, ring } = self;
+    fn wanted(self, keys: &dyn Keys) -> anyhow::Result<WantedProduct> {
+        let ProductFile { name, persons, ring } = self;
         ensure!(ring.len() <= limits::RINGS, "{name} has more than {} rings", limits::RINGS);
         let mut definitions = Vec::new();
         let mut rings = Vec::new();
@@ -217,8 +241,25 @@ impl ProductFile {
             definitions.push(ring.definition(&name)?);
         }
         let rollout = wire::RolloutPolicy { product: name.to_string(), rings, revision: 0 };
-        Ok(WantedProduct { policy: ProductPolicy::new(name, definitions)?, rollout })
+        let gated = definitions.iter().any(|ring| ring.gate);
+        let signatories = Signatories {
+            persons: persons
+                .into_iter()
+                .map(|(person, held)| Ok((person, person_of(held, keys)?)))
+                .collect::<anyhow::Result<_>>()?,
+            gate_key: gated.then(|| keys.gate()).transpose()?,
+        };
+        let policy = ProductPolicy::with_signatories(name, definitions, signatories)?;
+        Ok(WantedProduct { policy, rollout })
     }
+}
+
+fn person_of(
+    held: BTreeMap<String, BTreeSet<ApprovalKind>>,
+    keys: &dyn Keys,
+) -> anyhow::Result<Person> {
+    let held = held.into_iter().map(|(word, kinds)| Ok((keys.of_person(&word)?, kinds)));
+    Ok(Person { keys: held.collect::<anyhow::Result<_>>()? })
 }
 
 impl RingFile {
@@ -273,10 +314,10 @@ impl RingFile {
 
     /// What widens or assigns.
     fn definition(self, product: &Product) -> anyhow::Result<RingDefinition> {
-        let ring = self.name;
+        let ring = self.name.clone();
         let select = match (self.select.is_empty(), self.every_host) {
             (false, false) => Selector::Labels(
-                self.select.into_iter().map(|(name, any)| (name, any.into())).collect(),
+                self.select.clone().into_iter().map(|(name, any)| (name, any.into())).collect(),
             ),
             (true, true) => Selector::EveryHost,
             (true, false) => bail!(
@@ -285,7 +326,9 @@ impl RingFile {
             ),
             (false, true) => bail!("{product}/{ring} has both select and every_host"),
         };
-        Ok(RingDefinition { ring, select, gate: self.gate, rules: Rules::default() })
+        let RingFile { gate, kinds, after, demands, overridable, .. } = self;
+        let rules = Rules { kinds, after, demands, overridable };
+        Ok(RingDefinition { ring, select, gate, rules })
     }
 }
 
@@ -331,7 +374,80 @@ role = "db"
 "#;
 
     pub(in super::super) fn parse(text: &str) -> anyhow::Result<Fleet> {
-        toml_text::parse::<FleetFile>("fleet.toml", text)?.fleet("fleet.toml")
+        toml_text::parse::<FleetFile>("fleet.toml", text)?.fleet("fleet.toml", &TestKeys)
+    }
+
+    /// Every word is a key of its own.
+    struct TestKeys;
+
+    pub(in super::super) fn key(word: &str) -> KeyId {
+        KeyId::parse(&refit_proto::names::Digest::of(word.as_bytes()).to_string()).unwrap()
+    }
+
+    impl Keys for TestKeys {
+        fn of_person(&self, word: &str) -> anyhow::Result<KeyId> {
+            Ok(key(word))
+        }
+
+        fn gate(&self) -> anyhow::Result<KeyId> {
+            Ok(key("gate"))
+        }
+    }
+
+    const PEOPLE: &str = r#"
+[[product]]
+name = "payments"
+
+[product.persons.alice]
+alice = ["technical", "business"]
+spare = []
+
+[product.persons.bob]
+bob = ["technical"]
+
+[[product.ring]]
+name = "pilot"
+select = { pilot = "yes" }
+
+[[product.ring]]
+name = "broad"
+every_host = true
+gate = true
+kinds = ["technical", "business"]
+after = ["pilot"]
+demands = ["security", "change-plan"]
+overridable = ["after"]
+"#;
+
+    #[test]
+    fn persons_and_what_a_ring_asks_for_are_signed() {
+        let fleet = parse(PEOPLE).unwrap();
+        let policy = &fleet.products[0].policy;
+        assert_eq!(policy.required, ["approvals"]);
+        assert_eq!(policy.gate_key, Some(key("gate")));
+        assert_eq!(policy.person_of(&key("spare")).unwrap().as_str(), "alice");
+        let rules = &policy.rings[1].rules;
+        assert_eq!(rules.kinds, [ApprovalKind::Technical, ApprovalKind::Business]);
+        assert_eq!((rules.after[0].as_str(), rules.demands.len()), ("pilot", 2));
+        assert!(rules.overridable.contains(&Gate::After));
+        assert!(parse(EXAMPLE).unwrap().products[0].policy.persons.is_empty());
+        for (change, to, part) in [
+            ("bob = [\"technical\"]", "alice = [\"technical\"]", "is of alice and of bob"),
+            ("bob = [\"technical\"]", "bob = [\"legal\"]", "unknown variant `legal`"),
+            (
+                "bob = [\"technical\"]",
+                "bob = [\"operations\"]",
+                "approval that no person is left to give",
+            ),
+            ("after = [\"pilot\"]", "after = [\"early\"]", "comes after early, which is no ring"),
+            ("after = [\"pilot\"]", "after = [\"broad\"]", "comes after itself"),
+            ("\"change-plan\"]", "\"after\"]", "name the rings under `after`"),
+        ] {
+            let text = PEOPLE.replacen(change, to, 1);
+            assert_ne!(text, PEOPLE, "{change}");
+            let error = format!("{:#}", parse(&text).unwrap_err());
+            assert!(error.contains(part), "{change}: {error}");
+        }
     }
 
     #[test]

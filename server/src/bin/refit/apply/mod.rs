@@ -11,7 +11,7 @@ use refit_proto::{
     package::FileRef,
     policy::{LabelPolicy, ProductPolicy},
     servers::{SERVERS, ServersPolicy},
-    trust::{Role, TrustedSet, trusted_labels, trusted_policy, trusted_servers},
+    trust::{KeyId, Role, TrustedSet, approval, trusted_labels, trusted_policy, trusted_servers},
     wire::{GetRolloutPolicyRequest, RolloutPolicy, SetRolloutPolicyRequest},
 };
 use tonic::Code;
@@ -22,9 +22,9 @@ use crate::{
     connect::Connection,
     content,
     failure::refused,
-    output,
+    key, output,
     publish::{Carried, Change, carry_out},
-    servers, signing,
+    server_keys, servers, signing,
     trust::{self, authority},
 };
 
@@ -46,6 +46,9 @@ use crate::{
   update_limit = \"1h\"
   lease = \"10m\"
   poll = \"30s\"
+
+  [product.persons.alice]            # kinds of approval by key; a ring asks for some with kinds = [..]
+  alice = [\"technical\"]
 
   [labels.0123456789abcdef0123456789abcdef]   # a host's id
   ring = \"pilot\"
@@ -71,7 +74,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
-    let fleet = file::read(&args.file)?;
+    let fleet = file::read(&args.file, &OwnKeys { context })?;
     let connection = Connection::open(context).await?;
     let set = trust::newest(context, &connection, &[Role::Policy]).await?;
     let plan = Plan::make(context, &connection, &set, &fleet, &args.file).await?;
@@ -101,6 +104,28 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
         set_rollout(&connection, rollout).await?;
     }
     output::line("applied")
+}
+
+/// Keys by the words that people use here.
+struct OwnKeys<'a> {
+    context: &'a Context,
+}
+
+impl file::Keys for OwnKeys<'_> {
+    fn of_person(&self, word: &str) -> anyhow::Result<KeyId> {
+        match KeyId::parse(word) {
+            Ok(id) => Ok(id),
+            Err(_) => Ok(key::public(self.context, None, word)?.id()),
+        }
+    }
+
+    fn gate(&self) -> anyhow::Result<KeyId> {
+        let keys = server_keys::known(self.context)?.context(
+            "a ring says gate = true, and the server's gate key is not known here\n\
+             help: `refit trust init` notes it, and `refit trust adopt` fetches it",
+        )?;
+        Ok(server_keys::named(&keys, "gate")?.id())
+    }
 }
 
 /// What would change.
@@ -143,6 +168,9 @@ impl Plan {
                 Some(bytes) => Some(trusted_policy(set, &wanted.policy.product, &bytes)?),
                 None => None,
             };
+            if let Some(flaw) = approval::arrangement(&wanted.policy, set.targets()).first() {
+                bail!("{flaw}");
+            }
             plan.add_document(
                 change::of_policy(before.as_ref(), &wanted.policy),
                 name,

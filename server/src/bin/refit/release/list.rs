@@ -1,17 +1,15 @@
-//! `refit release list` and `show`: what the release keys signed, verified from the own root. Who
+//! `refit release list`: what the release keys signed, verified from the own root. Who
 //! published it, and when, is the server's word and shown as such.
 
-use anyhow::{Context as _, ensure};
 use refit_proto::{
     names::{Digest, Product, Version},
-    package::Release,
     trust::{Role, TrustedSet},
     wire::ReleaseStatus,
 };
 use serde::Serialize;
 
 use crate::{
-    Context, connect::Connection, content, output, output::Output, status, trust, trust::authority,
+    Context, connect::Connection, output, output::Output, status, trust, trust::authority,
 };
 
 /// Options of `refit release list`.
@@ -19,18 +17,6 @@ use crate::{
 pub(super) struct List {
     /// Only this product.
     product: Option<Product>,
-    #[command(flatten)]
-    output: Output,
-}
-
-/// Options of `refit release show`.
-#[derive(clap::Args)]
-pub(super) struct Show {
-    /// Of which product.
-    product: Product,
-    /// Which one.
-    #[arg(value_name = "VERSION")]
-    label: Version,
     #[command(flatten)]
     output: Output,
 }
@@ -127,69 +113,4 @@ fn row(product: &Product, version: Version, digest: Digest, told: &[&ReleaseStat
         published_by: told.map(|one| one.published_by.clone()).unwrap_or_default(),
         published_at: told.map(|one| one.published_at.clone()).unwrap_or_default(),
     }
-}
-
-pub(super) async fn show(
-    context: &Context,
-    connection: &Connection,
-    args: Show,
-) -> anyhow::Result<()> {
-    let role = Role::Release(args.product.clone());
-    let set = trust::newest(context, connection, &[role]).await?;
-    let (release, digest) = document(connection, &set, &args.product, &args.label).await?;
-    args.output.print(&release, |release| in_words(release, &digest))
-}
-
-/// The release document, if it is the one that the release keys signed.
-pub(super) async fn document(
-    connection: &Connection,
-    set: &TrustedSet,
-    product: &Product,
-    version: &Version,
-) -> anyhow::Result<(Release, Digest)> {
-    authority(set, &Role::Release(product.clone()))?;
-    let file = set.release(product, version).with_context(|| {
-        format!(
-            "{product} {version} is not published\n\
-             help: `refit release list {product}` shows what is"
-        )
-    })?;
-    let digest = file.digest().context("the release is signed without a SHA-256")?;
-    let bytes = content::fetch(connection, digest, file.length, Release::MAX_LENGTH).await?;
-    ensure!(file.fits(&bytes), "the server sent other bytes than were signed");
-    let release = Release::parse(&bytes)?;
-    ensure!(
-        release.product == *product && release.version == *version,
-        "the document of {product} {version} says that it is {} {}",
-        release.product,
-        release.version
-    );
-    Ok((release, digest))
-}
-
-fn in_words(release: &Release, digest: &Digest) -> String {
-    let plan = &release.plan;
-    let mut lines = vec![
-        format!("{} {} (counter {})", release.product, release.version, release.counter),
-        format!("digest    {digest}"),
-    ];
-    for (what, text) in [("goal    ", &plan.goal), ("owner   ", &plan.owner)] {
-        if !text.is_empty() {
-            lines.push(format!("{what}  {text}"));
-        }
-    }
-    lines.extend(release.links.iter().map(|link| format!("link      {link}")));
-    for (platform, packages) in &release.platforms {
-        for package in packages {
-            lines.push(format!(
-                "package   {} on {platform}, manifest {}",
-                package.name,
-                package.manifest.sha256.short()
-            ));
-        }
-    }
-    if !release.notes.is_empty() {
-        lines.push(format!("\n{}", release.notes.trim_end()));
-    }
-    lines.join("\n")
 }

@@ -2,10 +2,12 @@
 
 mod build;
 mod description;
+mod document;
 mod folder;
 mod list;
 mod promote;
 mod publish;
+mod show;
 mod sign;
 #[cfg(test)]
 mod tests;
@@ -35,11 +37,12 @@ enum Verb {
     /// The releases of a product, or of all, as their release keys signed them.
     #[command(after_help = "Examples:\n  refit release list\n  refit release list payments")]
     List(list::List),
-    /// One release: notes, plan, packages.
+    /// One release: notes, plan, packages; what was signed about it, by whom.
     #[command(after_help = "Example:\n  refit release show payments 2.4.1")]
-    Show(list::Show),
+    Show(show::Args),
     /// Permit a release on a ring. The one that ran there becomes the one to go back to.
-    #[command(after_help = "Example:\n  refit release promote payments 2.4.1 --to pilot")]
+    #[command(after_help = "Examples:\n  refit release promote payments 2.4.1 --to pilot\n  \
+        refit release promote payments 2.4.1 --to broad --evidence security=scan.txt")]
     Promote(promote::Args),
     /// Offer a release to nobody any more. Where it runs, it goes on running.
     #[command(after_help = "Example:\n  refit release withdraw payments 2.4.0")]
@@ -65,7 +68,7 @@ async fn on(context: &Context, connection: &Connection, verb: Verb) -> anyhow::R
         Verb::Sign(args) => sign::run(context, connection, args).await,
         Verb::Publish(args) => publish::run(context, connection, args).await,
         Verb::List(args) => list::list(context, connection, args).await,
-        Verb::Show(args) => list::show(context, connection, args).await,
+        Verb::Show(args) => show::run(context, connection, args).await,
         Verb::Promote(args) => promote::run(context, connection, args).await,
         Verb::Withdraw(args) => withdraw::run(context, connection, args).await,
     }

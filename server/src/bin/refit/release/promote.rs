@@ -1,13 +1,20 @@
 //! `refit release promote`: the signed act that permits a release on a ring.
 
-use anyhow::Context as _;
-use refit_proto::{
-    names::{Digest, Product, RingName, Version},
-    package::Release,
-    trust::{RingFile, Role, Standing, Terms, TrustedSet},
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    str::FromStr,
 };
 
-use super::list::document;
+use anyhow::Context as _;
+use refit_proto::{
+    names::{Digest, PersonName, Product, RingName, Version},
+    package::Release,
+    policy::{ApprovalKind, EvidenceKind, UnknownWord},
+    trust::{Approval, Evidence, Override, RingFile, Role, Standing, Terms, TrustedSet},
+};
+
+use super::document::{Document, document};
 use crate::{
     Context,
     conflict::Situation,
@@ -37,6 +44,47 @@ pub(super) struct Args {
     /// From now on, hosts that run this release take none with a smaller counter.
     #[arg(long, value_name = "COUNTER")]
     floor: Option<u64>,
+    /// A test result that its signers were shown: functional, performance or security.
+    #[arg(long, value_name = "KIND=FILE", value_parser = bound::<EvidenceKind>)]
+    evidence: Vec<(EvidenceKind, PathBuf)>,
+    /// What somebody wrote to say yes. The approval itself is a signature.
+    #[arg(long, value_name = "PERSON:KIND=FILE", value_parser = approval)]
+    approval: Vec<(PersonName, ApprovalKind, PathBuf)>,
+    /// Pass over a gate, where the ring lets it: functional, performance, security, change-plan, after.
+    #[arg(long = "override", value_name = "GATE=REASON", value_parser = override_)]
+    overrides: Vec<Override>,
+}
+
+/// `security=scan.txt`.
+fn bound<T: FromStr<Err = UnknownWord>>(text: &str) -> Result<(T, PathBuf), String> {
+    let (word, file) =
+        text.split_once('=').ok_or("write it as KIND=FILE, for example security=scan.txt")?;
+    Ok((word.parse().map_err(|error: UnknownWord| error.to_string())?, file.into()))
+}
+
+/// `alice:business=minutes.txt`.
+fn approval(text: &str) -> Result<(PersonName, ApprovalKind, PathBuf), String> {
+    let usage = "write it as PERSON:KIND=FILE, for example alice:business=minutes.txt";
+    let (person, rest) = text.split_once(':').ok_or(usage)?;
+    let (kind, file) = bound(rest)?;
+    Ok((PersonName::parse(person).map_err(|error| error.to_string())?, kind, file))
+}
+
+/// `after=incident 7`.
+fn override_(text: &str) -> Result<Override, String> {
+    let (gate, reason) =
+        text.split_once('=').ok_or("write it as GATE=REASON, for example after=\"incident 7\"")?;
+    let reason = reason.trim().to_owned();
+    if reason.is_empty() {
+        return Err(format!("passing over {gate} needs a reason"));
+    }
+    Ok(Override { gate: gate.parse().map_err(|error: UnknownWord| error.to_string())?, reason })
+}
+
+/// The digest of a file that is shown to the signers.
+fn digest(path: &Path) -> anyhow::Result<Digest> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Digest::of(&bytes))
 }
 
 /// What is promoted, and as what.
@@ -44,6 +92,8 @@ struct Wanted<'a> {
     args: &'a Args,
     release: Release,
     digest: Digest,
+    /// What is bound beyond length and hash.
+    terms: Terms,
     /// What is current now did not prove itself on the ring, so it must not become the way back.
     over_unproven: bool,
 }
@@ -55,8 +105,10 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     let release = Role::Release(args.product.clone());
     let set = trust::newest(context, connection, &[release]).await?;
-    let (release, digest) = document(connection, &set, &args.product, &args.label).await?;
-    let mut wanted = Wanted { args: &args, release, digest, over_unproven: false };
+    let found = document(connection, &set, &args.product, &args.label).await?;
+    let terms = args.terms(found.digest, found.plan())?;
+    let Document { release, digest, .. } = found;
+    let mut wanted = Wanted { args: &args, release, digest, terms, over_unproven: false };
     let set = base(context, connection, &wanted).await?;
     if wanted.is_promoted(&set) {
         return output::line(&format!("{} is promoted already", wanted.what("")));
@@ -87,9 +139,12 @@ impl Wanted<'_> {
     /// Current already, and nothing new is said of it.
     fn is_promoted(&self, set: &TrustedSet) -> bool {
         let current = self.ring_file(set).and_then(|file| file.current.as_ref());
+        let Args { retry, floor, evidence, approval, overrides, .. } = self.args;
+        let says = evidence.len() + approval.len() + overrides.len();
         current.is_some_and(|current| current.digest == self.digest)
-            && !self.args.retry
-            && self.args.floor.is_none()
+            && !retry
+            && floor.is_none()
+            && says == 0
     }
 
     /// The version that is current now, if its rollout has not come to a good end. Whether it has is
@@ -111,11 +166,26 @@ impl Wanted<'_> {
         });
         Ok((!proven).then(|| current.version.clone()))
     }
+}
 
-    fn terms(&self) -> Terms {
-        let retry = if self.args.retry { vec![self.digest] } else { Vec::new() };
-        let min_release_counter = self.args.floor;
-        Terms { retry, min_release_counter, ..Terms::new(Standing::Current) }
+impl Args {
+    fn terms(&self, release: Digest, change_plan: Option<Digest>) -> anyhow::Result<Terms> {
+        let evidence = self
+            .evidence
+            .iter()
+            .map(|(kind, file)| Ok(Evidence { kind: *kind, sha256: digest(file)? }));
+        let approvals = self.approval.iter().map(|(person, kind, file)| {
+            Ok(Approval { person: person.clone(), kind: *kind, sha256: digest(file)? })
+        });
+        Ok(Terms {
+            evidence: evidence.collect::<anyhow::Result<_>>()?,
+            change_plan,
+            approvals: approvals.collect::<anyhow::Result<_>>()?,
+            overrides: self.overrides.clone(),
+            retry: if self.retry { vec![release] } else { Vec::new() },
+            min_release_counter: self.floor,
+            ..Terms::new(Standing::Current)
+        })
     }
 }
 
@@ -139,9 +209,9 @@ impl Change for Wanted<'_> {
         let mut draft = signing::draft(context, set, self.role())?;
         let (version, counter) = (&self.release.version, self.release.counter);
         if self.over_unproven {
-            draft.promote_over_unproven(releases, version, counter, self.terms())?;
+            draft.promote_over_unproven(releases, version, counter, self.terms.clone())?;
         } else {
-            draft.promote(releases, version, counter, self.terms())?;
+            draft.promote(releases, version, counter, self.terms.clone())?;
         }
         signing::signed(context, set, &draft, &self.args.keys)
     }
@@ -151,7 +221,7 @@ impl Change for Wanted<'_> {
         let current = self.ring_file(newest).and_then(|file| file.current.as_ref());
         Situation {
             there: current.is_some_and(|current| {
-                current.digest == self.digest && current.terms == self.terms()
+                current.digest == self.digest && current.terms == self.terms
             }),
             touched: self.ring_file(base) != self.ring_file(newest),
         }

@@ -139,28 +139,7 @@ fn lists(context: &Context, args: &Args) -> anyhow::Result<Vec<(Role, KeyList)>>
         add(Role::Policy, &args.policy)?;
     }
     thresholds.finish()?;
-    for (ring, words) in &args.rings {
-        people_suffice(&args.product, ring, words, &lists)?;
-    }
     Ok(lists)
-}
-
-/// The server does not sign its part of a promotion yet, so a ring that needs it could never be promoted to.
-fn people_suffice(
-    product: &Product,
-    ring: &RingName,
-    words: &[String],
-    lists: &[(Role, KeyList)],
-) -> anyhow::Result<()> {
-    let role = Role::Ring(product.clone(), ring.clone());
-    let people = words.iter().filter(|word| *word != "gate").count() as u64;
-    let list = lists.iter().find(|(listed, _)| *listed == role);
-    ensure!(
-        list.is_none_or(|(_, list)| people >= list.threshold),
-        "{role} could only be signed with the server's gate key, and this server signs no promotions\n\
-         help: name as many keys of people as the ring needs"
-    );
-    Ok(())
 }
 
 fn public(context: &Context, role: &Role, word: &str) -> anyhow::Result<PublicKey> {
@@ -256,23 +235,6 @@ fn ring(text: &str) -> Result<(RingName, Vec<String>), String> {
 
 #[cfg(test)]
 mod tests {
-    use refit_proto::trust::{LocalKey, Role, Signer as _, edit::KeyList};
-
-    #[test]
-    fn a_ring_that_people_cannot_sign_for_is_refused() {
-        let (product, ring) = ("payments".parse().unwrap(), "pilot".parse().unwrap());
-        let words = |text: &str| text.split(',').map(str::to_owned).collect::<Vec<_>>();
-        let suffices = |text: &str, threshold| {
-            let key = |_: &String| LocalKey::generate().unwrap().public().clone();
-            let keys: Vec<_> = words(text).iter().map(key).collect();
-            let role = Role::Ring("payments".parse().unwrap(), "pilot".parse().unwrap());
-            let lists = [(role, KeyList::new(keys, threshold))];
-            super::people_suffice(&product, &ring, &words(text), &lists).is_ok()
-        };
-        assert!(suffices("alice", 1) && suffices("alice,gate", 1) && suffices("alice,bob,gate", 2));
-        assert!(!suffices("gate", 1) && !suffices("alice,gate", 2));
-    }
-
     #[test]
     fn a_ring_is_given_with_its_keys() {
         let (name, keys) = super::ring("pilot=alice.pub.json,gate").unwrap();
