@@ -36,8 +36,8 @@ pub struct Placement {
     /// The host's newest attempt at that rollout, from 1. A host that was lost, or whose lease ran out, goes
     /// on with the same one.
     pub attempt: u32,
-    /// The host has said how that attempt ended.
-    pub attempt_ended: bool,
+    /// When the host said how that attempt ended; `None`: it has not ended.
+    pub ended_at: Option<Timestamp>,
     /// Counter of the newest report that is folded in. An older one changes nothing.
     pub seq: u64,
     /// How the product is, as the host says.
@@ -80,7 +80,7 @@ impl Placement {
             phase: None,
             attempted: None,
             attempt: 0,
-            attempt_ended: false,
+            ended_at: None,
             seq: 0,
             health: Health::Unknown,
             failure: None,
@@ -96,9 +96,9 @@ impl Placement {
 
     /// Which attempt at this rollout comes next, or goes on.
     pub fn next_attempt(&self, rollout: &RolloutId) -> u32 {
-        match (&self.attempted, self.attempt_ended) {
-            (Some(attempted), true) if attempted == rollout => self.attempt.saturating_add(1),
-            (Some(attempted), false) if attempted == rollout => self.attempt,
+        match (&self.attempted, self.ended_at) {
+            (Some(attempted), Some(_)) if attempted == rollout => self.attempt.saturating_add(1),
+            (Some(attempted), None) if attempted == rollout => self.attempt,
             (Some(_) | None, _) => 1,
         }
     }

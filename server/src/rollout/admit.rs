@@ -140,7 +140,7 @@ fn grant(
     let mut next = placement.clone();
     next.attempted = Some(rollout.id.clone());
     next.attempt = offer.attempt;
-    next.attempt_ended = false;
+    next.ended_at = None;
     next.met = Some(rollout.id.clone());
     next.flight = Some(Flight {
         rollout: rollout.id.clone(),

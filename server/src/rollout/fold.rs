@@ -242,7 +242,7 @@ fn end_attempt(
     let known = flying.is_none() && given_up(after, &id);
     after.attempted = Some(id.clone());
     after.attempt = attempt.number;
-    after.attempt_ended = true;
+    after.ended_at = Some(now);
     if let Some(kind) = failure
         && !known
         && brake::counts(kind, report.failure.as_ref())

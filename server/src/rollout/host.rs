@@ -141,10 +141,11 @@ const LONGEST_PAUSE: u64 = 15 * 60;
 /// the release more and more rarely: else the two would go round in circles for ever.
 fn tried_before(plan: &RingPlan, rollout: &Rollout, placement: &Placement) -> Option<Hold> {
     let idle = placement.flight.is_none() && !under_way(placement);
-    let ended = placement.attempted.as_ref() == Some(&rollout.id) && placement.attempt_ended;
-    let since = placement.changed_at;
+    let tried = placement.attempted.as_ref() == Some(&rollout.id);
+    // Not since the placement changed last: this very hold comes back in the host's reports.
+    let since = placement.ended_at?;
     // A fresh count lets every host begin at once.
-    if !idle || !ended || since <= rollout.count_since {
+    if !idle || !tried || since <= rollout.count_since {
         return None;
     }
     let doublings = placement.attempt.checked_sub(AT_ONCE)?.min(16);

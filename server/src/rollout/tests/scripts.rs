@@ -422,6 +422,27 @@ fn attempts_that_end_without_fault_come_more_and_more_rarely() {
     );
 }
 
+/// The host reports the hold that it was told of, which must not be a reason for a new one.
+#[test]
+fn a_host_that_repeats_its_hold_is_offered_the_release_again_all_the_same() {
+    check(
+        "ring pilot hosts=a,b
+         promote 1.1 to pilot
+         +1s
+         a refuses not-permitted
+         a -> offer 1.1 #2
+         a refuses not-permitted
+         a -> tried-before
+         +3s
+         a tells its hold
+         a -> tried-before
+         +1s
+         a tells its hold
+         +1s
+         a -> offer 1.1 #3",
+    );
+}
+
 #[test]
 fn an_offer_that_was_taken_back_is_nobodys_failure_and_frees_the_slot() {
     check(

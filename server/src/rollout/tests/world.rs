@@ -12,8 +12,8 @@ use refit_proto::{
 
 use crate::{
     fleet::{
-        Have, Health, Phase, Placement, ReleaseId, ReportedFailure, RingPolicy, RingRecord,
-        Rollout, Tally, TallyKey,
+        Have, Health, Phase, Placement, ReleaseId, ReportedFailure, ReportedHold, RingPolicy,
+        RingRecord, Rollout, Tally, TallyKey,
     },
     rollout::{
         Admission, Ask, Decision, Plan, ProductReport, ProductView, RingView, Step, Watched, admit,
@@ -428,6 +428,11 @@ impl World {
                 fail(&mut report, "rollback-failed");
             }
             ["turns", health] => report.health = Health::parse(health),
+            ["tells", "its", "hold"] => {
+                let (reason, text, who) = ("tried-before".into(), String::new(), "time".into());
+                let (since, until) = (Some(self.now), None);
+                report.hold = Some(ReportedHold { reason, text, since, until, who });
+            }
             ["runs", version] => report.have = Some(have(version)),
             ["runs", version, "ahead"] => {
                 report.have = Some(have(version));
