@@ -1,7 +1,7 @@
 //! What the server signs with its gate key, and when: its own part of a ring's next file, where the
-//! signed policy lets it, and only after its gates hold. Three occasions: a change that waits for the
-//! server alone, the promotion to an automatic ring, and the renewal of such a ring's file. Whether the
-//! file may be published is asked of it afterwards like of any other.
+//! signed policy lets it, and only after its gates hold. Four occasions: a change that waits for the
+//! server alone, the promotion to an automatic ring, the renewal of such a ring's file, and the exchange of
+//! the gate key itself. Whether the file may be published is asked of it afterwards like of any other.
 
 use std::collections::BTreeSet;
 
@@ -12,6 +12,7 @@ use refit_proto::{
     trust::{
         Authority, Content as _, KeyId, LocalKey, Promotion, RingFile, Role, Signer as _, Standing,
         Terms, TrustedSet,
+        change::ChangeFile,
         edit::{Draft, EditError, GATE_RING_DAYS, append},
         verify::signers,
     },
@@ -20,6 +21,7 @@ use refit_proto::{
 use crate::{
     changes,
     fleet::{Direction, OpenChange, Rollout, RolloutState},
+    keys::OnlineKey,
     product_view::ProductNow,
     store::Rev,
 };
@@ -36,13 +38,11 @@ pub struct Sight<'a> {
     pub now: Timestamp,
 }
 
-/// A file with the server's signature on it.
+/// Files with the server's signature, to be published together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed {
-    /// Whose next file.
-    pub role: Role,
-    /// With all the signatures that it needs.
-    pub file: Vec<u8>,
+    /// Each role's next file, with all the signatures that it needs.
+    pub files: Vec<(Role, Vec<u8>)>,
     /// What it was signed for.
     pub occasion: Occasion,
 }
@@ -56,6 +56,8 @@ pub enum Occasion {
     Promoted,
     /// Half of its life is over.
     Renewed,
+    /// People named the server's next key; what the old one signed is signed anew as it is.
+    Exchanged,
 }
 
 impl Occasion {
@@ -65,6 +67,7 @@ impl Occasion {
             Occasion::Completed => "gate sign",
             Occasion::Promoted => "gate promote",
             Occasion::Renewed => "gate renew",
+            Occasion::Exchanged => "gate exchange",
         }
     }
 }
@@ -86,6 +89,54 @@ pub fn due(
         due.extend(ring.due()?);
     }
     Ok(due)
+}
+
+/// The files of an open change that names the server's next key in its own rings, with that key's signature
+/// on each ring that lacks nothing else. It signs no more than what it has signed before: rings as they are
+/// published, word for word.
+pub fn exchanged(
+    set: &TrustedSet,
+    change: &ChangeFile,
+    next: &OnlineKey,
+    now: Timestamp,
+) -> Option<Signed> {
+    if !change.roles().any(|role| *role == Role::Targets) {
+        return None;
+    }
+    let judged = change.judge(None, now).ok()?;
+    let mut files = Vec::new();
+    for (step, (role, file)) in judged.steps.iter().zip(change.steps()) {
+        let signed = match step.is_complete() {
+            true => file.clone(),
+            false => {
+                let key = next.for_ids(&step.waiting());
+                let alone = step.lacks_only(key.public().id());
+                if !alone || !is_as_published(set, role, file) {
+                    return None;
+                }
+                append(file, role, key).ok()?
+            }
+        };
+        files.push((role.clone(), signed));
+    }
+    let changed =
+        files.iter().map(|(_, file)| file).ne(change.steps().iter().map(|(_, file)| file));
+    changed.then_some(Signed { files, occasion: Occasion::Exchanged })
+}
+
+/// Whether a ring's next file says what the published one says.
+fn is_as_published(set: &TrustedSet, role: &Role, file: &[u8]) -> bool {
+    let (Role::Ring(..), Some(held)) = (role, set.delegated(role)) else { return false };
+    says(file).is_some_and(|next| says(held.bytes()) == Some(next))
+}
+
+/// What is signed, but for its version and how long it lasts.
+fn says(file: &[u8]) -> Option<serde_json::Value> {
+    let mut file: serde_json::Value = serde_json::from_slice(file).ok()?;
+    let signed = file.get_mut("signed")?.as_object_mut()?;
+    signed.remove("version");
+    signed.remove("expires");
+    Some(serde_json::Value::Object(std::mem::take(signed)))
 }
 
 /// The ring's keys, if the server's is one of them and the policy names it. It never signs for another.
@@ -128,7 +179,7 @@ impl Ring<'_> {
     }
 
     fn signed(&self, file: Vec<u8>, occasion: Occasion) -> Signed {
-        Signed { role: self.role.clone(), file, occasion }
+        Signed { files: vec![(self.role.clone(), file)], occasion }
     }
 
     /// The open change of this ring, if the server's signature is the last one and its gates hold.

@@ -15,7 +15,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     api::{
         ApiError, Shared,
-        repository::{Publishing, after, publication},
+        repository::{Publishing, after, publication, settle_keys},
     },
     audit, changes,
     fleet::{Actor, HostState, OpenChange, Placement, RingRecord},
@@ -133,6 +133,12 @@ impl Leader {
         let set = after(files, &[])?;
         let changes = store.all::<OpenChange>()?;
         let key = shared.keys.gate.for_ids(&gate::ring_keys(&set));
+        for open in changes.iter().filter(|open| open.value.is_open(now)) {
+            let change = changes::read(&open.value).map_err(changes::Refused::from)?;
+            if let Some(signed) = gate::exchanged(&set, &change, &shared.keys.gate, now) {
+                return self.publish_own(store, signed, now);
+            }
+        }
         let sight = gate::Sight { set: &set, changes: &changes, key, now };
         for product in products {
             let Some(policy) = promotion::policy(content, &set, &product.product)? else {
@@ -155,9 +161,9 @@ impl Leader {
         now: Timestamp,
     ) -> Result<(), ApiError> {
         let by = Publishing { who: Actor::Server, name: "server", now };
-        let (act, what) = (signed.occasion.act(), signed.role.to_string());
-        let pushed = [(signed.role, signed.file)];
-        let (commit, mut deeds) = match publication(&self.shared, store, &pushed, &by) {
+        let roles: Vec<String> = signed.files.iter().map(|(role, _)| role.to_string()).collect();
+        let (act, what) = (signed.occasion.act(), roles.join(" "));
+        let (commit, mut deeds) = match publication(&self.shared, store, &signed.files, &by) {
             Ok((_, commit, deeds)) => (commit, deeds),
             Err(error) => {
                 debug!(role = %what, error = %error.chain(), "the server does not sign this yet");
@@ -167,7 +173,8 @@ impl Leader {
         info!(act, role = %what, "signed with the gate key");
         deeds.insert(0, audit::Deed::done(Actor::Server, act, what));
         match audit::commit(store, &commit, now, &deeds) {
-            Ok(_) | Err(CommitError::Conflict(_)) => Ok(()),
+            Ok(_) => settle_keys(&self.shared, store),
+            Err(CommitError::Conflict(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

@@ -418,7 +418,7 @@ fn keep_documents(
 }
 
 /// Where the push names the server's next key, that one is in use now.
-fn settle_keys(shared: &Shared, store: &dyn Store) -> Result<(), ApiError> {
+pub(crate) fn settle_keys(shared: &Shared, store: &dyn Store) -> Result<(), ApiError> {
     let files = store.newest_files()?.into_iter().map(|(role, file)| (role, file.bytes)).collect();
     shared.keys.settle(&repository::named_keys(&files, &[]));
     Ok(())

@@ -10,19 +10,19 @@ use refit_tests::{
 };
 
 /// Makes a key for a ring of `payments`, kept by the administrator.
-fn key(fleet: &Sandbox, ring: &str, name: &str) {
+pub(super) fn key(fleet: &Sandbox, ring: &str, name: &str) {
     let key = ["key", "generate", "--role", "ring", "--product", "payments", "--ring", ring];
     fleet.refit(key.into_iter().chain(["--name", name, "--unencrypted"])).unwrap();
 }
 
-fn delegate(fleet: &Sandbox, more: &[&str]) {
+pub(super) fn delegate(fleet: &Sandbox, more: &[&str]) {
     let words = ["trust", "delegate", "--product", "payments"];
     fleet.refit(words.into_iter().chain(more.iter().copied())).unwrap();
     fleet.refit(["trust", "push"]).unwrap();
 }
 
 /// Applies a fleet file of product `payments` that begins so and has these rings, each with more to say.
-fn apply(fleet: &Sandbox, persons: &str, rings: &[(&str, &str)]) {
+pub(super) fn apply(fleet: &Sandbox, persons: &str, rings: &[(&str, &str)]) {
     let mut text = format!("[[product]]\nname = \"payments\"\n{persons}\n");
     for (ring, rules) in rings {
         text.push_str(&format!(
@@ -106,4 +106,48 @@ fn a_ring_of_the_gate_key_alone_is_promoted_when_the_ring_before_is_through() {
     assert_eq!(fleet.host_named("web-2").says().unwrap(), "payments 1.0");
     let shown = fleet.refit(["release", "show", "payments", "1.1"]).unwrap();
     assert!(shown.contains("ring broad: not promoted"), "{shown}");
+}
+
+/// A ring for which a person and the server's gate key both have to sign. Nobody may change its definition
+/// with fewer signatures than it takes.
+pub(super) fn delegate_to_both(fleet: &Sandbox) {
+    let second = ["key", "generate", "--role", "policy", "--name", "second", "--unencrypted"];
+    fleet.refit(second).unwrap();
+    fleet.refit(["trust", "rotate", "policy", "--add", "second", "--threshold", "2"]).unwrap();
+    key(fleet, "early", "early");
+    let both = ["--ring", "early=early,gate", "--threshold", "ring.payments.early=2"];
+    delegate(fleet, &both);
+}
+
+#[test]
+fn a_ring_of_a_person_and_the_gate_key_takes_a_release_from_neither_alone() {
+    let mut fleet = Sandbox::new(&super::ONE_RING).unwrap();
+    delegate_to_both(&fleet);
+    apply(&fleet, "", &[("pilot", ""), ("early", "gate = true\nafter = [\"pilot\"]")]);
+    fleet.host("web-1", &["ring=pilot"]).unwrap();
+    fleet.host("web-2", &["ring=early"]).unwrap();
+    fleet.publish("1.0", Behaviour::Good).unwrap();
+    // The person alone: it waits for the server, which waits for the ring before.
+    let promote = ["release", "promote", "payments", "1.0", "--to", "early", "--key", "early"];
+    let told = fleet.refit(promote).unwrap();
+    assert!(told.contains("ring.payments.early 1: 1 of 2") && told.contains("put up"), "{told}");
+    let waiting = fleet.refit(["trust", "change", "list"]).unwrap();
+    assert!(waiting.contains("ring.payments.early") && waiting.contains("alice"), "{waiting}");
+    assert_eq!(fleet.ring("early").unwrap()["current"], "");
+    fleet.promote("1.0", "pilot").unwrap();
+    fleet.until_runs("web-2", "1.0").unwrap();
+    assert_eq!(fleet.ring("pilot").unwrap()["rollout"]["state"], "done");
+    let shown = fleet.refit(["release", "show", "payments", "1.0"]).unwrap();
+    let early = shown.split("ring early").nth(1).unwrap();
+    assert!(early.contains("the server's gate key") && early.contains("(needs 2)"), "{shown}");
+    let audit = fleet.refit(["audit", "list"]).unwrap();
+    assert!(audit.contains("gate sign") && audit.contains("ring.payments.early"), "{audit}");
+    // The server alone: the ring before is through, and nobody asks for more.
+    super::install(&fleet, "1.1");
+    assert!(fleet.refit(["trust", "change", "list"]).unwrap().contains("no change waits"));
+    let ring = fleet.ring("early").unwrap();
+    assert_eq!(
+        (&ring["current"], fleet.host_named("web-2").says().unwrap().as_str()),
+        (&"1.0".into(), "payments 1.0")
+    );
 }

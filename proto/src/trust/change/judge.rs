@@ -102,6 +102,19 @@ impl JudgedStep {
         self.needs.iter().all(|need| need.missing() == 0)
     }
 
+    /// The keys that have not signed.
+    pub fn waiting(&self) -> BTreeSet<KeyId> {
+        self.needs.iter().flat_map(|need| need.waiting.iter().copied()).collect()
+    }
+
+    /// Whether this key's signature would complete it, and has its place there.
+    pub fn lacks_only(&self, key: KeyId) -> bool {
+        self.needs
+            .iter()
+            .all(|need| need.missing() == 0 || (need.missing() == 1 && need.waiting.contains(&key)))
+            && !self.is_complete()
+    }
+
     fn names(&self, key: KeyId) -> bool {
         self.needs.iter().any(|need| need.authority.ids.contains(&key))
     }

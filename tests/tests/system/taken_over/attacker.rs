@@ -71,10 +71,18 @@ pub(super) struct Attacker {
 impl Attacker {
     /// Stops the real server of this fleet, and answers in its place with all that was on it.
     pub(super) fn takes_over(fleet: &mut Sandbox) -> Attacker {
+        Attacker::takes_over_with(fleet, &[])
+    }
+
+    /// The same, with keys that were stolen before and are not on the server any more.
+    pub(super) fn takes_over_with(fleet: &mut Sandbox, keys: &[(&str, &[u8])]) -> Attacker {
         // Everybody has the public files; here they are in one folder.
         fleet.refit(["trust", "status"]).unwrap();
         fleet.server().unwrap().terminate().unwrap();
         let data = fleet.server_data();
+        for (name, key) in keys {
+            fs::write(data.join("keys").join(name), key).unwrap();
+        }
         let loot = Loot {
             keys: ServerKeys::load(&data.join("keys")).unwrap(),
             files: files(fleet),

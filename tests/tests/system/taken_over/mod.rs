@@ -3,6 +3,7 @@
 //! running what it ran. docs/SECURITY-MODEL.md says what a taken-over server still can do.
 
 mod attacker;
+mod gate_key;
 
 use std::{fs, path::PathBuf};
 

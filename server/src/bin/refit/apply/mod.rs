@@ -8,10 +8,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use refit_proto::{
+    names::Product,
     package::FileRef,
     policy::{LabelPolicy, ProductPolicy},
     servers::{SERVERS, ServersPolicy},
-    trust::{KeyId, Role, TrustedSet, approval, trusted_labels, trusted_policy, trusted_servers},
+    trust::{
+        KeyId, Role, TrustedSet, approval, edit::Draft, trusted_labels, trusted_policy,
+        trusted_servers,
+    },
     wire::{GetRolloutPolicyRequest, RolloutPolicy, SetRolloutPolicyRequest},
 };
 use tonic::Code;
@@ -74,9 +78,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
-    let fleet = file::read(&args.file, &OwnKeys { context })?;
     let connection = Connection::open(context).await?;
     let set = trust::newest(context, &connection, &[Role::Policy]).await?;
+    server_keys::follow(context, &server_keys::ask(&connection).await?, &set)?;
+    let fleet = file::read(&args.file, &OwnKeys { context })?;
     let plan = Plan::make(context, &connection, &set, &fleet, &args.file).await?;
     if plan.lines.is_empty() {
         return output::line("nothing to change");
@@ -216,6 +221,38 @@ impl Plan {
             self.rollouts.push(RolloutPolicy { revision, ..after.clone() });
         }
     }
+}
+
+/// The policy role's next file, in which the server's gate key is another one; nothing where no product
+/// names it. The documents are there before anybody signs for them.
+pub(crate) async fn with_gate_key(
+    context: &Context,
+    connection: &Connection,
+    set: &TrustedSet,
+    (old, new): (KeyId, KeyId),
+) -> anyhow::Result<Option<Draft>> {
+    let mut documents = Vec::new();
+    for path in set.delegated(&Role::Policy).iter().flat_map(|policy| policy.targets.keys()) {
+        let name = path.strip_prefix("policy/").unwrap_or(path);
+        let Some(Ok(product)) = name.strip_suffix(".json").map(Product::parse) else { continue };
+        let Some(bytes) = signed(connection, set, name, ProductPolicy::MAX_LENGTH).await? else {
+            continue;
+        };
+        let Ok(mut policy) = trusted_policy(set, &product, &bytes) else { continue };
+        if policy.gate_key == Some(old) {
+            policy.gate_key = Some(new);
+            documents.push(Document { name: name.to_owned(), bytes: policy.to_bytes() });
+        }
+    }
+    if documents.is_empty() {
+        return Ok(None);
+    }
+    let mut draft = signing::draft(context, set, Role::Policy)?;
+    for Document { name, bytes } in &documents {
+        draft.set_policy(name, bytes)?;
+    }
+    PolicyChange { documents: &documents, keys: &[] }.upload(connection).await?;
+    Ok(Some(draft))
 }
 
 /// The bytes of a document that the policy role signs, if it signs one of that name.

@@ -142,7 +142,7 @@ fn lists(context: &Context, args: &Args) -> anyhow::Result<Vec<(Role, KeyList)>>
     Ok(lists)
 }
 
-fn public(context: &Context, role: &Role, word: &str) -> anyhow::Result<PublicKey> {
+pub(super) fn public(context: &Context, role: &Role, word: &str) -> anyhow::Result<PublicKey> {
     if word == "gate" && matches!(role, Role::Ring(..)) {
         let keys = server_keys::known(context)?.context(
             "the server's gate key is not known here\nhelp: `refit trust init` notes it",

@@ -13,8 +13,8 @@ use refit_proto::{
     wire::PrepareServerKeyRequest,
 };
 
-use super::{ceremony, refresh};
-use crate::{Context, connect::Connection, failure::refused, key, output, server_keys};
+use super::{ceremony, delegate, refresh};
+use crate::{Context, apply, connect::Connection, failure::refused, key, server_keys};
 
 /// Options of `refit trust rotate`.
 #[derive(clap::Args)]
@@ -150,7 +150,7 @@ fn changed(
     }
     let mut added = Vec::new();
     for word in &args.add {
-        let key = key::public(context, Some(role), word)?;
+        let key = delegate::public(context, role, word)?;
         added.push((word, key.id()));
         keys.insert(key.id(), key);
     }
@@ -262,8 +262,9 @@ async fn freshness(
     Ok(vec![root(context, set, &keys, &BTreeMap::new())?])
 }
 
-/// The new gate key takes the place of the old one in every ring. A ring that people sign for too is
-/// signed anew by them in the same change; the server adds its part when it takes it.
+/// The new gate key takes the place of the old one in every ring, and in the policy that says which key is
+/// the server's. What the old one signed is signed anew in the same change, by people where they sign too;
+/// the server adds its part as soon as nothing else is missing.
 async fn gate(
     context: &Context,
     connection: &Connection,
@@ -280,18 +281,17 @@ async fn gate(
         let kept = kept.map(|(_, key)| key.clone()).chain([new.clone()]);
         let list = KeyList::new(kept, delegation.authority.threshold);
         targets.delegate(&delegation.role, &list)?;
-        if signed_by_too_few(set, &delegation.role, &list) && list.keys.len() > 1 {
-            drafts.push(again(context, set, &delegation.role)?);
+        if args.compromised || signed_by_too_few(set, &delegation.role, &list) {
+            let signed = set.delegated(&delegation.role).is_some();
+            drafts.extend(signed.then(|| again(context, set, &delegation.role)).transpose()?);
         }
     }
     ensure!(
         targets.describe()?.len() > 1,
         "no ring names the server's gate key\nhelp: there is nothing to exchange"
     );
+    drafts.splice(0..0, apply::with_gate_key(context, connection, set, (old, new.id())).await?);
     drafts.insert(0, targets);
-    output::line(
-        "the server signs its part of these rings anew, with the new key, when it takes this",
-    )?;
     Ok(drafts)
 }
 
