@@ -14,6 +14,7 @@ use refit_proto::{
         Terms, TrustedSet,
         change::ChangeFile,
         edit::{Draft, EditError, GATE_RING_DAYS, append},
+        promotion::release_path,
         verify::signers,
     },
 };
@@ -210,8 +211,12 @@ impl Ring<'_> {
         if current.is_some_and(|current| current.digest == release.digest) {
             return Ok(None);
         }
-        let Some(releases) = self.sight.set.delegated(&Role::Release(self.policy.product.clone()))
-        else {
+        // Withdrawn since, it goes no further.
+        let releases = self.sight.set.delegated(&Role::Release(self.policy.product.clone()));
+        let Some(releases) = releases.filter(|releases| {
+            let file = releases.targets.get(&release_path(&self.policy.product, &release.version));
+            file.is_some_and(|file| file.same_bytes(release.target()))
+        }) else {
             return Ok(None);
         };
         let Terms { evidence, change_plan, approvals, min_release_counter, .. } =

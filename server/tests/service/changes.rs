@@ -37,7 +37,7 @@ async fn found() -> (Fleet, Publisher) {
     (fleet, publisher)
 }
 
-async fn roots(fleet: &Fleet, by: &Caller) -> Vec<Vec<u8>> {
+pub(crate) async fn roots(fleet: &Fleet, by: &Caller) -> Vec<Vec<u8>> {
     let mut roots = Vec::new();
     for version in 1.. {
         let request = wire::GetMetadataRequest { role: "root".into(), version };
@@ -60,7 +60,7 @@ async fn change(fleet: &Fleet, publisher: &Publisher, drafts: &[&Draft]) -> Chan
     ChangeFile::new("somebody".into(), fleet.now(), base, steps.collect())
 }
 
-async fn propose(
+pub(crate) async fn propose(
     fleet: &Fleet,
     by: &Caller,
     change: &ChangeFile,
@@ -96,12 +96,12 @@ async fn push(fleet: &Fleet, by: &Caller, change: &ChangeFile) -> Result<(), Sta
     fleet.repository(by).push_metadata(request).await.map(drop)
 }
 
-async fn shown(fleet: &Fleet, by: &Caller) -> wire::FleetStatus {
+pub(crate) async fn shown(fleet: &Fleet, by: &Caller) -> wire::FleetStatus {
     fleet.status(by).get_fleet(wire::GetFleetRequest::default()).await.unwrap().into_inner()
 }
 
 /// Waits for what the leader does by itself.
-async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     while !done().await {
         assert!(tokio::time::Instant::now() < deadline, "never: {what}");

@@ -8,6 +8,7 @@ mod changes;
 mod discovery;
 mod enrollment;
 mod fleet;
+mod gate;
 mod healing;
 mod promotions;
 mod publisher;

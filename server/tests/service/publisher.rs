@@ -8,7 +8,7 @@ use refit_proto::{
     package::{FileRef, PackageRef, Release},
     policy::{ProductPolicy, RingDefinition, Rules, Selector},
     trust::{
-        Authority, LocalKey, PublicKey, Role, Signer as _,
+        Authority, LocalKey, PublicKey, Role, Signer,
         edit::{Draft, KeyList, RootKeys},
         metadata::Targets,
         promotion::{Standing, Terms},
@@ -39,6 +39,8 @@ pub(crate) struct Publisher {
     pub(crate) person: Caller,
     files: BTreeMap<Role, Vec<u8>>,
     counters: BTreeMap<Version, u64>,
+    /// Of roles that need another signature than that of their own key.
+    pub(crate) second: BTreeMap<Role, LocalKey>,
 }
 
 impl Publisher {
@@ -48,7 +50,8 @@ impl Publisher {
         let request = wire::GetServerKeysRequest {};
         let server = fleet.admin(&person).get_server_keys(request).await.unwrap().into_inner();
         let freshness = PublicKey::from_json(server.keys["freshness"].as_bytes()).unwrap();
-        let mut publisher = Publisher { person, files: BTreeMap::new(), counters: BTreeMap::new() };
+        let (files, counters, second) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut publisher = Publisher { person, files, counters, second };
 
         let public = |name: &str| keys(key(&role(name)).public());
         let (snapshot, timestamp) = (keys(&freshness), keys(&freshness));
@@ -80,15 +83,16 @@ impl Publisher {
         }
     }
 
-    /// A draft's file, signed by its role's key.
+    /// A draft's file, signed by its role's key, and by the second where there is one.
     pub(crate) fn signed(&self, draft: &Draft) -> Vec<u8> {
-        draft.sign(&[&key(draft.role())]).unwrap()
+        let own = key(draft.role());
+        let second = self.second.get(draft.role()).map(|key| key as &dyn Signer);
+        let signers: Vec<&dyn Signer> = [&own as &dyn Signer].into_iter().chain(second).collect();
+        draft.sign(&signers).unwrap()
     }
 
     pub(crate) async fn push(&mut self, fleet: &Fleet, drafts: &[Draft]) -> Result<(), Status> {
-        let signed = drafts
-            .iter()
-            .map(|draft| (draft.role().clone(), draft.sign(&[&key(draft.role())]).unwrap()));
+        let signed = drafts.iter().map(|draft| (draft.role().clone(), self.signed(draft)));
         let signed: Vec<_> = signed.collect();
         let files = signed
             .iter()
@@ -176,11 +180,23 @@ impl Publisher {
         ring: &str,
         terms: Terms,
     ) -> Result<(), Status> {
+        let draft = self.promotion(fleet, version, ring, terms);
+        self.push(fleet, &[draft]).await
+    }
+
+    /// The next file of a ring, with a promotion on these terms.
+    pub(crate) fn promotion(
+        &self,
+        fleet: &Fleet,
+        version: &str,
+        ring: &str,
+        terms: Terms,
+    ) -> Draft {
         let mut draft = self.draft(fleet, &role(&format!("ring.payments.{ring}")));
         let version: Version = version.parse().unwrap();
         let counter = self.counters[&version].max(terms.min_release_counter.unwrap_or(0));
         draft.promote(&self.releases(), &version, counter, terms).unwrap();
-        self.push(fleet, &[draft]).await
+        draft
     }
 
     /// Signs and pushes a policy of the product.

@@ -13,7 +13,7 @@ use crate::{
     publisher::Publisher,
 };
 
-const HOUR: SignedDuration = SignedDuration::from_hours(1);
+pub(crate) const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
 fn limits(ring: &str) -> wire::RingPolicy {
     wire::RingPolicy {
@@ -31,7 +31,7 @@ fn limits(ring: &str) -> wire::RingPolicy {
 }
 
 /// A fleet with 1.0 promoted to `pilot`, which has these hosts.
-async fn promoted(names: &[&str]) -> (Fleet, Publisher, Vec<Caller>) {
+pub(crate) async fn promoted(names: &[&str]) -> (Fleet, Publisher, Vec<Caller>) {
     let fleet = Fleet::start().await;
     let mut publisher = Publisher::found(&fleet).await;
     let rings = vec![limits("pilot"), limits("early")];
@@ -49,7 +49,11 @@ async fn promoted(names: &[&str]) -> (Fleet, Publisher, Vec<Caller>) {
     (fleet, publisher, hosts)
 }
 
-async fn order(fleet: &Fleet, host: &Caller, reports: Vec<wire::Envelope>) -> Option<Order> {
+pub(crate) async fn order(
+    fleet: &Fleet,
+    host: &Caller,
+    reports: Vec<wire::Envelope>,
+) -> Option<Order> {
     let request = wire::SyncRequest { reports, ..Default::default() };
     let reply = fleet.agent(host).sync(request).await.unwrap().into_inner();
     assert_eq!(reply.poll_after_seconds, 7);
@@ -58,7 +62,7 @@ async fn order(fleet: &Fleet, host: &Caller, reports: Vec<wire::Envelope>) -> Op
 }
 
 /// The offer, as soon as the leader has got round to it.
-async fn offer(fleet: &Fleet, host: &Caller) -> wire::Offer {
+pub(crate) async fn offer(fleet: &Fleet, host: &Caller) -> wire::Offer {
     for _ in 0..500 {
         if let Some(Order::Offer(offer)) = order(fleet, host, Vec::new()).await {
             return offer;
@@ -68,7 +72,7 @@ async fn offer(fleet: &Fleet, host: &Caller) -> wire::Offer {
     panic!("no offer: {:?}", order(fleet, host, Vec::new()).await);
 }
 
-async fn ask(fleet: &Fleet, host: &Caller, offer: &wire::Offer) -> Answer {
+pub(crate) async fn ask(fleet: &Fleet, host: &Caller, offer: &wire::Offer) -> Answer {
     let request = wire::LeaseRequest {
         product: "payments".into(),
         rollout_id: offer.rollout_id.clone(),
@@ -79,7 +83,7 @@ async fn ask(fleet: &Fleet, host: &Caller, offer: &wire::Offer) -> Answer {
     reply.into_inner().answer.unwrap()
 }
 
-fn lease(answer: Answer) -> wire::Lease {
+pub(crate) fn lease(answer: Answer) -> wire::Lease {
     match answer {
         Answer::Lease(lease) => lease,
         Answer::Hold(hold) => panic!("held: {hold:?}"),
@@ -93,7 +97,12 @@ fn held(answer: Answer) -> String {
     }
 }
 
-fn state(offer: &wire::Offer, lease: &wire::Lease, phase: &str, good: bool) -> wire::HostState {
+pub(crate) fn state(
+    offer: &wire::Offer,
+    lease: &wire::Lease,
+    phase: &str,
+    good: bool,
+) -> wire::HostState {
     let installed =
         wire::Installed { version: offer.version.clone(), digest: offer.digest.clone() };
     let failure = wire::Failure { cause: "health-check-failed".into(), ..Default::default() };
@@ -134,7 +143,7 @@ async fn until(fleet: &Fleet, publisher: &Publisher, state: &str) -> wire::RingS
 }
 
 /// Waits until the leader has stored that it did this.
-async fn recorded(fleet: &Fleet, publisher: &Publisher, act: &str) {
+pub(crate) async fn recorded(fleet: &Fleet, publisher: &Publisher, act: &str) {
     for _ in 0..500 {
         if fleet.on_record(&publisher.person, &[act, "done"]).await {
             return;
