@@ -315,3 +315,6 @@ pub fn ring_keys(set: &TrustedSet) -> BTreeSet<KeyId> {
     let rings = delegations.filter(|delegation| matches!(delegation.role, Role::Ring(..)));
     rings.flat_map(|delegation| delegation.authority.ids.iter().copied()).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,7 +29,7 @@ struct Link {
 
 impl OnlineKey {
     /// Reads the key in use, and the next one where it was made.
-    pub(super) fn load(folder: &Path, name: &'static str) -> Result<OnlineKey, KeysError> {
+    pub(crate) fn load(folder: &Path, name: &'static str) -> Result<OnlineKey, KeysError> {
         let first = Link { key: read(&current(folder, name))?, next: OnceLock::new() };
         let next = next(folder, name);
         if next.exists() {
