@@ -3,6 +3,7 @@
 //! and unsigned.
 
 pub(crate) mod rules;
+pub mod words;
 
 use std::collections::BTreeMap;
 

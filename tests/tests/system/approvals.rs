@@ -64,12 +64,17 @@ fn a_host_refuses_a_promotion_without_the_business_approval_and_takes_it_once_it
     assert!(!fleet.host_named("web-1").install().join("payments/current").exists());
     let log = fs::read_to_string(fleet.host_named("web-1").folder().join("agent.log")).unwrap();
     assert!(log.contains("no business approval"), "{log}");
-    // The server refuses a next file of the kind, too.
+    // Again, and this time the ring is known to ask for more: it waits for whoever can give that.
     let again = ["release", "promote", "payments", "1.0", "--to", "pilot", "--retry", "--key"];
-    let refused = fleet.refit_refused(again.into_iter().chain(["pilot"])).unwrap();
-    assert!(refused.contains("no business approval"), "{refused}");
-
-    fleet.refit(["trust", "renew", "ring.payments.pilot", "--key", "bob"]).unwrap();
+    let told = fleet.refit(again.into_iter().chain(["pilot"])).unwrap();
+    assert!(told.contains("no business approval") && told.contains("put up for signing"), "{told}");
+    // It has as many signatures as the role needs; the server publishes it no sooner for that.
+    let change = ["trust", "change", "publish", "ring.payments.pilot"];
+    assert!(fleet.refit_refused(change).unwrap().contains("no business approval"));
+    let shown = fleet.refit(["trust", "change", "show", "ring.payments.pilot"]).unwrap();
+    let id = shown.lines().find_map(|line| line.strip_prefix("SHA-256 of this change: "));
+    let sign = ["trust", "sign", "ring.payments.pilot", "--key", "bob", "--yes", id.unwrap()];
+    assert!(fleet.refit(sign).unwrap().contains("published"));
     // What was refused comes again more and more rarely; a person need not wait.
     for act in ["pause", "resume"] {
         fleet.refit(["rollout", act, "payments", "pilot", "--reason", "bob signed"]).unwrap();
@@ -77,7 +82,8 @@ fn a_host_refuses_a_promotion_without_the_business_approval_and_takes_it_once_it
     fleet.until_runs("web-1", "1.0").unwrap();
     let shown = fleet.json(["release", "show", "payments", "1.0"]).unwrap();
     let ring = &shown["rings"][0];
-    assert_eq!((&ring["signed_by"][0]["who"], &ring["closed"]), (&"bob".into(), &().into()));
+    let signed = ring["signed_by"].as_array().unwrap();
+    assert!(signed.iter().any(|it| it["who"] == "bob") && ring["closed"].is_null(), "{ring}");
 }
 
 #[test]

@@ -385,7 +385,7 @@ impl World {
         follows(role, before.map_or(0, |held| held.version()), new.version())?;
         rules::check_expiry(role, new.expires(), now)?;
         let mut words = edit::describe(before.map(|held| held.signed()), opened.signed(), role)?;
-        words.extend(documents::words(before.map(|held| &**held), &new, &change.documents));
+        words.extend(documents::told(before.map(|held| &**held), &new, &change.documents));
         let needs = vec![Need::of(By::Role, &delegation.authority, opened)];
         let (role, version) = (role.clone(), new.version());
         Ok(JudgedStep { role, version, words, needs, canonical: opened.canonical().to_vec() })

@@ -136,6 +136,38 @@ fn a_holder_is_told_in_words_what_changes_and_who_holds_what() {
 }
 
 #[test]
+fn a_holder_is_told_what_the_documents_of_the_policy_role_change() {
+    let repository = repository();
+    let policy = |label: &str| {
+        let rings =
+            format!(r#"[{{"ring":"pilot","select":{{"labels":{{"pilot":["{label}"]}}}}}}]"#);
+        let text =
+            format!(r#"{{"_type":"policy","format":1,"product":"payments","rings":{rings}}}"#);
+        text.into_bytes()
+    };
+    let labels = br#"{"_type":"labels","format":1,"hosts":{"00112233445566778899aabbccddeeff":{"pilot":"yes"}}}"#;
+    let mut draft = repository.draft("policy");
+    draft.set_policy("payments.json", &policy("no")).unwrap();
+    draft.set_policy("labels.json", labels).unwrap();
+    let change = change(&repository, &[&draft]);
+    let all = [policy("no"), policy("yes"), labels.to_vec()];
+    let told = all.into_iter().fold(change.clone(), ChangeFile::with_document);
+    let words = judge(&repository, &told).unwrap().in_words().join("\n");
+    for expected in [
+        "payments/pilot: selects pilot=no, was: selects pilot=yes",
+        "host 00112233445566778899aabbccddeeff: labels pilot=yes, was: none",
+    ] {
+        assert!(words.contains(expected), "{words}");
+    }
+    // What can't be read is said, not passed over.
+    let mut draft = repository.draft("policy");
+    draft.set_policy("payments.json", b"{}").unwrap();
+    let unreadable = self::change(&repository, &[&draft]).with_document(b"{}".to_vec());
+    let words = judge(&repository, &unreadable).unwrap().in_words().join("\n");
+    assert!(words.contains("policy/payments.json can't be read: do not sign"), "{words}");
+}
+
+#[test]
 fn a_new_root_is_complete_only_when_the_old_one_and_itself_agree() {
     let repository = repository();
     let root = keys(&["dave", "erin", "carol"], 2);

@@ -84,6 +84,16 @@ pub(crate) trait Change {
     /// The signed file after the one in this set. `round` counts from 0.
     fn file(&self, context: &Context, set: &TrustedSet, round: u32) -> anyhow::Result<Vec<u8>>;
 
+    /// Documents that the file names, for those who have to be told what they would sign.
+    fn documents(&self) -> Vec<Vec<u8>> {
+        Vec::new()
+    }
+
+    /// Whether others have to sign the file before it may be published.
+    fn waits_for_others(&self, set: &TrustedSet, file: &[u8]) -> anyhow::Result<bool> {
+        trust::is_missing_signatures(set, &self.role(), file)
+    }
+
     /// Whether the change is in the newest set, and whether others touched what it changes since `base`.
     fn situation(&self, base: &TrustedSet, newest: &TrustedSet) -> Situation;
 }
@@ -129,9 +139,16 @@ pub(crate) async fn carry_out(
 ) -> anyhow::Result<Carried> {
     for round in 0.. {
         let file = change.file(context, &set, round)?;
-        if trust::is_missing_signatures(&set, &change.role(), &file)? {
+        if change.waits_for_others(&set, &file)? {
             return Ok(Carried::Proposed(
-                trust::propose(context, connection, &set, change.role(), file).await?,
+                trust::propose(
+                    context,
+                    connection,
+                    &set,
+                    (change.role(), file),
+                    change.documents(),
+                )
+                .await?,
             ));
         }
         let files = vec![MetadataFile { role: change.role().to_string(), file }];

@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use refit_proto::{
     names::Product,
     package::FileRef,
-    policy::{LabelPolicy, ProductPolicy},
+    policy::{LabelPolicy, ProductPolicy, words},
     servers::{SERVERS, ServersPolicy},
     trust::{
         KeyId, Role, TrustedSet, approval, edit::Draft, trusted_labels, trusted_policy,
@@ -149,6 +149,8 @@ struct Document {
     /// `payments.json`.
     name: String,
     bytes: Vec<u8>,
+    /// What it replaces.
+    before: Option<Vec<u8>>,
 }
 
 impl Document {
@@ -169,47 +171,42 @@ impl Plan {
         let mut plan = Plan::default();
         for wanted in &fleet.products {
             let name = format!("{}.json", wanted.policy.product);
-            let before = match signed(connection, set, &name, ProductPolicy::MAX_LENGTH).await? {
-                Some(bytes) => Some(trusted_policy(set, &wanted.policy.product, &bytes)?),
-                None => None,
-            };
+            let held = signed(connection, set, &name, ProductPolicy::MAX_LENGTH).await?;
+            let before = held.as_ref().map(|it| trusted_policy(set, &wanted.policy.product, it));
+            let before = before.transpose()?;
             if let Some(flaw) = approval::arrangement(&wanted.policy, set.targets()).first() {
                 bail!("{flaw}");
             }
-            plan.add_document(
-                change::of_policy(before.as_ref(), &wanted.policy),
-                name,
-                wanted.policy.to_bytes(),
-            );
+            let lines = words::of_policy(before.as_ref(), &wanted.policy);
+            let bytes = wanted.policy.to_bytes();
+            plan.add_document(lines, Document { name, bytes, before: held });
             let before = rollout(connection, &wanted.rollout.product).await?;
             plan.add_rollout(before.as_ref(), &wanted.rollout);
         }
         if let Some(labels) = &fleet.labels {
             let name = "labels.json";
-            let before = match signed(connection, set, name, LabelPolicy::MAX_LENGTH).await? {
-                Some(bytes) => Some(trusted_labels(set, &bytes)?),
-                None => None,
-            };
-            let lines = change::of_labels(before.as_ref(), labels);
-            plan.add_document(lines, name.to_owned(), labels.to_bytes());
+            let held = signed(connection, set, name, LabelPolicy::MAX_LENGTH).await?;
+            let before = held.as_ref().map(|it| trusted_labels(set, it)).transpose()?;
+            let lines = words::of_labels(before.as_ref(), labels);
+            let (name, bytes) = (name.to_owned(), labels.to_bytes());
+            plan.add_document(lines, Document { name, bytes, before: held });
         }
         if let Some(wanted) = &fleet.servers {
             let after = wanted.document(described, &servers::authorities(context)?)?;
             servers::check_shown(connection, &after).await?;
-            let before = match signed(connection, set, SERVERS, ServersPolicy::MAX_LENGTH).await? {
-                Some(bytes) => Some(trusted_servers(set, &bytes)?),
-                None => None,
-            };
-            let lines = change::of_servers(before.as_ref(), &after);
-            plan.add_document(lines, SERVERS.to_owned(), after.to_bytes());
+            let held = signed(connection, set, SERVERS, ServersPolicy::MAX_LENGTH).await?;
+            let before = held.as_ref().map(|it| trusted_servers(set, it)).transpose()?;
+            let lines = words::of_servers(before.as_ref(), &after);
+            let (name, bytes) = (SERVERS.to_owned(), after.to_bytes());
+            plan.add_document(lines, Document { name, bytes, before: held });
         }
         Ok(plan)
     }
 
-    fn add_document(&mut self, lines: Vec<String>, name: String, bytes: Vec<u8>) {
+    fn add_document(&mut self, lines: Vec<String>, document: Document) {
         if !lines.is_empty() {
             self.lines.extend(lines);
-            self.documents.push(Document { name, bytes });
+            self.documents.push(document);
         }
     }
 
@@ -241,14 +238,15 @@ pub(crate) async fn with_gate_key(
         let Ok(mut policy) = trusted_policy(set, &product, &bytes) else { continue };
         if policy.gate_key == Some(old) {
             policy.gate_key = Some(new);
-            documents.push(Document { name: name.to_owned(), bytes: policy.to_bytes() });
+            let (name, before) = (name.to_owned(), Some(bytes));
+            documents.push(Document { name, bytes: policy.to_bytes(), before });
         }
     }
     if documents.is_empty() {
         return Ok(None);
     }
     let mut draft = signing::draft(context, set, Role::Policy)?;
-    for Document { name, bytes } in &documents {
+    for Document { name, bytes, .. } in &documents {
         draft.set_policy(name, bytes)?;
     }
     PolicyChange { documents: &documents, keys: &[] }.upload(connection).await?;
@@ -317,10 +315,15 @@ impl Change for PolicyChange<'_> {
 
     fn file(&self, context: &Context, set: &TrustedSet, _: u32) -> anyhow::Result<Vec<u8>> {
         let mut draft = signing::draft(context, set, Role::Policy)?;
-        for Document { name, bytes } in self.documents {
+        for Document { name, bytes, .. } in self.documents {
             draft.set_policy(name, bytes)?;
         }
         signing::signed(context, set, &draft, self.keys)
+    }
+
+    fn documents(&self) -> Vec<Vec<u8>> {
+        let both = |document: &Document| [Some(document.bytes.clone()), document.before.clone()];
+        self.documents.iter().flat_map(both).flatten().collect()
     }
 
     fn situation(&self, base: &TrustedSet, newest: &TrustedSet) -> Situation {

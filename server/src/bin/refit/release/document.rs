@@ -1,10 +1,12 @@
-//! The document of a published release, if it is the one that the release keys signed.
+//! What signed files name: the document of a published release, the policy of a product. Each is believed
+//! only if it is what was signed.
 
 use anyhow::{Context as _, ensure};
 use refit_proto::{
     names::{Digest, Product, Version},
     package::{ChangePlan, Release, plan_digest},
-    trust::{Role, TrustedSet},
+    policy::ProductPolicy,
+    trust::{Role, TrustedSet, trusted_policy},
 };
 
 use crate::{connect::Connection, content, trust::authority};
@@ -50,4 +52,17 @@ pub(super) async fn document(
         release.version
     );
     Ok(Document { release, digest, bytes })
+}
+
+/// The policy of the product, where one is signed.
+pub(super) async fn policy(
+    connection: &Connection,
+    set: &TrustedSet,
+    product: &Product,
+) -> anyhow::Result<Option<ProductPolicy>> {
+    let Some(file) = set.policy_target(&format!("{product}.json")) else { return Ok(None) };
+    let Some(digest) = file.digest() else { return Ok(None) };
+    let limit = ProductPolicy::MAX_LENGTH;
+    let bytes = content::fetch(connection, digest, file.length, limit).await?;
+    Ok(Some(trusted_policy(set, product, &bytes)?))
 }

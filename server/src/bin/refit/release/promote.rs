@@ -10,11 +10,14 @@ use anyhow::Context as _;
 use refit_proto::{
     names::{Digest, PersonName, Product, RingName, Version},
     package::Release,
-    policy::{ApprovalKind, EvidenceKind, UnknownWord},
-    trust::{Approval, Evidence, Override, RingFile, Role, Standing, Terms, TrustedSet},
+    policy::{ApprovalKind, EvidenceKind, ProductPolicy, UnknownWord},
+    trust::{
+        Approval, Evidence, Override, RingFile, Role, Standing, Terms, TrustedSet, approval,
+        verify::signers,
+    },
 };
 
-use super::document::{Document, document};
+use super::document::{Document, document, policy};
 use crate::{
     Context,
     conflict::Situation,
@@ -96,6 +99,8 @@ struct Wanted<'a> {
     terms: Terms,
     /// What is current now did not prove itself on the ring, so it must not become the way back.
     over_unproven: bool,
+    /// Who counts, and for what.
+    policy: Option<ProductPolicy>,
 }
 
 pub(super) async fn run(
@@ -103,12 +108,13 @@ pub(super) async fn run(
     connection: &Connection,
     args: Args,
 ) -> anyhow::Result<()> {
-    let release = Role::Release(args.product.clone());
-    let set = trust::newest(context, connection, &[release]).await?;
+    let roles = [Role::Release(args.product.clone()), Role::Policy];
+    let set = trust::newest(context, connection, &roles).await?;
+    let policy = policy(connection, &set, &args.product).await?;
     let found = document(connection, &set, &args.product, &args.label).await?;
     let terms = args.terms(found.digest, found.plan())?;
     let Document { release, digest, .. } = found;
-    let mut wanted = Wanted { args: &args, release, digest, terms, over_unproven: false };
+    let mut wanted = Wanted { args: &args, release, digest, terms, over_unproven: false, policy };
     let set = base(context, connection, &wanted).await?;
     if wanted.is_promoted(&set) {
         return output::line(&format!("{} is promoted already", wanted.what("")));
@@ -214,6 +220,22 @@ impl Change for Wanted<'_> {
             draft.promote(releases, version, counter, self.terms.clone())?;
         }
         signing::signed(context, set, &draft, &self.args.keys)
+    }
+
+    /// A ring may ask for more than a number of keys: for persons, and for kinds of approval.
+    fn waits_for_others(&self, set: &TrustedSet, file: &[u8]) -> anyhow::Result<bool> {
+        let role = self.role();
+        let (authority, _) = trust::authority(set, &role)?;
+        let signed = signers(file, &role, authority)?;
+        let policy = self.policy.as_ref();
+        let short = policy.and_then(|policy| {
+            let definition = policy.ring(&self.args.ring)?;
+            approval::suffice(policy, definition, &signed, authority.threshold).err()
+        });
+        if let Some(short) = &short {
+            output::line(&short.to_string())?;
+        }
+        Ok(short.is_some() || trust::is_missing_signatures(set, &role, file)?)
     }
 
     /// A ring is one decision: whatever it names, current, back or barrier, is ours as well.

@@ -102,6 +102,10 @@ impl Change for Publication<'_> {
         self.folder.read_signed(&self.checked.release.product)
     }
 
+    fn documents(&self) -> Vec<Vec<u8>> {
+        vec![self.checked.document.clone()]
+    }
+
     /// What it was signed on had no such release, or it could not have been added.
     fn situation(&self, _: &TrustedSet, newest: &TrustedSet) -> Situation {
         let newest = newest.delegated(&self.role()).map(|file| &**file);

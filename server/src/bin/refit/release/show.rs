@@ -8,13 +8,13 @@ use refit_proto::{
     policy::{ApprovalKind, ProductPolicy, RingDefinition},
     trust::{
         Approval, Content as _, Evidence, KeyId, Override, Promotion, Role, Standing, TrustedSet,
-        approval, fits_document, trusted_policy, unmet,
+        approval, fits_document, unmet,
     },
 };
 use serde::Serialize;
 
-use super::document::{Document, document};
-use crate::{Context, connect::Connection, content, output::Output, trust};
+use super::document::{Document, document, policy};
+use crate::{Context, connect::Connection, output::Output, trust};
 
 /// Options of `refit release show`.
 #[derive(clap::Args)]
@@ -80,19 +80,6 @@ pub(super) async fn run(
     let set = trust::newest(context, connection, &roles).await?;
     let shown = shown(&set, policy.as_ref(), document, context.now);
     output.print(&shown, in_words)
-}
-
-/// The policy of the product, where one is signed.
-async fn policy(
-    connection: &Connection,
-    set: &TrustedSet,
-    product: &Product,
-) -> anyhow::Result<Option<ProductPolicy>> {
-    let Some(file) = set.policy_target(&format!("{product}.json")) else { return Ok(None) };
-    let Some(digest) = file.digest() else { return Ok(None) };
-    let limit = ProductPolicy::MAX_LENGTH;
-    let bytes = content::fetch(connection, digest, file.length, limit).await?;
-    Ok(Some(trusted_policy(set, product, &bytes)?))
 }
 
 fn shown(

@@ -208,12 +208,13 @@ pub(crate) async fn propose(
     context: &Context,
     connection: &Connection,
     set: &TrustedSet,
-    role: Role,
-    file: Vec<u8>,
+    (role, file): (Role, Vec<u8>),
+    documents: Vec<Vec<u8>>,
 ) -> anyhow::Result<Proposed> {
     let base = Base::of(refresh::roots(connection).await?, set, std::slice::from_ref(&role));
     let owner = owner(context);
     let change = ChangeFile::new(owner, context.now, base, vec![(role.clone(), file)]);
+    let change = documents.into_iter().fold(change, ChangeFile::with_document);
     judge(context, &change)?;
     let open = open::propose(connection, &change).await?;
     Ok(Proposed { role, standing: judge(context, &open)?.standing() })

@@ -73,7 +73,7 @@ pub(super) async fn publish(connection: &Connection, change: &ChangeFile) -> any
         Ok(Pushed::Conflict(told)) => anyhow::bail!("{}", told.in_words()),
         Err(error) => {
             let next = format!(
-                "signed by everybody, and not published yet\n\
+                "signed by as many as its role needs, and not published yet\n\
                  next: somebody who may publish it gives `refit trust change publish {role}`"
             );
             output::line(&next)?;
