@@ -217,7 +217,7 @@ fn patience(written: &Written) -> Patience {
 }
 
 /// What this program was built for, as packages name it: `linux-x86_64`.
-fn own_platform() -> Platform {
+pub fn own_platform() -> Platform {
     let text = format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH);
     #[expect(clippy::unwrap_used, reason = "both are words of letters, digits and underscores")]
     Platform::parse(&text).unwrap()

@@ -23,12 +23,41 @@ const NEW_CERTIFICATE: &str = "ca.new.crt";
 const OLD_KEY: &str = "ca.old.pem";
 const OLD_CERTIFICATE: &str = "ca.old.crt";
 const RETIRED: &str = "ca.retired-";
+const STOLEN: &str = "ca.retired-stolen-";
 
 /// All of them.
 pub struct Authorities {
     issuing: Authority,
     replaced: Option<Authority>,
-    retired: Vec<CertificateDer<'static>>,
+    retired: Vec<Retired>,
+}
+
+/// An authority of which only the certificate is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Retired {
+    certificate: CertificateDer<'static>,
+    /// Its key is in wrong hands: it vouches for nobody who is not on record.
+    stolen: bool,
+}
+
+/// Why hosts of an authority can't be readmitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotFormer {
+    /// Never heard of.
+    #[error(
+        "this server does not know the authority {0}\nhelp: `refit-server ca accept FILE` on the server, restart it, and give the same certificate here"
+    )]
+    Unknown(Digest),
+    /// It issues here, or did until a moment ago.
+    #[error(
+        "the authority {0} is this server's own\nhelp: its hosts are on record, and renew by themselves; a host that is not is enrolled with a token"
+    )]
+    Own(Digest),
+    /// Whoever has its key would come in, too.
+    #[error(
+        "the authority {0} was retired because its key was stolen\nhelp: enroll these hosts again, each with a token: whoever has the key could make certificates for hosts of their own"
+    )]
+    Stolen(Digest),
 }
 
 /// Why an authority was not replaced or retired.
@@ -67,9 +96,14 @@ impl Authorities {
             true => Some(load_authority(&folder.join(OLD_CERTIFICATE), &folder.join(OLD_KEY))?),
             false => None,
         };
-        let mut retired = Vec::new();
+        let mut retired = Vec::<Retired>::new();
         for path in retired_files(folder) {
-            retired.push(load_certificate(&path)?);
+            let (certificate, stolen) = (load_certificate(&path)?, is_stolen(&path));
+            // Taken once more as a former one, a stolen one stays stolen.
+            match retired.iter_mut().find(|known| known.certificate == certificate) {
+                Some(known) => known.stolen |= stolen,
+                None => retired.push(Retired { certificate, stolen }),
+            }
         }
         Ok(Authorities { issuing, replaced, retired })
     }
@@ -88,19 +122,38 @@ impl Authorities {
     /// Those whose certificates pass a handshake.
     pub fn accepted(&self) -> Vec<CertificateDer<'static>> {
         let live = [Some(&self.issuing), self.replaced.as_ref()].into_iter().flatten();
-        live.map(|it| it.certificate().clone()).chain(self.retired.iter().cloned()).collect()
+        live.map(|it| it.certificate().clone())
+            .chain(self.retired.iter().map(|it| it.certificate.clone()))
+            .collect()
     }
 
     /// The names of those whose certificates may only renew themselves.
     pub fn retired_names(&self) -> Vec<Digest> {
-        self.retired.iter().filter_map(|it| authority_name(it)).collect()
+        self.retired.iter().filter_map(|it| authority_name(&it.certificate)).collect()
+    }
+
+    /// The name of the former authority with this digest, whose hosts may be readmitted.
+    ///
+    /// # Errors
+    /// If it is not known, is in use here, or was stolen.
+    pub fn former(&self, sha256: &Digest) -> Result<Digest, NotFormer> {
+        let own = [Some(&self.issuing), self.replaced.as_ref()].into_iter().flatten();
+        if own.into_iter().any(|it| Digest::of(it.certificate()) == *sha256) {
+            return Err(NotFormer::Own(*sha256));
+        }
+        let known = self.retired.iter().find(|it| Digest::of(&it.certificate) == *sha256);
+        let known = known.ok_or(NotFormer::Unknown(*sha256))?;
+        if known.stolen {
+            return Err(NotFormer::Stolen(*sha256));
+        }
+        authority_name(&known.certificate).ok_or(NotFormer::Unknown(*sha256))
     }
 
     /// Each with its certificate's digest, in the order in which they matter.
     pub fn standings(&self) -> Vec<(Digest, Standing)> {
         let issuing = (self.issuing.certificate(), Standing::Issues);
         let replaced = self.replaced.as_ref().map(|it| (it.certificate(), Standing::Replaced));
-        let retired = self.retired.iter().map(|it| (it, Standing::Retired));
+        let retired = self.retired.iter().map(|it| (&it.certificate, Standing::Retired));
         let all = std::iter::once(issuing).chain(replaced).chain(retired);
         all.map(|(certificate, standing)| (Digest::of(certificate), standing)).collect()
     }
@@ -147,7 +200,7 @@ pub fn replace(folder: &Path, stolen: bool, now: Timestamp) -> Result<(), Replac
     // With the new key still in its first place, the other files are those of the one before.
     if at(NEW_KEY).exists() {
         if stolen {
-            retire_file(folder, CA_CERTIFICATE)?;
+            retire_file(folder, CA_CERTIFICATE, STOLEN)?;
             file::remove(&at(CA_KEY))?;
         } else {
             rename_if_there(&at(CA_KEY), &at(OLD_KEY))?;
@@ -169,7 +222,7 @@ pub fn retire(folder: &Path) -> Result<(), ReplaceError> {
         return Err(ReplaceError::NothingToRetire);
     }
     if certificate.exists() {
-        retire_file(folder, OLD_CERTIFICATE)?;
+        retire_file(folder, OLD_CERTIFICATE, RETIRED)?;
     }
     file::remove(&key)?;
     Ok(())
@@ -188,7 +241,7 @@ pub fn accept_former(folder: &Path, pem: &[u8]) -> Result<(), ReplaceError> {
         Ok(former == issuing)
     });
     match read {
-        Ok(false) => retire_file(folder, "ca.former.crt"),
+        Ok(false) => retire_file(folder, "ca.former.crt", RETIRED),
         Ok(true) => {
             file::remove(&path)?;
             Err(ReplaceError::Issuing)
@@ -200,13 +253,18 @@ pub fn accept_former(folder: &Path, pem: &[u8]) -> Result<(), ReplaceError> {
     }
 }
 
-fn retire_file(folder: &Path, name: &str) -> Result<(), ReplaceError> {
+fn is_stolen(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with(STOLEN))
+}
+
+fn retire_file(folder: &Path, name: &str, as_what: &str) -> Result<(), ReplaceError> {
     let path = folder.join(name);
     if !path.exists() {
         return Ok(());
     }
     let digest = Digest::of(&load_certificate(&path)?).short();
-    Ok(file::rename(&path, &folder.join(format!("{RETIRED}{digest}.crt")))?)
+    Ok(file::rename(&path, &folder.join(format!("{as_what}{digest}.crt")))?)
 }
 
 fn rename_if_there(from: &Path, to: &Path) -> Result<(), FileError> {
@@ -282,6 +340,31 @@ mod tests {
         assert_eq!(after.shown().certificate(), both.issuing().certificate());
         assert_eq!(after.retired_names().len(), 1);
         assert!(!folder.path().join(OLD_KEY).exists(), "nobody can issue with it any more");
+    }
+
+    #[test]
+    fn hosts_are_readmitted_by_a_former_authority_that_was_not_stolen() {
+        let folder = folder();
+        let own = |folder: &Path| Authorities::load(folder).unwrap();
+        let issuing = |folder: &Path| Digest::of(own(folder).issuing().certificate());
+        let stolen = issuing(folder.path());
+        let pem = std::fs::read(folder.path().join(CA_CERTIFICATE)).unwrap();
+        assert_eq!(own(folder.path()).former(&stolen), Err(NotFormer::Own(stolen)));
+        replace(folder.path(), true, now()).unwrap();
+        // Taken as a former one once more, it stays stolen.
+        accept_former(folder.path(), &pem).unwrap();
+        assert_eq!(own(folder.path()).former(&stolen), Err(NotFormer::Stolen(stolen)));
+        assert_eq!(words(folder.path()), ["issues", "retired"]);
+
+        let lost = Authority::load(&Authority::generate(now()).unwrap()).unwrap();
+        let digest = Digest::of(lost.certificate());
+        assert_eq!(own(folder.path()).former(&digest), Err(NotFormer::Unknown(digest)));
+        let elsewhere = self::folder();
+        let pem = std::fs::read(elsewhere.path().join(CA_CERTIFICATE)).unwrap();
+        accept_former(folder.path(), &pem).unwrap();
+        let former = issuing(elsewhere.path());
+        let name = authority_name(own(elsewhere.path()).issuing().certificate()).unwrap();
+        assert_eq!(own(folder.path()).former(&former), Ok(name));
     }
 
     #[test]

@@ -5,8 +5,10 @@ use jiff::Timestamp;
 use refit_proto::names::{Digest, HostId, HostName, Labels, PersonName, Platform};
 
 use crate::{
-    fleet::{Certificate, Host, HostState, Person, ReportKey, TokenRecord, TokenSubject},
-    identity::{PersonKind, Role},
+    fleet::{
+        Certificate, Host, HostState, Person, Readmission, ReportKey, TokenRecord, TokenSubject,
+    },
+    identity::{Certified, PersonKind, Role},
 };
 
 /// Why somebody does not come in. The texts are for the caller; none tells more than a caller without
@@ -64,6 +66,21 @@ pub enum EnrollmentError {
         "the certificate request has another key than the certificate\nhelp: enroll again for a new key"
     )]
     OtherKey,
+    /// A host that is readmitted with a key that is not the one of its id.
+    #[error(
+        "the certificate names host {named}, and its key is that of host {key}\nhelp: it was not made by this fleet's server; have an administrator look into it"
+    )]
+    OtherId {
+        /// In the certificate.
+        named: HostId,
+        /// Of its key.
+        key: HostId,
+    },
+    /// A host that has to be readmitted and is too old to know of it.
+    #[error(
+        "this host is not known here, and does not say what it is called\nhelp: update its agent, or enroll it again"
+    )]
+    SaysNothing,
 }
 
 /// A token with the use it was shown for.
@@ -141,15 +158,15 @@ pub fn host_terms(token: &TokenRecord) -> Result<HostTerms, EnrollmentError> {
     }
 }
 
-/// The host's record after it came in. `before` is the record under its id, `holder` the one under the
+/// The host's record after it came in. `by` is the token, or what else let it in; `before` is the record under its id, `holder` the one under the
 /// name that it asks for.
 ///
 /// # Errors
 /// If it is barred, or the name is another's.
 pub fn enroll_host(
     request: HostRequest,
-    token: &TokenRecord,
-    terms: HostTerms,
+    by: &str,
+    labels: Labels,
     before: Option<&Host>,
     holder: Option<&Host>,
     certificate: Certificate,
@@ -169,7 +186,7 @@ pub fn enroll_host(
     Ok(Host {
         id,
         name,
-        labels: terms.labels,
+        labels,
         state: HostState::Active,
         platform,
         agent_version: before.map(|host| host.agent_version.clone()).unwrap_or_default(),
@@ -177,7 +194,7 @@ pub fn enroll_host(
         report_key,
         report_counter: chain.map_or(0, |host| host.report_counter),
         report_hash: chain.and_then(|host| host.report_hash),
-        token_id: token.id.clone(),
+        token_id: by.to_owned(),
         enrolled_at: before.map_or(now, |host| host.enrolled_at),
         last_seen: now,
         timestamp_version: before.map_or(0, |host| host.timestamp_version),
@@ -185,6 +202,26 @@ pub fn enroll_host(
         server: before.map(|host| host.server.clone()).unwrap_or_default(),
         metadata_failure: before.and_then(|host| host.metadata_failure.clone()),
     })
+}
+
+/// Whether a host that has no record may come back: its own was lost with the server's disk, and an
+/// administrator has opened the way for certificates of that authority. The id is made from the key, so
+/// that whoever has that authority's key can't come in as a host that was there.
+///
+/// # Errors
+/// If the way is not open for it, or its id is another key's.
+pub fn may_return<'a>(
+    certified: &Certified,
+    id: &HostId,
+    key: &HostId,
+    readmission: Option<&'a Readmission>,
+    now: Timestamp,
+) -> Result<Option<&'a Readmission>, EnrollmentError> {
+    let open = readmission.filter(|it| it.is_open(now) && it.authority_name == certified.authority);
+    if open.is_some() && id != key {
+        return Err(EnrollmentError::OtherId { named: id.clone(), key: key.clone() });
+    }
+    Ok(open)
 }
 
 /// What a person's token says about them.
@@ -282,7 +319,15 @@ mod tests {
             authority: None,
         };
         let token = token(1);
-        enroll_host(request, &token, host_terms(&token)?, before, holder, certificate, at(1))
+        enroll_host(
+            request,
+            &token.id,
+            host_terms(&token)?.labels,
+            before,
+            holder,
+            certificate,
+            at(1),
+        )
     }
 
     #[test]

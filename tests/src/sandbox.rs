@@ -200,7 +200,11 @@ impl Sandbox {
         self.path().join("server")
     }
 
-    fn init_server(&self) -> Result<String> {
+    /// Makes the server's data folder, with new keys, where there is none; its first administrator's token.
+    ///
+    /// # Errors
+    /// If there is one already.
+    pub fn init_server(&self) -> Result<String> {
         let address = format!("127.0.0.1:{}", self.port);
         let out = Ran::of(
             command("refit-server")?

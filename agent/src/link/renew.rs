@@ -4,7 +4,10 @@
 
 use jiff::Timestamp;
 use refit_durable::FileError;
-use refit_proto::{transport::TransportError, wire::RenewRequest};
+use refit_proto::{
+    transport::TransportError,
+    wire::{HostAbout, RenewRequest},
+};
 use rustls::pki_types::CertificateDer;
 
 use super::{
@@ -15,6 +18,7 @@ use super::{
 use crate::{
     clock::Clock,
     identity::{Identity, IdentityError, IdentityFolder, Keys, KeysError},
+    settings::own_platform,
 };
 
 /// Why there is no new certificate.
@@ -66,7 +70,16 @@ pub async fn renew(
     folder: &IdentityFolder,
     clock: &Clock,
 ) -> Result<Identity, RenewError> {
-    let request = RenewRequest { certificate_request: keys.certificate_request()? };
+    // Where the server has lost its record of this host, this is what a new one is made of.
+    let labels = identity.labels.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+    let about = HostAbout {
+        name: identity.name.to_string(),
+        report_key: keys.report_public()?.to_vec(),
+        platform: own_platform().to_string(),
+        labels: labels.collect(),
+    };
+    let request =
+        RenewRequest { certificate_request: keys.certificate_request()?, about: Some(about) };
     let reply = within(call::SMALL, server.enrollment().renew(request)).await?;
     let certificates = accept_chain(keys, &server.authorities(), reply.certificates, clock)
         .map_err(RenewError::Refused)?;

@@ -69,9 +69,9 @@ pub enum Refused {
     /// More files than one change needs.
     #[error("more than {MAX_PUSHED} files in one push\nhelp: push them in several steps")]
     TooManyFiles,
-    /// The first push has to bring both.
+    /// Nothing can be published before both are there.
     #[error(
-        "there is no {missing} yet\nhelp: push root 1 and targets 1 together with `refit trust init`"
+        "there is no {missing} yet\nhelp: push root and targets together with `refit trust push`; of a fleet whose server was lost, with `refit trust restore`"
     )]
     NotFounded {
         /// Which is not there.
@@ -161,6 +161,9 @@ pub enum Refused {
 /// Decides on a push. `held` is the newest file of each role; `remembered` knows the digest of every
 /// release ever published, by target path.
 ///
+/// Of a role that it holds nothing of it takes any version: a server that was lost with its disk goes on
+/// where hosts are. For that, roots may come alone, one after the other, before anything rests on them.
+///
 /// A push that was already accepted, sent again after a lost answer, is accepted with nothing to store.
 ///
 /// # Errors
@@ -178,6 +181,14 @@ pub fn accept(
     let mut staged = Staged::new(held, now)?;
     for (role, bytes) in pushed {
         staged.take(role, bytes)?;
+    }
+    if let (Some(_), None) = (&staged.root, &staged.targets)
+        && !staged.writes.is_empty()
+    {
+        return Ok(staged.roots_alone());
+    }
+    if let Some(root) = staged.root.as_ref().filter(|_| staged.arranged_anew) {
+        root.fresh(now)?;
     }
     staged.check_keys(freshness_key.public().id())?;
     staged.finish(remembered, freshness_key)
@@ -455,6 +466,14 @@ impl Staged {
         if self.taking_back && file.version() > held {
             return Ok(());
         }
+        // A repository that was lost takes its roots in turn, before anything rests on them.
+        if *file.role() == Role::Root && file.version() == held + 1 && self.targets.is_none() {
+            return Ok(());
+        }
+        // The first that this repository has of a role: what it had before was lost, and hosts have seen it.
+        if held == 0 && file.version() > 0 && *file.role() != Role::Root {
+            return Ok(file.fresh(self.now)?);
+        }
         if file.version() != held + 1 {
             let (role, pushed) = (file.role().clone(), file.version());
             return Err(Refused::Conflict { role, held, pushed });
@@ -488,6 +507,12 @@ impl Staged {
             }
         }
         Ok(())
+    }
+
+    /// Roots without anything that rests on them: nobody is shown a snapshot or timestamp yet.
+    fn roots_alone(self) -> Accepted {
+        let (released, rings) = Default::default();
+        Accepted { writes: self.writes, snapshot: 0, timestamp: 0, released, rings }
     }
 
     /// Makes snapshot and timestamp, and verifies the whole as a host would.

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 use super::{
     Api, ApiError, Shared, bundle,
     call::{Call, retry},
+    readmission,
 };
 use crate::{
     access::ANY_ROLE,
@@ -25,7 +26,7 @@ use crate::{
     store::{Commit, HostQuery, Note, Reads as _, Rev, Store},
 };
 
-const ADMINISTRATOR: &[Role] = &[Role::Administrator];
+pub(super) const ADMINISTRATOR: &[Role] = &[Role::Administrator];
 const OPERATOR: &[Role] = &[Role::Operator];
 
 /// Uses of one token: each is remembered, so that its key may come again after a lost answer.
@@ -88,7 +89,8 @@ impl Admin for Api {
             let keys = shared.keys.public(&named_keys(&held, &[])).into_iter();
             let keys = keys.map(|(name, key)| (name.to_owned(), text(key.to_json()))).collect();
             let authorities = authorities(shared, store)?;
-            Ok(wire::GetServerKeysReply { keys, authorities })
+            let readmission = readmission::status(store, call.now)?;
+            Ok(wire::GetServerKeysReply { keys, authorities, readmission })
         })
         .await
     }
@@ -126,6 +128,25 @@ impl Admin for Api {
         let message = request.into_inner();
         let call = call.about(&message.what);
         self.act(call, move |shared, store, call| bundle::sign(shared, store, call, &message)).await
+    }
+
+    async fn open_readmission(
+        &self,
+        request: Request<wire::OpenReadmissionRequest>,
+    ) -> Result<Response<wire::OpenReadmissionReply>, Status> {
+        let call = Call::begin(&self.0, &request, readmission::OPEN)?;
+        let message = request.into_inner();
+        let call = call.about(readmission::title(&message));
+        self.act(call, move |shared, store, call| readmission::open(shared, store, call, &message))
+            .await
+    }
+
+    async fn close_readmission(
+        &self,
+        request: Request<wire::CloseReadmissionRequest>,
+    ) -> Result<Response<wire::CloseReadmissionReply>, Status> {
+        let call = Call::begin(&self.0, &request, readmission::CLOSE)?;
+        self.act(call, readmission::close).await
     }
 
     async fn pause_rollout(
@@ -418,7 +439,7 @@ fn list_audit(
     Ok(wire::ListAuditReply { entries: entries.collect(), checkpoint: Some(checkpoint) })
 }
 
-fn one_line(text: &str) -> Result<&str, ApiError> {
+pub(super) fn one_line(text: &str) -> Result<&str, ApiError> {
     if text.len() > LONGEST_REASON || text.chars().any(char::is_control) {
         let rule = format!("the reason must be one line of at most {LONGEST_REASON} bytes");
         return Err(ApiError::Invalid(rule));
@@ -487,14 +508,20 @@ fn token_record(
 }
 
 fn host_subject(host: &wire::HostSubject) -> Result<TokenSubject, ApiError> {
-    if host.labels.len() > MOST_LABELS {
+    let labels = read_labels(&host.labels)?;
+    Ok(TokenSubject::Host { labels, root_sha256: Digest::parse(&host.root_sha256)? })
+}
+
+/// Labels as the wire carries them.
+pub(super) fn read_labels(words: &BTreeMap<String, String>) -> Result<Labels, ApiError> {
+    if words.len() > MOST_LABELS {
         return Err(ApiError::Invalid(format!("a host has at most {MOST_LABELS} labels")));
     }
     let mut labels = Labels::new();
-    for (name, value) in &host.labels {
+    for (name, value) in words {
         labels.insert(name.parse()?, value.parse()?);
     }
-    Ok(TokenSubject::Host { labels, root_sha256: Digest::parse(&host.root_sha256)? })
+    Ok(labels)
 }
 
 fn person_subject(person: &wire::PersonSubject) -> Result<TokenSubject, ApiError> {

@@ -4,21 +4,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use refit_proto::{
-    names::{HostName, Labels, Platform},
+    names::{HostId, HostName, Labels, Platform},
     wire::{self, enrollment_server::Enrollment},
 };
 use tonic::{Request, Response, Status};
 
 use super::{
     Api, ApiError, Shared,
+    admin::read_labels,
     call::{Call, retry},
 };
 use crate::{
     access::{self, Refusal},
+    audit::Deed,
     ca::RequestedKey,
     enrollment::{self, EnrollmentError, HostRequest},
-    fleet::{Actor, Person, ReportKey, RingRecord, TokenRecord},
-    identity::Caller,
+    fleet::{Actor, Person, Readmission, ReportKey, RingRecord, TokenRecord},
+    identity::{Caller, Certified},
     placing,
     store::{Commit, Note, Reads as _, Rev, Store},
 };
@@ -109,8 +111,8 @@ fn enroll(
         let issued = authority.issue(&key, &caller, &BTreeSet::new(), call.now, life)?;
         let host = enrollment::enroll_host(
             request.clone(),
-            &token.value,
-            terms.clone(),
+            &token.value.id,
+            terms.labels.clone(),
             before.as_ref().map(|held| &held.value),
             holder.as_ref().map(|held| &held.value),
             issued.record,
@@ -189,6 +191,10 @@ fn renew(
         let chain = match &certified.caller {
             Caller::Host(id) => {
                 let held = store.host(id)?;
+                if held.is_none() {
+                    let renewing = Renewing { key: &key, certified, about: message.about.as_ref() };
+                    return readmit(shared, store, call, id, &renewing);
+                }
                 access::let_host_in(certified, held.as_ref().map(|held| &held.value))?;
                 let Rev { rev, value: mut host } = held.ok_or_else(unknown)?;
                 let issued = issue(&BTreeSet::new(), shared.settings.host_life)?;
@@ -210,6 +216,60 @@ fn renew(
         };
         Ok((wire::RenewReply { certificates: chain }, commit, call.done()))
     })
+}
+
+/// A renewal by a host that this server has no record of.
+struct Renewing<'a> {
+    key: &'a RequestedKey,
+    certified: &'a Certified,
+    about: Option<&'a wire::HostAbout>,
+}
+
+/// Takes a host back whose record was lost, if an administrator has opened the way for it.
+fn readmit(
+    shared: &Shared,
+    store: &dyn Store,
+    call: &Call,
+    id: &HostId,
+    renewing: &Renewing<'_>,
+) -> Result<(wire::RenewReply, Commit, Vec<Deed>), ApiError> {
+    let Renewing { key, certified, about } = *renewing;
+    let held = store.read::<Readmission>(())?;
+    let opened = held.as_ref().map(|held| &held.value);
+    let open = enrollment::may_return(certified, id, &key.host_id(), opened, call.now)?;
+    let (Some(open), Some(held)) = (open, &held) else {
+        return Err(Refusal::Unknown(certified.caller.to_string()).into());
+    };
+    let about = about.ok_or(EnrollmentError::SaysNothing)?;
+    let request = HostRequest {
+        id: id.clone(),
+        name: HostName::parse(&about.name)?,
+        platform: Platform::parse(&about.platform)?,
+        report_key: ReportKey::from_bytes(&about.report_key)?,
+    };
+    let labels = read_labels(&about.labels)?;
+    let holder = store.host_named(&request.name)?;
+    let life = shared.settings.host_life;
+    let authority = shared.keys.authorities.issuing();
+    let issued = authority.issue(key, &certified.caller, &BTreeSet::new(), call.now, life)?;
+    let deed = Deed::done(call.who.clone(), "host readmit", format!("{} {id}", request.name));
+    let host = enrollment::enroll_host(
+        request,
+        &format!("readmission by {}", open.opened_by),
+        labels,
+        None,
+        holder.as_ref().map(|held| &held.value),
+        issued.record,
+        call.now,
+    )?;
+    let mut commit = Commit::new();
+    let rings = store.all::<RingRecord>()?;
+    let central = shared.labels.read(store, &shared.content)?;
+    placing::place_host(store, &rings, &central, &host, false, call.now, &mut commit)?;
+    commit.note(Note::Host(id.clone()));
+    commit.host(0, host);
+    commit.doc(held.rev, Readmission { hosts: open.hosts + 1, ..open.clone() });
+    Ok((wire::RenewReply { certificates: issued.chain }, commit, vec![deed]))
 }
 
 fn words(labels: &Labels) -> BTreeMap<String, String> {

@@ -165,7 +165,9 @@ fn enrollment_code(error: &EnrollmentError) -> Code {
         EnrollmentError::UsedUp
         | EnrollmentError::OtherSubject(_)
         | EnrollmentError::Barred { .. }
-        | EnrollmentError::OtherKey => Code::PermissionDenied,
+        | EnrollmentError::OtherKey
+        | EnrollmentError::OtherId { .. }
+        | EnrollmentError::SaysNothing => Code::PermissionDenied,
         EnrollmentError::NameTaken { .. } | EnrollmentError::OtherKind { .. } => {
             Code::AlreadyExists
         }

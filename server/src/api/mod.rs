@@ -10,6 +10,7 @@ mod changes;
 mod content;
 mod enrollment;
 mod error;
+mod readmission;
 pub(crate) mod repository;
 mod status;
 

@@ -303,6 +303,16 @@ pub(crate) fn publication(
         return Ok((Taken { reply, fresh: Vec::new() }, Commit::new(), Vec::new()));
     }
     let fresh = fresh(&accepted.writes);
+    // Roots of a fleet whose server was lost come before anything that rests on them.
+    let roots_alone = accepted.timestamp == 0;
+    if roots_alone {
+        let deeds = deeds(by, &accepted.writes, &Records::default(), &before);
+        return Ok((
+            Taken { reply, fresh },
+            commit(&held, accepted.writes, Records::default()),
+            deeds,
+        ));
+    }
     let set = after(files, &accepted.writes)?;
     let roles: BTreeSet<TrustRole> = pushed.iter().map(|(role, _)| role.clone()).collect();
     let pusher = Pusher { who: by.name, now: by.now };

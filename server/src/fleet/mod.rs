@@ -7,6 +7,7 @@ pub mod host;
 pub mod people;
 pub mod placement;
 pub mod policy;
+pub mod readmission;
 pub mod record;
 pub mod release;
 pub mod rollout;
@@ -21,6 +22,7 @@ pub use placement::{
     ReportedFailure, ReportedHold,
 };
 pub use policy::{PolicyError, RingPolicy, RolloutPolicy};
+pub use readmission::{READMISSION_LONGEST, Readmission};
 pub use record::{Record, RecordError};
 pub use release::{ReleaseId, ReleaseRecord, RingRecord};
 pub use rollout::{Direction, HaltReason, Rollout, RolloutId, RolloutState};

@@ -328,6 +328,7 @@ fn everything(store: &dyn Store) -> Vec<String> {
         DocKind::Policy,
         DocKind::Rollout,
         DocKind::Change,
+        DocKind::Readmission,
     ];
     let place = DocKey::Rollout(rollout_id(2));
     for kind in kinds {

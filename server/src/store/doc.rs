@@ -9,8 +9,8 @@ use refit_proto::{
 };
 
 use crate::fleet::{
-    OpenChange, Person, Record, RecordError, ReleaseRecord, RingRecord, Rollout, RolloutId,
-    RolloutPolicy, TokenRecord,
+    OpenChange, Person, Readmission, Record, RecordError, ReleaseRecord, RingRecord, Rollout,
+    RolloutId, RolloutPolicy, TokenRecord,
 };
 
 /// What kinds there are.
@@ -24,6 +24,7 @@ pub enum DocKind {
     Policy,
     Rollout,
     Change,
+    Readmission,
 }
 
 /// Names a document. In the order in which documents are listed.
@@ -39,6 +40,8 @@ pub enum DocKey {
     Rollout(RolloutId),
     /// By the role of its first file.
     Change(Role),
+    /// There is one at a time.
+    Readmission,
 }
 
 /// A document.
@@ -52,6 +55,7 @@ pub enum Doc {
     Policy(RolloutPolicy),
     Rollout(Rollout),
     Change(OpenChange),
+    Readmission(Readmission),
 }
 
 impl DocKey {
@@ -65,6 +69,7 @@ impl DocKey {
             DocKey::Policy(_) => DocKind::Policy,
             DocKey::Rollout(_) => DocKind::Rollout,
             DocKey::Change(_) => DocKind::Change,
+            DocKey::Readmission => DocKind::Readmission,
         }
     }
 }
@@ -79,6 +84,7 @@ impl fmt::Display for DocKey {
             DocKey::Policy(product) => write!(f, "rollout policy of {product}"),
             DocKey::Rollout(id) => write!(f, "rollout {id}"),
             DocKey::Change(role) => write!(f, "change of {role}"),
+            DocKey::Readmission => f.write_str("readmission"),
         }
     }
 }
@@ -96,6 +102,7 @@ impl Doc {
             Doc::Policy(policy) => DocKey::Policy(policy.product.clone()),
             Doc::Rollout(rollout) => DocKey::Rollout(rollout.id.clone()),
             Doc::Change(change) => DocKey::Change(change.role.clone()),
+            Doc::Readmission(_) => DocKey::Readmission,
         }
     }
 
@@ -108,6 +115,7 @@ impl Doc {
             Doc::Policy(policy) => policy.encode(),
             Doc::Rollout(rollout) => rollout.encode(),
             Doc::Change(change) => change.encode(),
+            Doc::Readmission(readmission) => readmission.encode(),
         }
     }
 
@@ -120,6 +128,7 @@ impl Doc {
             DocKind::Policy => Doc::Policy(Record::decode(bytes)?),
             DocKind::Rollout => Doc::Rollout(Record::decode(bytes)?),
             DocKind::Change => Doc::Change(Record::decode(bytes)?),
+            DocKind::Readmission => Doc::Readmission(Record::decode(bytes)?),
         })
     }
 }
@@ -170,4 +179,5 @@ documents! {
     RolloutPolicy is Policy by Product as DocKey::Policy;
     Rollout is Rollout by RolloutId as DocKey::Rollout;
     OpenChange is Change by Role as DocKey::Change;
+    Readmission is Readmission by () as |()| DocKey::Readmission;
 }

@@ -96,7 +96,7 @@ async fn a_revoked_host_is_refused_whatever_it_calls() {
     fleet.admin(&publisher.person).revoke_host(host_request()).await.unwrap();
     let mut answers = change_everything(&fleet, &host).await;
     answers.extend(read_everything(&fleet, &host).await);
-    let renewal = wire::RenewRequest { certificate_request: host.request() };
+    let renewal = wire::RenewRequest { certificate_request: host.request(), ..Default::default() };
     answers.push(("renew", code(fleet.enrollment(Some(&host)).renew(renewal).await)));
     for (call, code) in answers {
         assert_eq!(code, Code::PermissionDenied, "{call}");

@@ -176,7 +176,7 @@ async fn a_revoked_host_is_refused_at_once_and_everywhere_by_name() {
         Code::PermissionDenied,
         "web-1",
     );
-    let renew = wire::RenewRequest { certificate_request: host.request() };
+    let renew = wire::RenewRequest { certificate_request: host.request(), ..Default::default() };
     refused(fleet.enrollment(Some(&host)).renew(renew).await, Code::PermissionDenied, "web-1");
     assert!(fleet.on_record(&alice, &["host revoke", "stolen", "alice", "done"]).await);
     assert!(fleet.on_record(&alice, &["host sync", host.id().as_str(), "revoked"]).await);
@@ -192,13 +192,14 @@ async fn an_expired_certificate_renews_itself_and_does_nothing_else() {
     let read = wire::GetMetadataRequest { role: "timestamp".into(), version: 0 };
     refused(fleet.repository(&host).get_metadata(read).await, Code::Unauthenticated, "expired");
 
-    let other = wire::RenewRequest { certificate_request: Caller::new().request() };
+    let other =
+        wire::RenewRequest { certificate_request: Caller::new().request(), ..Default::default() };
     refused(
         fleet.enrollment(Some(&host)).renew(other).await,
         Code::PermissionDenied,
         "another key",
     );
-    let own = wire::RenewRequest { certificate_request: host.request() };
+    let own = wire::RenewRequest { certificate_request: host.request(), ..Default::default() };
     let renewed = fleet.enrollment(Some(&host)).renew(own).await.unwrap().into_inner();
     host.take_chain(renewed.certificates);
     fleet.agent(&host).sync(nothing()).await.unwrap();
@@ -207,7 +208,8 @@ async fn an_expired_certificate_renews_itself_and_does_nothing_else() {
 #[tokio::test]
 async fn nobody_renews_without_a_certificate() {
     let fleet = Fleet::start().await;
-    let renew = wire::RenewRequest { certificate_request: Caller::new().request() };
+    let renew =
+        wire::RenewRequest { certificate_request: Caller::new().request(), ..Default::default() };
     refused(fleet.enrollment(None).renew(renew).await, Code::Unauthenticated, "certificate");
 }
 

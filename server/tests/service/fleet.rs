@@ -352,7 +352,7 @@ impl Caller {
         self.chain = chain;
     }
 
-    fn report_public(&self) -> Vec<u8> {
+    pub(crate) fn report_public(&self) -> Vec<u8> {
         let value = self.report_key.public().to_value();
         let hex = value["keyval"]["public"].as_str().unwrap();
         Digest::parse(hex).unwrap().as_bytes().to_vec()

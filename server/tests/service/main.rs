@@ -13,6 +13,7 @@ mod healing;
 mod promotions;
 mod publisher;
 mod publishing;
+mod readmission;
 mod reports;
 mod rollouts;
 mod stolen_keys;

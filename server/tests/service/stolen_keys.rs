@@ -32,7 +32,8 @@ fn is_kept_out<T>(answer: Result<T, Status>) -> bool {
 
 async fn as_host(fleet: &Fleet, caller: &Caller) -> [Result<(), Status>; 4] {
     let request = wire::GetMetadataRequest { role: "root".into(), version: 1 };
-    let renewal = wire::RenewRequest { certificate_request: caller.request() };
+    let renewal =
+        wire::RenewRequest { certificate_request: caller.request(), ..Default::default() };
     [
         fleet.agent(caller).sync(wire::SyncRequest::default()).await.map(drop),
         fleet.agent(caller).request_lease(wire::LeaseRequest::default()).await.map(drop),
@@ -64,7 +65,8 @@ async fn a_certificate_that_was_forged_with_the_stolen_ca_key_lets_nobody_in() {
         let thief = forge(&fleet, &whose, &Role::ALL);
         let asked = fleet.admin(&thief).list_audit(wire::ListAuditRequest::default()).await;
         assert!(is_kept_out(asked), "{whose}");
-        let renewal = wire::RenewRequest { certificate_request: thief.request() };
+        let renewal =
+            wire::RenewRequest { certificate_request: thief.request(), ..Default::default() };
         let renewed = fleet.enrollment(Some(&thief)).renew(renewal).await;
         assert!(is_kept_out(renewed), "{whose}");
     }

@@ -14,6 +14,7 @@ mod good_way;
 mod keys;
 mod killed_agent;
 mod killed_server;
+mod lost_server;
 mod moved_server;
 mod offline_host;
 mod page;

@@ -75,13 +75,62 @@ fn a_first_push_needs_root_1_and_targets_1() {
     let push = |pushed: &[(Role, Vec<u8>)]| {
         accept(&Stored::new(), pushed, &|_| None, &key("freshness"), now).unwrap_err()
     };
-    assert_eq!(push(&files[..1]), Refused::NotFounded { missing: Role::Targets });
     assert_eq!(push(&files[1..]), Refused::NotFounded { missing: Role::Root });
     assert_eq!(push(&[]), Refused::NotFounded { missing: Role::Root });
     let root2 = amend(&files[0].1, &Role::Root, &["root"], |root| root["version"] = json!(2));
     assert_eq!(
         push(&[(Role::Root, root2), files[1].clone()]),
         Refused::Conflict { role: Role::Root, held: 0, pushed: 2 }
+    );
+}
+
+/// A server whose disk was lost: what people have is put back as it was, under a root that names new keys.
+#[test]
+fn a_lost_repository_takes_its_roots_in_turn_and_then_any_version_of_each_role() {
+    let mut lost = TestRepository::with_payments();
+    lost.release("1.1");
+    let now = at(crate::trust::testing::BEGIN);
+    let (root, targets) = (lost.held[&Role::Root].clone(), lost.held[&Role::Targets].clone());
+    let new = RootKeys {
+        snapshot: keys(&["freshness-2"], 1),
+        timestamp: keys(&["freshness-2"], 1),
+        ..TestRepository::root_keys()
+    };
+    let mut next = Draft::next(Role::Root, &root, now).unwrap();
+    next.set_root_keys(&new).unwrap();
+    let next = next.sign(&[&key("root")]).unwrap();
+
+    let late = now + SignedDuration::from_hours(500 * 24);
+    let mut held = Stored::new();
+    let push = |held: &mut Stored, file: (Role, Vec<u8>), now| {
+        let accepted = accept(held, &[file], &|_| None, &key("freshness-2"), now)?;
+        accepted.writes.iter().for_each(|write| write.clone().apply(held));
+        Ok::<_, Refused>(accepted.timestamp)
+    };
+    // Root 1 has expired and names the lost key: nothing rests on it, nothing is shown.
+    assert_eq!(push(&mut held, (Role::Root, root.clone()), late), Ok(0));
+    assert!(matches!(
+        push(&mut held, (Role::Targets, targets.clone()), now),
+        Err(Refused::FreshnessKeyNotNamed { .. })
+    ));
+    assert_eq!(held.len(), 1);
+    assert_eq!(push(&mut held, (Role::Root, next), now), Ok(0));
+    assert!(push(&mut held, (Role::Targets, targets), now).unwrap() > 0);
+    let releases = role("release.payments");
+    push(&mut held, (releases.clone(), lost.held[&releases].clone()), now).unwrap();
+    let set = TrustedSet::load(&held, std::slice::from_ref(&releases)).unwrap();
+    assert_eq!((set.version(&Role::Root), set.version(&releases)), (Some(2), Some(2)));
+    // From then on each role goes on by one, and an expired file is not taken back.
+    assert!(matches!(
+        push(&mut held, (Role::Policy, lost.held[&Role::Policy].clone()), late),
+        Err(Refused::Trust(_))
+    ));
+    let again = amend(&lost.held[&releases], &releases, &["release.payments"], |file| {
+        file["version"] = json!(9);
+    });
+    assert_eq!(
+        push(&mut held, (releases.clone(), again), now),
+        Err(Refused::Conflict { role: releases, held: 2, pushed: 9 })
     );
 }
 

@@ -83,7 +83,7 @@ impl Connection {
         let certificate_request = Identity::request(identity.key(), &name)?;
         let reply = self
             .enrollment()
-            .renew(RenewRequest { certificate_request })
+            .renew(RenewRequest { certificate_request, about: None })
             .await
             .map_err(refused("renew the own certificate"))?
             .into_inner();

@@ -1,10 +1,18 @@
 //! `refit host`: what hosts there are, how one does, and how one leaves the fleet.
 
+use std::path::PathBuf;
+
 use anyhow::bail;
-use refit_proto::wire::{HostRequest, HostStatus, ListHostsRequest};
+use refit_proto::{
+    servers::Authority,
+    wire::{
+        CloseReadmissionRequest, HostRequest, HostStatus, ListHostsRequest, OpenReadmissionRequest,
+    },
+};
 
 use crate::{
-    Context, confirm, connect::Connection, failure::refused, output, output::Output, status,
+    Context, confirm, connect::Connection, duration, failure::refused, output, output::Output,
+    servers, status,
 };
 
 /// Options of `refit host`.
@@ -33,6 +41,31 @@ enum Verb {
     /// Take a host that is gone out of every count.
     #[command(after_help = "Example:\n  refit host retire web-1 --reason 'scrapped'")]
     Retire(Leave),
+    /// Let hosts back in, for a while, that a server set up anew does not know: its disk was lost.
+    #[command(after_help = "Examples:
+  refit host readmit --authority lost.crt --for 2h   (the certificate of the authority that was lost)
+  refit host readmit --end")]
+    Readmit(Readmit),
+}
+
+#[derive(clap::Args)]
+struct Readmit {
+    /// Certificate of the lost authority, PEM or DER. Its hosts may renew their certificates; the server
+    /// has to know it: `refit-server ca accept`.
+    #[arg(long, value_name = "FILE", required_unless_present = "end")]
+    authority: Option<PathBuf>,
+    /// For how long, at most 7d.
+    #[arg(long = "for", value_name = "SPAN", required_unless_present = "end")]
+    span: Option<String>,
+    /// End it now.
+    #[arg(long, conflicts_with_all = ["authority", "span"])]
+    end: bool,
+    /// Why; it goes into the audit log.
+    #[arg(long, default_value = "")]
+    reason: String,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(clap::Args)]
@@ -72,6 +105,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
         Verb::Show { host, output } => output.print(&one(&connection, &host).await?, show),
         Verb::Revoke(leave) => revoke(&connection, leave).await,
         Verb::Retire(leave) => retire(&connection, leave).await,
+        Verb::Readmit(readmit) => self::readmit(&connection, readmit).await,
     }
 }
 
@@ -209,6 +243,37 @@ async fn retire(connection: &Connection, leave: Leave) -> anyhow::Result<()> {
     let reply = connection.admin().retire_host(request(&host, leave.reason)).await;
     let reply = reply.map_err(refused(format!("retire {}", host.name)))?.into_inner();
     output::line(&format!("retired {} ({})", reply.name, reply.host_id))
+}
+
+async fn readmit(connection: &Connection, args: Readmit) -> anyhow::Result<()> {
+    let (Some(authority), Some(span)) = (&args.authority, &args.span) else {
+        let reply = connection.admin().close_readmission(CloseReadmissionRequest {}).await;
+        let hosts = reply.map_err(refused("end the readmission"))?.into_inner().hosts;
+        return output::line(&format!("hosts are not readmitted any more; {hosts} came back"));
+    };
+    let authority = Authority::from_der(&servers::certificate(authority)?)?.sha256();
+    let seconds = duration::seconds(span)?;
+    confirm::ask_if_somebody_is_there(
+        &format!(
+            "readmit hosts of the authority {} for {span}? Each machine with a certificate of it comes in, \
+             also one that was revoked before.",
+            authority.short()
+        ),
+        args.yes,
+    )?;
+    let request = OpenReadmissionRequest {
+        authority_sha256: authority.as_bytes().to_vec(),
+        seconds,
+        reason: args.reason,
+    };
+    let reply = connection.admin().open_readmission(request).await;
+    let until = reply.map_err(refused("readmit hosts"))?.into_inner().until;
+    output::line(&format!(
+        "hosts of {} are readmitted until {}\nnext: look through `refit host list`, and \
+         `refit host readmit --end` when all are back",
+        authority.short(),
+        output::moment(&until)
+    ))
 }
 
 /// By id, so that what was shown and confirmed is what is meant.

@@ -14,7 +14,7 @@ use crate::{
     failure::refused,
     home::{self, Server},
     identity::Identity,
-    output, server_keys,
+    output, server_keys, servers,
 };
 
 /// Options of `refit login`.
@@ -26,6 +26,9 @@ pub(crate) struct Args {
     /// Refuse a token that is for someone else.
     #[arg(long)]
     name: Option<PersonName>,
+    /// The server was set up anew after its disk was lost: take its new keys in place of those noted.
+    #[arg(long)]
+    new_server: bool,
 }
 
 pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
@@ -45,6 +48,10 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     context.home.save_server(&server)?;
     identity.save(context)?;
     refit_durable::file::remove(&context.home.login_key(&token.id))?;
+    if args.new_server {
+        server_keys::set_aside(context)?;
+        servers::forget(context)?;
+    }
     note_server_keys(context, &server.address, &token.ca_der(), &identity).await?;
     let Server { address, name, roles } = server;
     output::line(&format!("logged in to {address} as {name} ({})", roles.join(", ")))

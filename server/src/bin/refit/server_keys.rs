@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, ensure};
 use refit_proto::{
     canonical,
+    names::Digest,
     trust::{PublicKey, TrustedSet, key::KeyError},
     wire::GetServerKeysRequest,
 };
@@ -56,12 +57,23 @@ pub(crate) fn take(context: &Context, keys: &ServerKeys) -> anyhow::Result<()> {
         ensure!(
             known == *keys,
             "the server shows other keys than those noted in {}\n\
-             help: if it was set up anew, move that file away; else find out who answers in its place",
+             help: if it was set up anew, log in with `refit login TOKEN --new-server`; else find out who \
+             answers in its place",
             context.home.server_keys().display()
         );
         return Ok(());
     }
     note(context, keys)
+}
+
+/// Puts the note of a lost server's keys aside: what its audit key signed can still be checked by it.
+pub(crate) fn set_aside(context: &Context) -> anyhow::Result<()> {
+    let path = context.home.server_keys();
+    let Some(bytes) = home::read(&path)? else { return Ok(()) };
+    let name = format!("server-keys.lost-{}.json", Digest::of(&bytes).short());
+    context.home.write(&path.with_file_name(name), &bytes)?;
+    refit_durable::file::remove(&path)?;
+    Ok(())
 }
 
 fn note(context: &Context, keys: &ServerKeys) -> anyhow::Result<()> {

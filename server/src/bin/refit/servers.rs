@@ -106,6 +106,15 @@ struct Shown {
     authorities: Vec<AuthorityRow>,
     /// What the server once published and has lost.
     lacking: Vec<LackingRow>,
+    /// Set while hosts are let back in that the server does not know.
+    readmission: Option<ReadmissionRow>,
+}
+
+#[derive(Debug, Serialize)]
+struct ReadmissionRow {
+    until: String,
+    opened_by: String,
+    hosts: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -133,7 +142,13 @@ async fn shown(connection: &Connection) -> anyhow::Result<Shown> {
     let files = fleet.map_err(refused("read what the server lacks"))?.into_inner().metadata;
     let files = files.into_iter().filter(|file| file.lacking > 0);
     let lacking = files.map(|it| LackingRow { role: it.role, version: it.lacking }).collect();
-    Ok(Shown { authorities: reply.authorities.into_iter().map(row).collect(), lacking })
+    let readmission = reply.readmission.map(|it| ReadmissionRow {
+        until: it.until,
+        opened_by: it.opened_by,
+        hosts: it.hosts,
+    });
+    let authorities = reply.authorities.into_iter().map(row).collect();
+    Ok(Shown { authorities, lacking, readmission })
 }
 
 fn in_words(shown: &Shown) -> String {
@@ -145,11 +160,22 @@ fn in_words(shown: &Shown) -> String {
         let short = row.sha256.chars().take(12).collect();
         [short, row.standing.clone(), row.hosts.to_string()]
     });
-    format!("{}{lacking}", output::table(["authority", "standing", "hosts"], rows))
+    let readmission = shown.readmission.as_ref().map(|it| {
+        let until = output::moment(&it.until);
+        format!("\nhosts are readmitted until {until}, by {}; {} came back", it.opened_by, it.hosts)
+    });
+    let table = output::table(["authority", "standing", "hosts"], rows);
+    format!("{table}{lacking}{}", readmission.unwrap_or_default())
 }
 
 fn kept(context: &Context) -> PathBuf {
     context.home.trust().join("servers.json")
+}
+
+/// Forgets the list that was verified last: it names the authority of a server that is lost.
+pub(crate) fn forget(context: &Context) -> anyhow::Result<()> {
+    refit_durable::file::remove(&kept(context))?;
+    Ok(())
 }
 
 /// The list that was verified last, if any was.

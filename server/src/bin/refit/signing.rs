@@ -71,7 +71,11 @@ pub(crate) fn draft(context: &Context, set: &TrustedSet, role: Role) -> anyhow::
     let (_, held) = trust::authority(set, &role)?;
     Ok(match held {
         Some(held) => Draft::next(role, held.bytes(), context.now)?,
-        None => Draft::first(role, context.now)?,
+        // Of a server that was lost with its disk, hosts have seen what is kept here.
+        None => match trust::kept(context, set, &role)? {
+            Some(kept) => Draft::next(role, &kept, context.now)?,
+            None => Draft::first(role, context.now)?,
+        },
     })
 }
 

@@ -130,6 +130,7 @@ fn kind_byte(kind: DocKind) -> u8 {
         DocKind::Policy => 5,
         DocKind::Rollout => 6,
         DocKind::Change => 7,
+        DocKind::Readmission => 8,
     }
 }
 
@@ -147,6 +148,7 @@ pub(super) fn doc(key: &DocKey) -> Vec<u8> {
         DocKey::Policy(product) => path.text(product.as_str()).0,
         DocKey::Rollout(id) => path.bytes(&rollout_path(id).0).0,
         DocKey::Change(role) => path.text(&role.to_string()).0,
+        DocKey::Readmission => path.0,
     }
 }
 

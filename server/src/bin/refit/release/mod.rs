@@ -13,7 +13,7 @@ mod sign;
 mod tests;
 mod withdraw;
 
-pub(crate) use self::withdraw::Args as WithdrawArgs;
+pub(crate) use self::{publish::upload_folder, withdraw::Args as WithdrawArgs};
 use crate::{Context, connect::Connection};
 
 /// Options of `refit release`.

@@ -1,7 +1,7 @@
 //! `refit release publish`: content first, then the signed file that names it. Where somebody else was
 //! faster, the same change is made on theirs, unless it touches ours.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use refit_proto::{
     package::{FileRef, Release},
@@ -51,6 +51,12 @@ pub(super) async fn run(
     carried.tell(&format!(
         "published {product} {version}\nnext: refit release promote {product} {version} --to RING"
     ))
+}
+
+/// Uploads the content of a release that was published before, and nothing that is signed.
+pub(crate) async fn upload_folder(connection: &Connection, folder: &Path) -> anyhow::Result<()> {
+    let folder = ReleaseFolder::at(folder);
+    upload(connection, &folder, &folder.check()?).await
 }
 
 async fn upload(

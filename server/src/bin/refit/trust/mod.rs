@@ -15,6 +15,7 @@ mod paper;
 mod push;
 mod refresh;
 mod renew;
+mod restore;
 mod rotate;
 mod sign;
 mod status;
@@ -30,7 +31,7 @@ pub(crate) use self::push::all as push_all;
 pub(crate) use self::{
     ceremony::{Proposed, is_missing_signatures, propose},
     own::{OwnCopy, own_root_digest},
-    refresh::{authority, load, load_everything, newest, refresh},
+    refresh::{authority, kept, load, load_everything, newest, refresh},
 };
 use crate::{Context, release};
 
@@ -85,6 +86,14 @@ enum Verb {
   refit trust rotate release.payments --remove build --add build2.pub.json --compromised
   refit trust rotate freshness")]
     Rotate(rotate::Args),
+    /// Give a server that was set up anew, after its disk was lost, what is kept here: under a new root that
+    /// names its new keys.
+    #[command(after_help = "Example, on the machine of whoever has the newest copy:
+  refit login TOKEN --new-server
+  refit trust restore                    (roots and targets)
+  refit apply fleet.toml                 (policy, with the new authority under [servers])
+  refit trust restore release-1.0 release-1.1   (releases with their content, then rings)")]
+    Restore(restore::Args),
     /// Offer a release to nobody any more. Where it runs, it goes on running.
     #[command(after_help = "Example:\n  refit trust withdraw payments 2.4.0")]
     Withdraw(release::WithdrawArgs),
@@ -110,6 +119,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
         Verb::Merge(args) => merge::run(context, args).await,
         Verb::Change(args) => change::run(context, args).await,
         Verb::Rotate(args) => rotate::run(context, args).await,
+        Verb::Restore(args) => restore::run(context, args).await,
         Verb::Withdraw(args) => release::withdraw(context, args).await,
         Verb::Verify(args) => verify::run(context, args).await,
         Verb::Drill(args) => drill::run(context, args),

@@ -4,7 +4,9 @@
 use anyhow::{Context as _, bail};
 use refit_proto::{
     trust::{
-        Authority, Next, Refresh, Request, Role, Targets, Trusted, TrustedSet, metadata::limits,
+        Authority, Next, Refresh, Request, Role, Targets, Trusted, TrustedSet,
+        metadata::limits,
+        verify::{self, Expected},
     },
     wire::GetMetadataRequest,
 };
@@ -121,6 +123,20 @@ pub(crate) fn authority<'a>(
         format!("nobody may sign for {role}\nhelp: name its keys: `refit trust delegate`")
     })?;
     Ok((&delegation.authority, set.delegated(role)))
+}
+
+/// The newest file of a delegated role that was ever verified here, where the server has none of it: who
+/// signs next has to stay above what hosts have seen.
+pub(crate) fn kept(
+    context: &Context,
+    set: &TrustedSet,
+    role: &Role,
+) -> anyhow::Result<Option<Vec<u8>>> {
+    let stored = OwnCopy::of(context).stored()?;
+    let Some(delegation) = set.targets().delegation(role) else { return Ok(None) };
+    let expected = Expected { role, authority: &delegation.authority, pin: None };
+    let trusted = |bytes: &&Vec<u8>| verify::verify::<Targets>(bytes, expected).is_ok();
+    Ok(stored.get(role).filter(trusted).cloned())
 }
 
 /// Every root from the first on, as the server holds them; whoever uses them verifies them.

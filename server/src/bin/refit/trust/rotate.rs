@@ -159,7 +159,7 @@ fn changed(
     Ok((list, ceremony::holders(added)))
 }
 
-fn names(set: &TrustedSet) -> BTreeMap<KeyId, String> {
+pub(super) fn names(set: &TrustedSet) -> BTreeMap<KeyId, String> {
     let mut names = refit_proto::trust::edit::holders(set.root().signed());
     names.extend(refit_proto::trust::edit::holders(set.targets().signed()));
     names
@@ -195,7 +195,7 @@ fn list_of(authority: &Authority) -> KeyList {
     KeyList::new(authority.keys.values().cloned(), authority.threshold)
 }
 
-fn root_keys(set: &TrustedSet) -> RootKeys {
+pub(super) fn root_keys(set: &TrustedSet) -> RootKeys {
     let root = set.root();
     RootKeys {
         root: list_of(root.root()),
@@ -205,7 +205,7 @@ fn root_keys(set: &TrustedSet) -> RootKeys {
     }
 }
 
-fn root(
+pub(super) fn root(
     context: &Context,
     set: &TrustedSet,
     keys: &RootKeys,
@@ -218,7 +218,7 @@ fn root(
 }
 
 /// The role's file as it is, to be signed anew.
-fn again(context: &Context, set: &TrustedSet, role: &Role) -> anyhow::Result<Draft> {
+pub(super) fn again(context: &Context, set: &TrustedSet, role: &Role) -> anyhow::Result<Draft> {
     let held = match role {
         Role::Targets => set.targets().bytes(),
         role => set.delegated(role).with_context(|| format!("{role} has no file yet"))?.bytes(),
@@ -227,7 +227,7 @@ fn again(context: &Context, set: &TrustedSet, role: &Role) -> anyhow::Result<Dra
 }
 
 /// Whether too few of those who signed the newest file would still count.
-fn signed_by_too_few(set: &TrustedSet, role: &Role, list: &KeyList) -> bool {
+pub(super) fn signed_by_too_few(set: &TrustedSet, role: &Role, list: &KeyList) -> bool {
     let signers = match role {
         Role::Targets => set.targets().signers(),
         role => match set.delegated(role) {
