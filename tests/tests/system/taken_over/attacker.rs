@@ -242,7 +242,7 @@ impl Loot {
     /// Orders a host to take this release.
     pub(super) fn offer(&mut self, product: &str, version: &str, digest: Digest, how: Offered) {
         let offer = wire::Offer {
-            rollout_id: "an-attack".into(),
+            rollout_id: format!("an-attack-with-{version}"),
             attempt: 1,
             ring: how.ring.to_owned(),
             version: version.to_owned(),

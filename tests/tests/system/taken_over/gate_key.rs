@@ -40,6 +40,11 @@ fn everywhere(fleet: &Sandbox, version: &str) {
 
 /// The ring permits this release, says whoever has the server's keys.
 fn permit(loot: &mut Loot, ring: &str, version: &str) -> Digest {
+    permit_on(loot, ring, version, None)
+}
+
+/// The same, and no host of it goes back behind this counter.
+fn permit_on(loot: &mut Loot, ring: &str, version: &str, floor: Option<u64>) -> Digest {
     let releases = loot.signed("release.payments");
     let release = releases["targets"][format!("releases/payments/{version}.json")].clone();
     loot.forge(&format!("ring.payments.{ring}"), |file| {
@@ -47,6 +52,10 @@ fn permit(loot: &mut Loot, ring: &str, version: &str) -> Digest {
         let mut promotion = targets.values().next().unwrap().clone();
         promotion["length"] = release["length"].clone();
         promotion["hashes"] = release["hashes"].clone();
+        promotion["custom"].as_object_mut().unwrap().remove("change_plan");
+        if let Some(floor) = floor {
+            promotion["custom"]["min_release_counter"] = floor.into();
+        }
         *targets =
             [(format!("rings/payments/{ring}/{version}.json"), promotion)].into_iter().collect();
     });
@@ -67,6 +76,47 @@ fn the_stolen_gate_key_alone_brings_nothing_to_a_ring_that_a_person_signs_for_to
     drop(loot);
     refused(&fleet, &attacker, "payments", "not-permitted", "(arbitrary software)");
     metadata_refused(&fleet, &attacker, "arbitrary-software");
+}
+
+/// A host of `broad` that runs 1.0. Pilot has just been given 1.1, which nobody runs, and 1.2 is published.
+fn fleet_on_the_way_to_1_1() -> Sandbox {
+    let mut fleet = fleet("broad");
+    fleet.host_mut("web-2").agent().unwrap().terminate().unwrap();
+    for version in ["1.1", "1.2"] {
+        fleet.publish(version, Behaviour::Good).unwrap();
+    }
+    fleet.promote("1.1", "pilot").unwrap();
+    fleet
+}
+
+/// server-taken-over: a ring that the gate key signs alone follows the ring before it. The thief can be
+/// early, and brings nothing that people did not sign there.
+#[test]
+fn the_stolen_gate_key_brings_to_its_own_rings_only_what_people_signed_for_the_ring_before() {
+    let mut fleet = fleet_on_the_way_to_1_1();
+    let attacker = Attacker::takes_over(&mut fleet);
+    let mut loot = attacker.loot();
+    let release = permit(&mut loot, "broad", "1.2");
+    loot.offer("payments", "1.2", release, BROAD);
+    drop(loot);
+    refused(&fleet, &attacker, "payments", "not-proven", "not what ring pilot names");
+    let mut loot = attacker.loot();
+    let release = permit(&mut loot, "broad", "1.1");
+    loot.offer("payments", "1.1", release, BROAD);
+    drop(loot);
+    fleet.until_runs("web-1", "1.1").unwrap();
+}
+
+/// server-taken-over: nor does a floor that no release reaches shut the host out of everything.
+#[test]
+fn a_floor_above_the_promoted_release_is_refused_by_the_host_whoever_signed_it() {
+    let mut fleet = fleet_on_the_way_to_1_1();
+    let attacker = Attacker::takes_over(&mut fleet);
+    let mut loot = attacker.loot();
+    let release = permit_on(&mut loot, "broad", "1.1", Some(1 << 50));
+    loot.offer("payments", "1.1", release, BROAD);
+    drop(loot);
+    refused(&fleet, &attacker, "payments", "below-floor", "sets the floor 1125899906842624");
 }
 
 /// server-taken-over: what the gate key permitted ends with the key.
