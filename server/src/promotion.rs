@@ -9,7 +9,7 @@ use refit_proto::{
     names::{Product, RingName},
     package::{FileRef, Release},
     policy::ProductPolicy,
-    trust::{Promotion, Role, TrustedSet, approval, fits_document, unmet},
+    trust::{Promotion, Role, TrustedSet, approval, approval::Flaw, fits_document, unmet},
 };
 
 use crate::{
@@ -31,12 +31,45 @@ pub fn check(
     before: &[Rev<RingRecord>],
     now: Timestamp,
 ) -> Result<(), PublicationError> {
+    check_alone(content, set, pushed)?;
     for role in pushed {
         let Role::Ring(product, ring) = role else { continue };
         let Some(policy) = policy(content, set, product)? else { continue };
         let held = before.iter().map(|held| &held.value);
         let held = held.into_iter().find(|it| it.product == *product && it.ring == *ring);
         check_ring(content, set, &policy, ring, held, now)?;
+    }
+    Ok(())
+}
+
+/// A ring that the server signs alone has to come after another one: else whoever has the server promotes to
+/// it as they like. Policy and delegations are signed apart, so both are looked at with either.
+fn check_alone(
+    content: &ContentFolder,
+    set: &TrustedSet,
+    pushed: &BTreeSet<Role>,
+) -> Result<(), PublicationError> {
+    if !pushed.contains(&Role::Policy) && !pushed.contains(&Role::Targets) {
+        return Ok(());
+    }
+    let delegations = set.targets().delegations.iter();
+    let products: BTreeSet<&Product> = delegations
+        .filter_map(|delegation| match &delegation.role {
+            Role::Ring(product, _) => Some(product),
+            _ => None,
+        })
+        .collect();
+    for product in products {
+        let policy = match policy(content, set, product) {
+            Ok(Some(policy)) => policy,
+            // One that was lost with the disk keeps nobody from putting the rest in order.
+            Ok(None) | Err(PublicationError::Content { .. }) => continue,
+            Err(error) => return Err(error),
+        };
+        let mut flaws = approval::arrangement(&policy, set.targets()).into_iter();
+        if let Some(flaw) = flaws.find(|flaw| matches!(flaw, Flaw::NothingBefore { .. })) {
+            return Err(flaw.into());
+        }
     }
     Ok(())
 }

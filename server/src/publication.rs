@@ -7,7 +7,7 @@ use refit_proto::{
     package::{DocumentError, FileRef, Manifest, PackageRef, Release},
     policy::{LabelPolicy, ProductPolicy},
     servers::ServersPolicy,
-    trust::{Closed, Misfit, Unapproved},
+    trust::{Closed, Misfit, Unapproved, approval::Flaw},
 };
 
 use crate::content::{ContentError, ContentFolder};
@@ -85,6 +85,9 @@ pub enum PublicationError {
         /// What is missing.
         cause: Unapproved,
     },
+    /// A ring that whoever has this server could promote to as they like.
+    #[error(transparent)]
+    Ring(#[from] Flaw),
     /// The document is about something else than its path.
     #[error(
         "{document} is about {found}\nhelp: sign each document under its own path; `refit release sign` does"

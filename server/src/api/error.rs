@@ -195,6 +195,7 @@ fn publication_code(error: &PublicationError) -> Code {
         | PublicationError::OtherPath { .. }
         | PublicationError::Unknown { .. }
         | PublicationError::Feature { .. }
+        | PublicationError::Ring(_)
         | PublicationError::Misfit(_) => Code::InvalidArgument,
         PublicationError::Closed(_) | PublicationError::Unapproved { .. } => {
             Code::FailedPrecondition

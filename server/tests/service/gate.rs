@@ -261,3 +261,21 @@ async fn a_withdrawn_release_goes_to_no_further_ring_and_keeps_the_server_from_n
     guarded.signs("gate sign", EARLY).await;
     assert!(guarded.file(BROAD).await.is_none());
 }
+
+#[tokio::test]
+async fn a_ring_of_the_server_alone_that_follows_no_other_is_refused_from_either_side() {
+    let mut guarded = guarded(|_| {}).await;
+    let alone = |rings: &mut ProductPolicy| rings.rings[2].rules.after = Vec::new();
+    let policy = guarded.policy(alone).await;
+    let Guarded { fleet, publisher, gate, .. } = &mut guarded;
+    let mut of_people = publisher.draft(fleet, &Role::Targets);
+    let both = KeyList::new([bob().public().clone(), gate.clone()], 2);
+    of_people.delegate(&role(BROAD), &both).unwrap();
+    let refused = publisher.push(fleet, std::slice::from_ref(&policy)).await.unwrap_err();
+    assert!(refused.message().contains("comes after no ring"), "{refused}");
+    publisher.push(fleet, &[of_people, policy]).await.unwrap();
+    let mut of_the_server = publisher.draft(fleet, &Role::Targets);
+    of_the_server.delegate(&role(BROAD), &KeyList::new([gate.clone()], 1)).unwrap();
+    let refused = publisher.push(fleet, &[of_the_server]).await.unwrap_err();
+    assert!(refused.message().contains("comes after no ring"), "{refused}");
+}
