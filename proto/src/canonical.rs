@@ -9,6 +9,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use crate::printable::printable;
+
 /// How deep objects and arrays may nest. TUF metadata needs 8; `custom` members some more.
 pub const MAX_DEPTH: usize = 32;
 
@@ -30,7 +32,7 @@ pub enum JsonError {
 /// What is not strict, and where.
 pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
     let text = std::str::from_utf8(bytes).map_err(|e| JsonError::NotUtf8(e.valid_up_to()))?;
-    let refuse = |error: serde_json::Error| JsonError::NotStrict(error.to_string());
+    let refuse = |error: serde_json::Error| JsonError::NotStrict(printable(&error.to_string()));
     let mut reader = serde_json::Deserializer::from_str(text);
     let value = Strict { levels_left: MAX_DEPTH }.deserialize(&mut reader).map_err(refuse)?;
     reader.end().map_err(refuse)?;

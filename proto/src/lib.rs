@@ -5,9 +5,12 @@ pub mod bundle;
 pub mod canonical;
 pub mod cause;
 pub mod envelope;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzzing;
 pub mod names;
 pub mod package;
 pub mod policy;
+pub mod printable;
 pub mod servers;
 pub mod token;
 pub mod transport;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::names::{Digest, Labels, PersonName};
 
 /// Says what the text is, and which format follows.
-const PREFIX: &str = "refit1-";
+pub(crate) const PREFIX: &str = "refit1-";
 
 /// Longer is not read: a token with 30 labels has about 3,000 characters.
 const LONGEST: usize = 16_384;
@@ -143,7 +143,7 @@ impl std::fmt::Debug for Token {
 }
 
 /// Tells a mangled paste from a wrong token; protects nothing.
-fn checksum(body: &str) -> String {
+pub(crate) fn checksum(body: &str) -> String {
     Digest::of(body.as_bytes()).to_string()[..8].to_owned()
 }
 

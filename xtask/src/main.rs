@@ -1,7 +1,8 @@
-//! Refit's own chores: `cargo xtask demo`, `cargo xtask test`, `cargo xtask tidy`.
+//! Refit's own chores: `cargo xtask demo`, `cargo xtask test`, `cargo xtask tidy`, `cargo xtask fuzz`.
 
 mod cargo;
 mod demo;
+mod fuzz;
 mod reference;
 mod test;
 mod tidy;
@@ -25,6 +26,8 @@ enum Chore {
     Demo(demo::Arguments),
     /// Runs every test and check. What this machine can't run is listed at the end.
     Test(test::Arguments),
+    /// Gives every parser inputs that nobody thought of, for a bounded time.
+    Fuzz(fuzz::Arguments),
     /// Checks the layout and the invariants that can be read off the source.
     Tidy,
 }
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::Demo(arguments) => demo::run(&arguments),
         Chore::Test(arguments) => test::run(&arguments),
+        Chore::Fuzz(arguments) => fuzz::run(&arguments),
         Chore::Tidy => tidy::run(),
     };
     done.unwrap_or_else(|error| {

@@ -26,7 +26,8 @@ pub use release::{ChangePlan, FileRef, PackageRef, Release, Urgency, WayBack, pl
 pub enum DocumentError {
     /// Not the JSON that this document is.
     #[error(
-        "the {document} cannot be read: {source}\nhelp: build it again with `refit release build`"
+        "the {document} cannot be read: {}\nhelp: build it again with `refit release build`",
+        crate::printable::printable(&.source.to_string())
     )]
     Unreadable {
         /// "release", "manifest" or "policy".
@@ -59,7 +60,7 @@ pub enum DocumentError {
         feature: String,
     },
     /// It breaks a rule of its own format.
-    #[error("the {document} is not valid: {problem}\nhelp: mend it and build the release again")]
+    #[error("the {document} is not valid: {}\nhelp: mend it and build the release again", crate::printable::printable(.problem))]
     Invalid {
         /// "release", "manifest" or "policy".
         document: &'static str,

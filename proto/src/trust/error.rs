@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 
 use super::{key::KeyId, role::Role};
-use crate::canonical::JsonError;
+use crate::{canonical::JsonError, printable::printable};
 
 /// Why a signed file, or a step of a refresh, is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +41,7 @@ pub enum TrustError {
         cause: JsonError,
     },
     /// JSON, but not of the shape that the role demands.
-    #[error("{role} is not valid metadata: {flaw}\nhelp: publish it again with `refit`")]
+    #[error("{role} is not valid metadata: {}\nhelp: publish it again with `refit`", printable(.flaw))]
     Malformed {
         /// Whose file.
         role: Role,
@@ -50,8 +50,8 @@ pub enum TrustError {
     },
     /// A key under an id that is not its hash.
     #[error(
-        "{role} lists key {computed} under the id {listed}, which is not its hash (one key under two ids)\n\
-         help: publish it again with `refit`, which computes the ids"
+        "{role} lists key {computed} under the id {}, which is not its hash (one key under two ids)\n\
+         help: publish it again with `refit`, which computes the ids", printable(.listed)
     )]
     KeyIdMismatch {
         /// Whose file.
@@ -62,7 +62,7 @@ pub enum TrustError {
         computed: KeyId,
     },
     /// Written by a later major version of the specification.
-    #[error("{role} follows TUF {found}, this program knows 1.x\nhelp: update this program")]
+    #[error("{role} follows TUF {}, this program knows 1.x\nhelp: update this program", printable(.found))]
     UnknownSpec {
         /// Whose file.
         role: Role,

@@ -7,6 +7,7 @@ use crate::{
     names::Digest,
     package::Release,
     policy::{LabelPolicy, ProductPolicy, words},
+    printable::printable,
     servers::{SERVERS, ServersPolicy},
     trust::metadata::Targets,
 };
@@ -32,7 +33,7 @@ pub(super) fn told(old: Option<&Targets>, new: &Targets, documents: &Documents) 
             lines.extend(of_policy_role(path, before, bytes));
         }
     }
-    lines
+    lines.iter().map(|line| printable(line)).collect()
 }
 
 /// What a document of the policy role changes. One that can't be read is told of as such: nobody should sign

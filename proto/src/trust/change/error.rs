@@ -2,6 +2,7 @@
 
 use crate::{
     names::Digest,
+    printable::printable,
     trust::{
         edit::EditError,
         error::TrustError,
@@ -23,7 +24,7 @@ pub enum ChangeError {
     #[error(transparent)]
     Sign(#[from] SignError),
     /// Something else.
-    #[error("this is no change: {flaw}\nhelp: give a file that `refit trust` wrote")]
+    #[error("this is no change: {}\nhelp: give a file that `refit trust` wrote", printable(.flaw))]
     NotAChange {
         /// What is wrong.
         flaw: String,

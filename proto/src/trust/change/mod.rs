@@ -18,7 +18,7 @@ pub use self::{
     line::SignatureLine,
 };
 use super::{role::Role, set::TrustedSet, signing, verify::Opened};
-use crate::names::Digest;
+use crate::{names::Digest, printable::printable};
 
 /// How long a change stays open: then whoever still wants it opens it again, on what is newest.
 pub const OPEN_FOR: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -208,7 +208,7 @@ impl ChangeFile {
         }
         let documents = written.documents.into_iter().map(String::into_bytes);
         Ok(ChangeFile {
-            owner: written.owner.chars().filter(|c| !c.is_control()).take(100).collect(),
+            owner: printable(&written.owner.chars().take(100).collect::<String>()),
             opened: written.opened,
             base: Base { roots: written.roots.into_iter().map(String::into_bytes).collect(), held },
             steps,

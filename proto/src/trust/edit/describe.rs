@@ -5,20 +5,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::holders;
-use crate::trust::{
-    error::TrustError,
-    key::KeyId,
-    metadata::{self, Authority, Content, DATE, Root, TargetFile, Targets},
-    promotion::{self, Promotion, RingFile, Standing},
-    role::{Paths, Role},
+use crate::{
+    printable::printable,
+    trust::{
+        error::TrustError,
+        key::KeyId,
+        metadata::{self, Authority, Content, DATE, Root, TargetFile, Targets},
+        promotion::{self, Promotion, RingFile, Standing},
+        role::{Paths, Role},
+    },
 };
 
-/// The change from `old` to `new` signed content of a role, one sentence each. Never empty: at least the
-/// version changes.
+/// The change from `old` to `new` signed content of a role, one printable sentence each. Never empty: at
+/// least the version changes.
 ///
 /// # Errors
 /// If either can't be read.
 pub fn describe(old: Option<&Value>, new: &Value, role: &Role) -> Result<Vec<String>, TrustError> {
+    let words = in_words(old, new, role)?;
+    Ok(words.iter().map(|line| printable(line)).collect())
+}
+
+fn in_words(old: Option<&Value>, new: &Value, role: &Role) -> Result<Vec<String>, TrustError> {
     let mut names = old.map(holders).unwrap_or_default();
     names.extend(holders(new));
     match role {

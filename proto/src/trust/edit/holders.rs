@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::Draft;
-use crate::trust::key::KeyId;
+use crate::{printable::printable, trust::key::KeyId};
 
 /// A member that TUF does not know: other readers carry it on and look past it.
 const MEMBER: &str = "x-refit-holders";
@@ -16,7 +16,7 @@ pub fn holders(signed: &Value) -> BTreeMap<KeyId, String> {
     let named = signed.get(MEMBER).and_then(Value::as_object).into_iter().flatten();
     named
         .filter_map(|(id, name)| {
-            let name = name.as_str()?.chars().filter(|c| !c.is_control()).take(60).collect();
+            let name = printable(&name.as_str()?.chars().take(60).collect::<String>());
             Some((KeyId::parse(id).ok()?, name))
         })
         .collect()

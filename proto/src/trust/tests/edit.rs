@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::{
     names::Version,
     policy::Gate,
+    printable::printable,
     trust::{
         KeyId, PublicKey, Signer,
         edit::{
@@ -378,6 +379,35 @@ fn a_change_is_put_in_words() {
     let words = releases.describe().unwrap().join("\n");
     assert!(words.contains("releases/payments/1.2.json is added: 3 bytes"), "{words}");
     assert!(words.contains("releases/payments/1.0.json is removed"), "{words}");
+}
+
+/// What a signer reads is what is signed: nothing in it hides or rewrites a line of the terminal.
+#[test]
+fn what_is_read_before_signing_and_why_a_file_is_refused_move_no_cursor() {
+    let escape = "\u{1b}[1A\u{1b}[2K\u{202e}\n";
+    let repository = TestRepository::with_payments();
+    let role = Role::Targets;
+    let mut signed = crate::canonical::parse(&repository.held[&role]).unwrap()["signed"].clone();
+    let patterns = &mut signed["delegations"]["roles"][0]["paths"];
+    *patterns = serde_json::json!([format!("rings/{escape}*")]);
+    let words = crate::trust::edit::describe(None, &signed, &role).unwrap();
+    assert!(
+        words.iter().any(|line| line.contains(r"rings/\u{1b}[1A\u{1b}[2K\u{202e}\u{a}*")),
+        "{words:?}"
+    );
+    assert!(words.iter().all(|line| printable(line) == *line), "{words:?}");
+
+    let refused = |member: &str, value: serde_json::Value| {
+        let mut signed = signed.clone();
+        signed[member] = value;
+        let error = crate::trust::edit::describe(None, &signed, &role).unwrap_err().to_string();
+        assert!(error.contains(r"\u{1b}"), "{error:?}");
+        assert!(error.lines().all(|line| printable(line) == line), "{error:?}");
+    };
+    refused("spec_version", escape.into());
+    refused("_type", escape.into());
+    let named = |name: &str| Role::named(name).is_err();
+    assert!(named("a\u{1b}") && named("a\u{200b}") && !named("../any.other role/Zoë"));
 }
 
 #[test]

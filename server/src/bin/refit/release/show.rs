@@ -6,6 +6,7 @@ use refit_proto::{
     names::{Digest, Product, RingName, Version},
     package::Release,
     policy::{ApprovalKind, ProductPolicy, RingDefinition},
+    printable::{printable, printable_lines},
     trust::{
         Approval, Content as _, Evidence, KeyId, Override, Promotion, Role, Standing, TrustedSet,
         approval, fits_document, unmet,
@@ -188,23 +189,27 @@ fn in_words(shown: &Shown) -> String {
             ));
         }
     }
-    lines.extend(shown.rings.iter().flat_map(ring_in_words));
+    let mut lines: Vec<String> = lines.iter().map(|line| printable(line)).collect();
+    lines.extend(shown.rings.iter().map(|ring| {
+        let words = ring_in_words(ring);
+        format!("\n{}", words.iter().map(|line| printable(line)).collect::<Vec<_>>().join("\n"))
+    }));
     if !release.notes.is_empty() {
-        lines.push(format!("\n{}", release.notes.trim_end()));
+        lines.push(format!("\n{}", printable_lines(&release.notes)));
     }
     lines.join("\n")
 }
 
 fn ring_in_words(shown: &ShownRing) -> Vec<String> {
     let Some(standing) = shown.standing else {
-        return vec![format!("\nring {}: not promoted", shown.ring)];
+        return vec![format!("ring {}: not promoted", shown.ring)];
     };
     let standing = match standing {
         Standing::Current => "the one to run",
         Standing::Back => "the one to go back to",
         Standing::Barrier => "a barrier",
     };
-    let mut lines = vec![format!("\nring {}: {standing}", shown.ring)];
+    let mut lines = vec![format!("ring {}: {standing}", shown.ring)];
     let signers = shown.signed_by.iter().map(|by| match by.may_approve.is_empty() {
         true => by.who.clone(),
         false => format!("{} ({})", by.who, listed(&by.may_approve)),

@@ -1,0 +1,4 @@
+//! Fuzzes `refit_proto::fuzzing::bundle`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| refit_proto::fuzzing::bundle(data));
