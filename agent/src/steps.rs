@@ -19,7 +19,7 @@ use crate::{
     drive::{Host, HostError},
     host::content::Fetch,
     journal::StoreJournal,
-    link::{Server, ServerFrames, Wanted, ask_leave},
+    link::{MirroredFrames, Server, ServerFrames, Wanted, ask_leave},
     report::Inventory,
     trusted::Trust,
     update::{Attempt, Cause, Event, Failure, InstallId, OrderedBy, Phase, Step},
@@ -251,7 +251,9 @@ impl<M: Machine> Steps<M> {
         let (of, orders, spool) = (attempt.clone(), self.wanted.clone(), self.spool.clone());
         let stopped =
             move || orders.is_ending() || orders.took_back(&of) || bundled::gives_way(&spool, &of);
-        Box::new(ServerFrames::new(self.server.clone(), self.runtime.clone(), stopped))
+        let server = ServerFrames::new(self.server.clone(), self.runtime.clone(), stopped);
+        let (mirrors, patience) = (self.server.mirrors(), self.server.patience());
+        Box::new(MirroredFrames::new(mirrors, server, self.runtime.clone(), patience))
     }
 
     /// Looks again at what is installed.

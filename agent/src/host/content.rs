@@ -26,6 +26,11 @@ pub trait Fetch {
     /// # Errors
     /// If nothing comes.
     fn frame(&mut self, digest: Digest, offset: u64) -> Result<Box<dyn Read + '_>, FetchError>;
+
+    /// Told why what it gave last is of no use. Says whether somebody else will be asked from now on.
+    fn another(&mut self, _why: &str) -> bool {
+        false
+    }
 }
 
 /// Why nothing comes.
@@ -189,6 +194,16 @@ impl<'a> ContentStore<'a> {
     }
 
     fn fetch(&self, wanted: &FileRef, fetch: &mut dyn Fetch) -> Result<(), ContentError> {
+        loop {
+            match self.fetch_once(wanted, fetch) {
+                Err(error @ (ContentError::Fetch { .. } | ContentError::Mismatch(_)))
+                    if fetch.another(&error.to_string()) => {}
+                ended => return ended,
+            }
+        }
+    }
+
+    fn fetch_once(&self, wanted: &FileRef, fetch: &mut dyn Fetch) -> Result<(), ContentError> {
         let part = self.beside(&wanted.sha256, ".part");
         loop {
             let had = self.files.stat(&part)?.map_or(0, |stat| stat.length);

@@ -30,7 +30,8 @@ impl ServerFrames {
         ServerFrames { server, runtime, stopped: Box::new(stopped) }
     }
 
-    fn go_on(&self) -> Result<(), CallError> {
+    /// Whether anybody still wants what comes.
+    pub(super) fn wanted(&self) -> Result<(), CallError> {
         if (self.stopped)() {
             return Err(CallError::weather("the download was ended: nobody wants it any more"));
         }
@@ -40,7 +41,7 @@ impl ServerFrames {
 
 impl Fetch for ServerFrames {
     fn frame(&mut self, digest: Digest, offset: u64) -> Result<Box<dyn Read + '_>, FetchError> {
-        self.go_on().map_err(|error| refused(error, offset))?;
+        self.wanted().map_err(|error| refused(error, offset))?;
         let download = self
             .runtime
             .block_on(self.server.download(&digest, offset))
@@ -71,7 +72,7 @@ struct Reading<'a> {
 impl Read for Reading<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.at == self.chunk.len() {
-            self.frames.go_on().map_err(io::Error::other)?;
+            self.frames.wanted().map_err(io::Error::other)?;
             match self.frames.runtime.block_on(self.download.next()).map_err(io::Error::other)? {
                 Some(chunk) => (self.chunk, self.at) = (chunk, 0),
                 None => return Ok(0),

@@ -77,7 +77,8 @@ impl Server {
         Server { patience, ..self }
     }
 
-    pub(super) fn patience(&self) -> Patience {
+    /// How slow a download may be.
+    pub fn patience(&self) -> Patience {
         self.patience
     }
 

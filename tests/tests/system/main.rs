@@ -15,6 +15,7 @@ mod keys;
 mod killed_agent;
 mod killed_server;
 mod lost_server;
+mod mirrors;
 mod moved_server;
 mod offline_host;
 mod page;

@@ -1,0 +1,258 @@
+//! Content from mirrors, and from the server where they do not give it. A mirror proves nothing and is asked
+//! for nothing but bytes: one that lies, is slow, never ends or is away costs a bounded time, is named in
+//! the log, and is left out for the rest of the update.
+
+use std::io::{self, Read};
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+    header::{CONTENT_RANGE, HOST, RANGE},
+};
+use hyper_util::rt::TokioIo;
+use refit_proto::{names::Digest, servers::Mirror};
+use tokio::{
+    net::TcpStream,
+    runtime::Handle,
+    time::{Instant, timeout},
+};
+
+use super::{Patience, ServerFrames, patience::Meter};
+use crate::host::content::{Fetch, FetchError};
+
+/// Mirrors in the order of the signed list, and then the server.
+pub struct MirroredFrames {
+    mirrors: Vec<Mirror>,
+    server: ServerFrames,
+    runtime: Handle,
+    patience: Patience,
+    /// Who gave the frame that came last.
+    last: Option<Mirror>,
+}
+
+/// Why a mirror gives nothing.
+#[derive(Debug, thiserror::Error)]
+enum MirrorError {
+    /// It does not have this content. It may have others.
+    #[error("it does not have it")]
+    Absent,
+    /// Whatever else.
+    #[error("{0}")]
+    Useless(String),
+}
+
+fn useless(why: impl ToString) -> MirrorError {
+    MirrorError::Useless(why.to_string())
+}
+
+impl MirroredFrames {
+    /// Frames from these mirrors, and from the server where none of them gives them.
+    pub fn new(
+        mirrors: Vec<Mirror>,
+        server: ServerFrames,
+        runtime: Handle,
+        patience: Patience,
+    ) -> MirroredFrames {
+        MirroredFrames { mirrors, server, runtime, patience, last: None }
+    }
+
+    fn leave_out(&mut self, mirror: &Mirror, why: &str) {
+        tracing::warn!(mirror = mirror.as_str(), why, "a mirror is left out; others are asked");
+        self.mirrors.retain(|one| one != mirror);
+    }
+}
+
+impl Fetch for MirroredFrames {
+    fn frame(&mut self, digest: Digest, offset: u64) -> Result<Box<dyn Read + '_>, FetchError> {
+        for mirror in self.mirrors.clone() {
+            self.server.wanted().map_err(|error| FetchError::Away(error.to_string()))?;
+            match begin(&self.runtime, self.patience, &mirror, (digest, offset)) {
+                Ok(body) => {
+                    self.last = Some(mirror);
+                    return Ok(Box::new(Reading { body, frames: self, chunk: Bytes::new() }));
+                }
+                Err(MirrorError::Absent) => {}
+                Err(error @ MirrorError::Useless(_)) => self.leave_out(&mirror, &error.to_string()),
+            }
+        }
+        self.last = None;
+        self.server.frame(digest, offset)
+    }
+
+    fn another(&mut self, why: &str) -> bool {
+        let wanted = self.server.wanted().is_ok();
+        match self.last.take().filter(|_| wanted) {
+            Some(mirror) => {
+                self.leave_out(&mirror, why);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// What a mirror has of a frame from this byte of it on.
+fn begin(
+    runtime: &Handle,
+    patience: Patience,
+    mirror: &Mirror,
+    (digest, offset): (Digest, u64),
+) -> Result<Body, MirrorError> {
+    // A timer is made where there is a runtime.
+    let asked = async { timeout(patience.window, ask(mirror, digest, offset)).await };
+    let answer = runtime.block_on(asked);
+    let answer = answer.map_err(|_| useless("it does not answer (slow-retrieval)"))??;
+    // Not every web server can begin in the middle.
+    let skip = match answer.status() {
+        StatusCode::OK => offset,
+        StatusCode::PARTIAL_CONTENT if begins_at(&answer, offset) => 0,
+        StatusCode::NOT_FOUND => return Err(MirrorError::Absent),
+        status => return Err(useless(format!("it answers {status}"))),
+    };
+    Ok(Body { stream: answer.into_body(), meter: Meter::new(patience), skip })
+}
+
+async fn ask(
+    mirror: &Mirror,
+    digest: Digest,
+    offset: u64,
+) -> Result<Response<Incoming>, MirrorError> {
+    let stream = TcpStream::connect(mirror.host_and_port()).await.map_err(useless)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(useless)?;
+    tokio::spawn(async move {
+        // What breaks it is told to whoever reads the answer.
+        let _ended = connection.await;
+    });
+    let request = Request::get(mirror.path_of(&digest)).header(HOST, mirror.authority());
+    let request = match offset {
+        0 => request,
+        _ => request.header(RANGE, format!("bytes={offset}-")),
+    };
+    let request = request.body(Empty::<Bytes>::new()).map_err(useless)?;
+    sender.send_request(request).await.map_err(useless)
+}
+
+/// Whether a part of the file begins where it was asked for.
+fn begins_at<T>(answer: &Response<T>, offset: u64) -> bool {
+    let range = answer.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
+    range.is_some_and(|range| range.starts_with(&format!("bytes {offset}-")))
+}
+
+struct Body {
+    stream: Incoming,
+    meter: Meter,
+    /// What is left out first.
+    skip: u64,
+}
+
+impl Body {
+    /// The next bytes; `None` at the end.
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        loop {
+            let asked = Instant::now();
+            let came = timeout(self.meter.left(), self.stream.frame()).await;
+            let waited = if came.is_err() { self.meter.left() } else { asked.elapsed() };
+            let frame = match came {
+                Ok(None) => return Ok(None),
+                Ok(Some(frame)) => frame.map_err(io::Error::other)?.into_data().unwrap_or_default(),
+                Err(_) => Bytes::new(),
+            };
+            self.meter.count(waited, frame.len()).map_err(io::Error::other)?;
+            let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(frame.len());
+            self.skip -= skipped as u64;
+            if frame.len() > skipped {
+                return Ok(Some(frame.slice(skipped..)));
+            }
+        }
+    }
+}
+
+struct Reading<'a> {
+    body: Body,
+    frames: &'a MirroredFrames,
+    chunk: Bytes,
+}
+
+impl Read for Reading<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.chunk.is_empty() {
+            self.frames.server.wanted().map_err(io::Error::other)?;
+            match self.frames.runtime.block_on(self.body.next())? {
+                Some(chunk) => self.chunk = chunk,
+                None => return Ok(0),
+            }
+        }
+        let taken = self.chunk.len().min(buffer.len());
+        buffer[..taken].copy_from_slice(&self.chunk.split_to(taken));
+        Ok(taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write as _, net::TcpListener, time::Duration};
+
+    use super::*;
+
+    /// What a mirror that answers just this gives from byte 4 on.
+    fn from_byte_4(answer: &'static str) -> Result<String, String> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mirror = format!("http://{}/refit", listener.local_addr().unwrap()).parse().unwrap();
+        let served = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let read = stream.read(&mut request).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+            String::from_utf8_lossy(&request[..read]).to_lowercase()
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        // As in the agent, another thread runs the network.
+        let network = std::thread::spawn(move || runtime.block_on(stopped));
+        let patience = Patience { window: Duration::from_secs(10), slowest: 1 };
+        let digest = Digest::of(b"content");
+        let begun = begin(&handle, patience, &mirror, (digest, 4));
+        let read = begun.map_err(|error| error.to_string()).and_then(|mut body| {
+            let mut all = Vec::new();
+            while let Some(bytes) = handle.block_on(body.next()).map_err(|it| it.to_string())? {
+                all.extend_from_slice(&bytes);
+            }
+            Ok(String::from_utf8(all).unwrap())
+        });
+        let request = served.join().unwrap();
+        stop.send(()).unwrap();
+        network.join().unwrap().unwrap();
+        let path = format!("get /refit/{}/{digest} http/1.1", &digest.to_string()[..2]);
+        assert!(request.starts_with(&path) && request.contains("range: bytes=4-"), "{request}");
+        read
+    }
+
+    #[test]
+    fn a_download_goes_on_where_it_was_ended_whether_the_mirror_knows_ranges_or_not() {
+        let part = "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 4-6/7\r\nContent-Length: 3\r\n\r\nent";
+        assert_eq!(from_byte_4(part).unwrap(), "ent");
+        let whole = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\ncontent";
+        assert_eq!(from_byte_4(whole).unwrap(), "ent");
+        let too_short = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nco";
+        assert_eq!(from_byte_4(too_short).unwrap(), "");
+    }
+
+    #[test]
+    fn what_is_no_answer_to_the_question_is_refused() {
+        for answer in [
+            "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-6/7\r\nContent-Length: 7\r\n\r\ncontent",
+            "HTTP/1.1 206 Partial Content\r\nContent-Length: 3\r\n\r\nent",
+            "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n",
+            "SSH-2.0-OpenSSH_9.2\r\n",
+        ] {
+            assert!(from_byte_4(answer).is_err(), "{answer}");
+        }
+        let ends_early = "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 4-6/7\r\nContent-Length: 3\r\n\r\nen";
+        assert!(from_byte_4(ends_early).is_err());
+    }
+}
