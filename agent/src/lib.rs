@@ -21,3 +21,4 @@ pub mod trusted;
 pub mod unit;
 pub mod update;
 pub mod way_back;
+pub mod witness;

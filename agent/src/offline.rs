@@ -17,6 +17,7 @@ use crate::{
     run::{Lock, RunError, open_store},
     settings::Settings,
     trusted::{Holder, Trust, TrustFolder},
+    witness::Witness,
 };
 
 /// The agent's folder, held.
@@ -67,6 +68,7 @@ impl Offline {
             clock: self.clock.clone(),
             platform: settings.platform.clone(),
             inventory: Arc::new(RwLock::new(inventory)),
+            witness: Arc::new(Witness::load(settings.identity().audit())?),
             reported: Mutex::new(None),
         })
     }

@@ -24,6 +24,7 @@ use crate::{
     outbox::{News, Outbox, Weight},
     trusted::{Refusal, Trust},
     update::{ReleaseId, Update},
+    witness::Witness,
 };
 
 /// A release that is installed here, as the file system tells.
@@ -58,6 +59,8 @@ pub struct Reporter {
     pub inventory: Arc<RwLock<Inventory>>,
     /// The way to the server, for the address in use; none where no agent runs.
     pub server: Option<Arc<Server>>,
+    /// What was seen of the server's audit log.
+    pub witness: Arc<Witness>,
     /// The state that was reported last in this run.
     pub reported: Mutex<Option<HostState>>,
 }
@@ -103,13 +106,16 @@ impl Reporter {
             metadata_expired: view.as_ref().is_some_and(|view| view.expired(now)),
             server: self.server.as_ref().map(|server| server.address()).unwrap_or_default(),
             metadata_failure: self.trust.refusal().map(refused),
+            audit_held: self.witness.held(),
+            audit_failure: self.witness.failure(),
         }
     }
 
     /// Writes a report if the state is not the one that was last reported in this run.
     pub fn report_changes(&self) {
         let state = self.state();
-        if self.reported.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(&state) {
+        let reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if reported.is_some_and(|reported| is_same(&reported, &state)) {
             return;
         }
         match self.outbox.report(self.news(state.clone(), None, Weight::Step)) {
@@ -130,6 +136,15 @@ impl Reporter {
     fn note(&self, state: HostState) {
         *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
     }
+}
+
+/// Whether there is nothing to tell. That the audit log has grown is told with the next report.
+fn is_same(reported: &HostState, state: &HostState) -> bool {
+    let audit_held = match state.audit_held {
+        Some(_) if reported.audit_held.is_some() => reported.audit_held.clone(),
+        _ => state.audit_held.clone(),
+    };
+    *reported == HostState { audit_held, ..state.clone() }
 }
 
 /// As the wire says it: what a person has to look into, since a server that is whole gives no such files.

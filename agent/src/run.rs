@@ -36,6 +36,7 @@ use crate::{
     steps::{Machine, Memory, Steps},
     trusted::{Holder, Trust, TrustFolder},
     way_back::{self, Place, RecoverError, Recovered},
+    witness::Witness,
 };
 
 /// How long a step may take to come to a safe point when the agent is told to end. What is not there by
@@ -225,6 +226,7 @@ pub fn run<M: Machine + 'static>(
         platform: settings.platform.clone(),
         inventory: inventory.clone(),
         server: Some(server.clone()),
+        witness: Arc::new(Witness::load(settings.identity().audit())?),
         reported: Mutex::new(None),
     });
     let mut journal = ReportingJournal::new(StoreJournal::new(store.clone()), reporter.clone());

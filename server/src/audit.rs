@@ -8,13 +8,15 @@ use refit_proto::{
     names::{Digest, NameError},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
-    fleet::{Actor, AuditEntry, AuditOutcome},
+    fleet::{Actor, AuditEntry, AuditOutcome, ReportedFailure},
     store::{Commit, CommitError, Committed, Key, Store, StoreFault},
 };
 
 /// Length and hash of a log. A checkpoint is this, signed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditHead {
     /// How many lines.
     pub length: u64,
@@ -208,6 +210,43 @@ pub fn verify_store(store: &dyn Store) -> Result<Result<AuditHead, BrokenChain>,
             Err(broken) => return Ok(Err(broken)),
         }
     }
+}
+
+/// The hash of one line of the log in a store; `None` where the log is shorter.
+///
+/// # Errors
+/// If it can't be read.
+pub fn hash_at(store: &dyn Store, length: u64) -> Result<Option<Digest>, StoreFault> {
+    let Some(before) = length.checked_sub(1) else { return Ok(None) };
+    let line = store.audit_after(before, 1)?.into_iter().next();
+    Ok(line.filter(|line| line.entry().sequence == length).map(|line| line.hash()))
+}
+
+/// How this log contradicts what somebody has seen of it, if it does.
+///
+/// # Errors
+/// If it can't be read.
+pub fn contradiction(
+    store: &dyn Store,
+    seen: AuditHead,
+) -> Result<Option<ReportedFailure>, StoreFault> {
+    let AuditHead { length, hash } = seen;
+    let found = hash_at(store, length)?;
+    if found == hash {
+        return Ok(None);
+    }
+    let (cause, text) = match found {
+        Some(_) => {
+            ("audit-forked", format!("the host has seen another entry {length} of the audit log"))
+        }
+        None => (
+            "audit-shortened",
+            format!("the host has seen entry {length} of the audit log, which is not here"),
+        ),
+    };
+    let help = "run `refit audit verify`; if this server was put back to an older copy, that is this; \
+                else somebody has rewritten the log";
+    Ok(Some(ReportedFailure { cause: cause.to_owned(), text, help: help.to_owned() }))
 }
 
 /// Reads a head from its parts, as checkpoints carry it.

@@ -201,6 +201,8 @@ pub fn enroll_host(
         metadata_expired: before.is_some_and(|host| host.metadata_expired),
         server: before.map(|host| host.server.clone()).unwrap_or_default(),
         metadata_failure: before.and_then(|host| host.metadata_failure.clone()),
+        audit_held: before.and_then(|host| host.audit_held),
+        audit_failure: before.and_then(|host| host.audit_failure.clone()),
     })
 }
 

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod api;
 pub mod audit;
+pub mod audit_key;
 pub mod authorities;
 pub mod ca;
 pub mod changes;

@@ -137,6 +137,8 @@ mod tests {
             metadata_expired: false,
             server: String::new(),
             metadata_failure: None,
+            audit_held: None,
+            audit_failure: None,
         }
     }
 

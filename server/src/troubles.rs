@@ -24,6 +24,8 @@ pub struct Troubled {
     pub metadata_expired: u64,
     /// The host refuses the signed metadata that it is given: it names the attack that it would be.
     pub metadata_refused: u64,
+    /// The host holds an audit log that this server's does not continue.
+    pub audit_contradicted: u64,
 }
 
 impl Troubled {
@@ -39,6 +41,7 @@ impl Troubled {
         if live {
             self.metadata_expired += u64::from(host.metadata_expired);
             self.metadata_refused += u64::from(host.metadata_failure.is_some());
+            self.audit_contradicted += u64::from(host.audit_failure.is_some());
         }
     }
 }

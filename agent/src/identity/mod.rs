@@ -54,6 +54,11 @@ impl IdentityFolder {
         self.0.join("servers.json")
     }
 
+    /// What was seen of the server's audit log.
+    pub fn audit(&self) -> PathBuf {
+        self.0.join("audit.json")
+    }
+
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.0

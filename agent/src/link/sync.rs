@@ -125,10 +125,15 @@ impl<C: Calls> Sync<C> {
         for _ in 0..MOST_CALLS {
             let waited = self.outbox.count()?;
             let reports = self.outbox.waiting(MOST_REPORTS, MOST_BYTES)?;
+            let some = !reports.is_empty();
             let reply =
                 match self.calls.sync(SyncRequest { reports, ..SyncRequest::default() }).await {
-                    // The server's chain may not be ours. An empty call tells where it stands.
-                    Err(error) if error.trouble == Trouble::Refused => {
+                    // The server's chain may not be ours, or what waits is signed by the key of an earlier
+                    // enrollment. An empty call tells where it stands, and whether we are let in at all.
+                    Err(error)
+                        if error.trouble == Trouble::Refused
+                            || (error.trouble == Trouble::Barred && some) =>
+                    {
                         tracing::warn!("the server refuses this host's reports: {error}");
                         self.calls.sync(SyncRequest::default()).await?
                     }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use refit_proto::{
-    names::Product,
+    names::{Digest, Product},
     trust::Role,
     wire::{HeldMetadata, SyncReply, SyncRequest},
 };
@@ -213,6 +213,7 @@ impl Calls for Arc<Network> {
         let held = self.trust.held().into_iter();
         let line = |(role, version): (Role, u64)| HeldMetadata { role: role.to_string(), version };
         request.metadata = held.map(line).collect();
+        request.audit_held = self.reporter.witness.held();
         if let Err(error) = self.server.prefer() {
             self.say(error.to_string());
         }
@@ -225,6 +226,9 @@ impl Calls for Arc<Network> {
             }
             reply => reply?,
         };
+        if let Some(authority) = self.server.authorities().first() {
+            self.reporter.witness.look(&reply, Digest::of(authority));
+        }
         let period = u64::from(reply.poll_after_seconds).clamp(1, 3600);
         self.period.store(period, Ordering::Relaxed);
         if !reply.wanted_metadata.is_empty() {

@@ -26,6 +26,17 @@ pub fn show(state: &Value) -> String {
             part("help")
         );
     }
+    if let Some(other) = state["audit_failure"].as_object() {
+        let part = |name: &str| other.get(name).and_then(Value::as_str).unwrap_or_default();
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            out,
+            "CAUTION ({}): {}\n  help        {}",
+            part("cause"),
+            part("text"),
+            part("help")
+        );
+    }
     if products.is_empty() {
         out.push_str("nothing is installed or offered here\n");
     }

@@ -428,7 +428,7 @@ fn list_audit(
     let head = store.audit_head()?;
     let hash = head.hash.map_or(Vec::new(), |hash| hash.as_bytes().to_vec());
     let at = call.now.to_string();
-    let checkpoint = wire::AuditCheckpoint { length: head.length, hash, at };
+    let checkpoint = wire::AuditCheckpoint { length: head.length, hash, at, ..Default::default() };
     let checkpoint = envelope::seal(&checkpoint, &shared.keys.audit)
         .map_err(|error| ApiError::Internal(error.to_string()))?;
     let entries = lines.iter().map(|line| wire::AuditEntry {

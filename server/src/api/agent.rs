@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use refit_proto::{
     envelope,
     names::{Digest, Product},
-    trust::Role as TrustRole,
+    trust::{Role as TrustRole, Signer as _},
     wire::{self, agent_server::Agent, lease_reply::Answer, product_order::Order},
 };
 use tonic::{Request, Response, Status};
@@ -18,7 +18,7 @@ use super::{
     call::{Call, retry},
 };
 use crate::{
-    audit::Deed,
+    audit::{self, Deed},
     fleet::{Actor, Health, Host, HostState, Placement, RingRecord, Rollout, RolloutId},
     placing, planning,
     product_view::{ProductNow, RingNow},
@@ -148,6 +148,17 @@ fn sync(
         for new in &fresh {
             take(&mut host, &mut standings, new, now);
         }
+        if let Some(seen) = host.audit_held {
+            let found = audit::contradiction(store, seen)?;
+            host.audit_failure = found.or(host.audit_failure);
+        }
+        let mut deeds = Vec::new();
+        if let Some(failure) =
+            host.audit_failure.as_ref().filter(|_| before.audit_failure.is_none())
+        {
+            let what = format!("{} by host {}: {}", failure.cause, host.name, failure.text);
+            deeds.push(Deed::done(Actor::Server, "audit contradicted", what));
+        }
         let mut commit = Commit::new();
         for standing in &mut standings {
             standing.meet(now);
@@ -159,12 +170,35 @@ fn sync(
         }
         let mut reply = answer(shared, &host, &standings, now);
         reply.wanted_metadata = wanted(shared, store, message, now)?;
-        Ok((Ok(reply), commit, Vec::new()))
+        reply.audit_checkpoint = Some(checkpoint(shared, store, message, now)?);
+        let key = shared.keys.audit.public().to_json();
+        reply.audit_key = String::from_utf8_lossy(&key).into_owned();
+        Ok((Ok(reply), commit, deeds))
     })?;
     if matches!(&reply, Err(ApiError::Reports(ReportError::Fork { .. }))) {
         shared.troubles.changed();
     }
     reply
+}
+
+/// The end of the audit log, and what stands where the host has seen its end.
+fn checkpoint(
+    shared: &Shared,
+    store: &dyn Store,
+    message: &wire::SyncRequest,
+    now: Timestamp,
+) -> Result<wire::Envelope, ApiError> {
+    let head = store.audit_head()?;
+    let bytes = |hash: Option<Digest>| hash.map_or(Vec::new(), |hash| hash.as_bytes().to_vec());
+    let held_length = message.audit_held.as_ref().map_or(0, |held| held.length);
+    let end = wire::AuditCheckpoint {
+        length: head.length,
+        hash: bytes(head.hash),
+        at: now.to_string(),
+        held_length,
+        held_hash: bytes(audit::hash_at(store, held_length)?),
+    };
+    envelope::seal(&end, &shared.keys.audit).map_err(|error| ApiError::Internal(error.to_string()))
 }
 
 /// Roles of which the host holds a later file than the server: it was put back to an older copy.
@@ -210,6 +244,9 @@ fn take(host: &mut Host, standings: &mut [Standing], new: &NewReport, now: Times
     host.metadata_expired = state.metadata_expired;
     host.server = state.server.chars().take(262).collect();
     host.metadata_failure = state.metadata_failure.clone().map(rollout::reported);
+    host.audit_failure = state.audit_failure.clone().map(rollout::reported);
+    let held = state.audit_held.as_ref();
+    host.audit_held = held.and_then(|it| audit::head_from_wire(it.length, &it.hash).ok());
     for product in &state.products {
         // A host that says one wrong thing must not be unable to say anything else ever after.
         let mut said = match ProductReport::try_from(product.clone()) {
@@ -252,6 +289,8 @@ fn answer(shared: &Shared, host: &Host, standings: &[Standing], now: Timestamp) 
         orders: Some(envelope::wrap(&orders)),
         poll_after_seconds: poll.unwrap_or(POLL_SECONDS),
         wanted_metadata: Vec::new(),
+        audit_checkpoint: None,
+        audit_key: String::new(),
     }
 }
 

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use refit_durable::file;
 use refit_proto::names::PersonName;
 use refit_server::{
-    authorities,
+    audit_key, authorities,
     clock::Clock,
     init::{self, Made, Outcome, Plan},
     serve,
@@ -37,6 +37,23 @@ enum Action {
     Run(RunArgs),
     /// The certificate authority: show it, replace it, retire the one before
     Ca(CaArgs),
+    /// The audit key: replace one that was stolen
+    Audit(AuditArgs),
+}
+
+#[derive(Args)]
+struct AuditArgs {
+    /// The data folder
+    #[arg(long, global = true, env = "REFIT_DATA", default_value = DEFAULT_DATA)]
+    data: PathBuf,
+    #[command(subcommand)]
+    act: AuditAct,
+}
+
+#[derive(Subcommand)]
+enum AuditAct {
+    /// Put a new audit key in its place, with an entry in the log that names both; stop the server first
+    Replace,
 }
 
 #[derive(Args)]
@@ -102,6 +119,7 @@ fn main() -> ExitCode {
         Action::Init(args) => init_data(args),
         Action::Run(args) => run(args),
         Action::Ca(args) => ca(args),
+        Action::Audit(args) => audit(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -154,6 +172,20 @@ fn ca(args: CaArgs) -> anyhow::Result<()> {
             Ok(say(
                 "certificates of that authority may renew themselves\nnext: restart the server",
             )?)
+        }
+    }
+}
+
+fn audit(args: AuditArgs) -> anyhow::Result<()> {
+    match args.act {
+        AuditAct::Replace => {
+            let new = audit_key::replace(&args.data, Clock::system().now())?;
+            let json = new.to_json();
+            Ok(say(&format!(
+                "{}\nnext: start the server; save that line as audit.pub.json, and on each administrator's \
+                 machine `refit audit believe audit.pub.json`",
+                String::from_utf8_lossy(&json)
+            ))?)
         }
     }
 }

@@ -5,6 +5,7 @@ use refit_proto::names::{Digest, HostId, HostName, Labels, NameError, Platform};
 use serde::{Deserialize, Serialize};
 
 use super::{Record, ReportedFailure};
+use crate::audit::AuditHead;
 
 /// One machine with an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +45,12 @@ pub struct Host {
     pub server: String,
     /// Why it refuses the newest metadata that it was given, if it does.
     pub metadata_failure: Option<ReportedFailure>,
+    /// The newest end of the audit log that it has seen, as it reports itself.
+    #[serde(default)]
+    pub audit_held: Option<AuditHead>,
+    /// Set where this server's log does not continue that, or the host has seen another.
+    #[serde(default)]
+    pub audit_failure: Option<ReportedFailure>,
 }
 
 impl Record for Host {

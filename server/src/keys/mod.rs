@@ -30,7 +30,7 @@ const LONGEST: u64 = 64 * 1024;
 
 const FRESHNESS: &str = "freshness.pem";
 const GATE: &str = "gate.pem";
-const AUDIT: &str = "audit.pem";
+pub(crate) const AUDIT: &str = "audit.pem";
 pub(crate) const CA_KEY: &str = "ca.pem";
 pub(crate) const CA_CERTIFICATE: &str = "ca.crt";
 
@@ -105,14 +105,10 @@ impl ServerKeys {
     /// # Errors
     /// If one is missing, damaged, or not secret any more.
     pub fn load(folder: &Path) -> Result<ServerKeys, KeysError> {
-        let own = |name| {
-            let path = folder.join(name);
-            LocalKey::from_pem(&read_secret(&path)?).map_err(|error| damaged(path, error))
-        };
         let authorities = Authorities::load(folder)?;
         let (freshness, gate) =
             (OnlineKey::load(folder, "freshness")?, OnlineKey::load(folder, "gate")?);
-        Ok(ServerKeys { freshness, gate, audit: own(AUDIT)?, authorities })
+        Ok(ServerKeys { freshness, gate, audit: load_key(&folder.join(AUDIT))?, authorities })
     }
 
     /// Puts next keys that metadata names in the place of those that they follow. What can't be done now
@@ -136,6 +132,11 @@ impl ServerKeys {
         .map(|(name, key)| (name, key.public()))
         .into()
     }
+}
+
+/// A key of ours in its file.
+pub(crate) fn load_key(path: &Path) -> Result<LocalKey, KeysError> {
+    LocalKey::from_pem(&read_secret(path)?).map_err(|error| damaged(path.to_owned(), error))
 }
 
 /// An authority's two files.

@@ -60,6 +60,7 @@ pub fn fleet(view: FleetView<'_>) -> wire::FleetStatus {
         hosts_shared_identity: view.troubled.shared_identity,
         hosts_metadata_expired: view.troubled.metadata_expired,
         hosts_metadata_refused: view.troubled.metadata_refused,
+        hosts_audit_contradicted: view.troubled.audit_contradicted,
         products: view.products.into_iter().map(product).collect(),
         metadata: view.metadata,
         server: Some(view.server),

@@ -48,6 +48,11 @@ pub fn host(view: &HostView<'_>, now: Timestamp) -> wire::HostStatus {
         products: view.placements.iter().map(|it| placement(host, it, now)).collect(),
         metadata_expired: host.metadata_expired,
         metadata_failure: host.metadata_failure.clone().map(failure),
+        audit_held: host.audit_held.map(|held| wire::AuditHead {
+            length: held.length,
+            hash: held.hash.map_or(Vec::new(), |hash| hash.as_bytes().to_vec()),
+        }),
+        audit_failure: host.audit_failure.clone().map(failure),
     }
 }
 

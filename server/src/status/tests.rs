@@ -65,6 +65,8 @@ fn host_of(world: &World, name: &str, state: HostState) -> wire::HostStatus {
         metadata_expired: false,
         server: String::new(),
         metadata_failure: None,
+        audit_held: None,
+        audit_failure: None,
     };
     let plan = world.plan();
     let ring = placement.ring.as_ref().and_then(|ring| plan.ring(ring));

@@ -77,6 +77,8 @@ fn host(n: u8, name: u8, state: HostState) -> Host {
         metadata_expired: false,
         server: String::new(),
         metadata_failure: None,
+        audit_held: None,
+        audit_failure: None,
     }
 }
 

@@ -95,6 +95,12 @@ fn hosts(registry: &mut Registry, fleet: &wire::FleetStatus) {
         "Hosts that refuse the signed metadata they are given; each names the attack that it would be",
         fleet.hosts_metadata_refused,
     );
+    number(
+        registry,
+        "fleet_hosts_audit_contradicted",
+        "Hosts that hold an audit log which this server's does not continue",
+        fleet.hosts_audit_contradicted,
+    );
     let numbers = family(registry, "hosts", "Hosts of a ring by installed version and health");
     for (product, ring) in rings(fleet) {
         for row in &ring.installed {

@@ -77,6 +77,7 @@ fn fleet() -> wire::FleetStatus {
         hosts_shared_identity: 1,
         hosts_metadata_expired: 3,
         hosts_metadata_refused: 2,
+        hosts_audit_contradicted: 1,
         products: vec![product],
         metadata: vec![wire::MetadataStatus {
             role: "timestamp".into(),
@@ -278,6 +279,7 @@ async fn metrics_say_what_the_model_says() {
         "refit_fleet_hosts_shared_identity 1",
         "refit_fleet_hosts_metadata_expired 3",
         "refit_fleet_hosts_metadata_refused 2",
+        "refit_fleet_hosts_audit_contradicted 1",
         "refit_hosts{product=\"payments\",ring=\"pilot\",version=\"1.1\",health=\"good\"} 2",
         "refit_rollout_state{product=\"payments\",ring=\"pilot\",version=\"1.2\",state=\"halted\"} 1",
         "refit_rollout_state{product=\"payments\",ring=\"pilot\",version=\"1.2\",state=\"running\"} 0",

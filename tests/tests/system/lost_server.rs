@@ -77,4 +77,7 @@ fn a_fleet_goes_on_after_the_servers_keys_were_lost_with_its_disk() {
     // And takes the next release from there.
     super::install(&fleet, "1.2");
     assert_eq!(fleet.host_status("web-1").unwrap()["labels"]["ring"], "pilot");
+    // A new audit log under a new authority that people signed is no forged one.
+    assert!(fleet.agent_status("web-1").unwrap()["audit_failure"].is_null());
+    fleet.refit(["audit", "verify"]).unwrap();
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on is to stop with what went wrong")]
 
 mod approvals;
+mod audit_log;
 mod bad_release;
 mod changed_host;
 mod clocks;

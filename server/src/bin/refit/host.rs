@@ -110,7 +110,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
 }
 
 /// All hosts that a request asks for, page by page.
-async fn hosts(
+pub(crate) async fn hosts(
     connection: &Connection,
     mut request: ListHostsRequest,
 ) -> anyhow::Result<Vec<HostStatus>> {
@@ -193,6 +193,10 @@ fn show(host: &HostStatus) -> String {
     if let Some(refused) = &host.metadata_failure {
         lines.push(format!("metadata      is refused ({}): {}", refused.cause, refused.text));
         lines.push(format!("help          {}", refused.help));
+    }
+    if let Some(other) = &host.audit_failure {
+        lines.push(format!("audit log     ({}): {}", other.cause, other.text));
+        lines.push(format!("help          {}", other.help));
     }
     for placed in &host.products {
         let ring = if placed.ring.is_empty() { "in no ring" } else { &placed.ring };

@@ -76,6 +76,14 @@ pub(crate) fn set_aside(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Takes another audit key for the one noted, which is put aside.
+pub(crate) fn believe_audit(context: &Context, key: PublicKey) -> anyhow::Result<()> {
+    let mut keys = known(context)?.unwrap_or_default();
+    set_aside(context)?;
+    keys.insert("audit".to_owned(), key);
+    note(context, &keys)
+}
+
 fn note(context: &Context, keys: &ServerKeys) -> anyhow::Result<()> {
     let file: BTreeMap<_, _> = keys.iter().map(|(name, key)| (name, key.to_value())).collect();
     context.home.write(&context.home.server_keys(), &serde_json::to_vec_pretty(&file)?)

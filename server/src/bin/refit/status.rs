@@ -38,6 +38,12 @@ fn in_words(fleet: &FleetStatus) -> String {
             fleet.hosts_metadata_refused
         ));
     }
+    if fleet.hosts_audit_contradicted > 0 {
+        text.push_str(&format!(
+            "{} hold an audit log that the server's does not continue: `refit audit verify` names them\n",
+            fleet.hosts_audit_contradicted
+        ));
+    }
     if fleet.hosts_metadata_expired > 0 {
         text.push_str(&format!(
             "{} begin nothing, their metadata has expired: see the runbook, \"Expired metadata\"\n",

@@ -6,14 +6,19 @@ mod verify;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use refit_proto::{trust::PublicKey, wire::ListAuditRequest};
+use refit_proto::{
+    names::Digest,
+    trust::PublicKey,
+    wire::{ListAuditRequest, ListHostsRequest},
+};
 
 use self::{
     log::Log,
-    verify::{Known, Line, Verified},
+    verify::{Known, Line, Verified, Witnessed},
 };
 use crate::{
-    Context, connect::Connection, failure::refused, home, key, output, output::Output, server_keys,
+    Context, connect::Connection, failure::refused, home, host, key, output, output::Output,
+    server_keys,
 };
 
 /// Options of `refit audit`.
@@ -35,6 +40,12 @@ enum Verb {
   refit audit verify
   refit audit verify --file audit.json --audit-key audit.pub.json")]
     Verify(Verify),
+    /// Take the server's new audit key, as `refit-server audit replace` printed it, in place of the one noted.
+    #[command(after_help = "Example:\n  refit audit believe audit.pub.json")]
+    Believe {
+        /// The new public half.
+        key: String,
+    },
 }
 
 #[derive(clap::Args)]
@@ -54,6 +65,12 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
             output.print(&log, list)
         }
         Verb::Verify(args) => verify(context, args).await,
+        Verb::Believe { key } => {
+            let key = key::public(context, None, &key)?;
+            let id = key.id().short();
+            server_keys::believe_audit(context, key)?;
+            output::line(&format!("the server's audit key is {id}"))
+        }
     }
 }
 
@@ -61,15 +78,22 @@ async fn verify(context: &Context, args: Verify) -> anyhow::Result<()> {
     let key = audit_key(context, args.audit_key.as_deref())?;
     let known: Option<Known> = home::read_json(&context.home.checkpoint())?;
     // A file may be older than what was seen: it is held against what was seen of it, no more.
+    let mut hosts = Vec::new();
     let (log, known) = match &args.file {
         Some(file) => {
             let log = Log::read(file)?;
             let within = known.filter(|known| known.length <= log.entries.len() as u64);
             (log, within)
         }
-        None => (fetch(&Connection::open(context).await?).await?, known),
+        None => {
+            let connection = Connection::open(context).await?;
+            // Hosts first: the log is never shorter than what they have seen before it was read.
+            hosts = witnessed(&connection).await?;
+            (fetch(&connection).await?, known)
+        }
     };
-    let Verified { seen, beyond, at } = verify::verify(&log, &key, known.as_ref())?;
+    let Verified { seen, beyond, at, hashes } = verify::verify(&log, &key, known.as_ref())?;
+    verify::against_hosts(&hashes, &hosts)?;
     if args.file.is_none() {
         context.home.write(&context.home.checkpoint(), &serde_json::to_vec_pretty(&seen)?)?;
     }
@@ -79,10 +103,25 @@ async fn verify(context: &Context, args: Verify) -> anyhow::Result<()> {
     };
     let at = output::moment(&at);
     output::line(&format!(
-        "the log is whole: {} entries, signed at {at} by audit key {}{more}",
+        "the log is whole: {} entries, signed at {at} by audit key {}{more}{}",
         seen.length,
-        key.id().short()
+        key.id().short(),
+        match hosts.len() {
+            0 => String::new(),
+            hosts => format!("; {hosts} hosts have seen this log"),
+        }
     ))
+}
+
+/// What hosts have seen of the log.
+async fn witnessed(connection: &Connection) -> anyhow::Result<Vec<Witnessed>> {
+    let hosts = host::hosts(connection, ListHostsRequest::default()).await?;
+    let seen = hosts.into_iter().filter_map(|host| Some((host.name, host.audit_held?)));
+    seen.map(|(host, held)| {
+        let hash = Digest::from_bytes(&held.hash)?;
+        Ok(Witnessed { host, seen: Known { length: held.length, hash } })
+    })
+    .collect()
 }
 
 fn audit_key(context: &Context, named: Option<&str>) -> anyhow::Result<PublicKey> {

@@ -24,6 +24,58 @@ pub(super) struct Verified {
     pub(super) beyond: u64,
     /// When it signed.
     pub(super) at: String,
+    /// The hash of every entry.
+    pub(super) hashes: Vec<Digest>,
+}
+
+/// What a host has seen of the log, as it reported under its own signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Witnessed {
+    pub(super) host: String,
+    pub(super) seen: Known,
+}
+
+/// Checks the log against what hosts have seen of it.
+///
+/// # Errors
+/// The hosts that have seen another.
+pub(super) fn against_hosts(hashes: &[Digest], hosts: &[Witnessed]) -> anyhow::Result<()> {
+    let contradicted = hosts.iter().filter_map(|host| {
+        let error = reach(hashes, &host.seen).err()?;
+        Some(format!("\n  {}: {error}", host.host))
+    });
+    let contradicted: String = contradicted.collect();
+    ensure!(
+        contradicted.is_empty(),
+        "hosts have seen another log than this one:{contradicted}\n\
+         help: if the server was restored from a backup, ask who did so; else somebody rewrote the log with \
+         its audit key: see the runbook, \"Stolen audit key\""
+    );
+    Ok(())
+}
+
+/// How the audit log says that its key was replaced.
+const REPLACED: &str = "audit key replace";
+
+/// Refuses an end that a key signed after it was replaced.
+fn still_in_use(entries: &[Entry], key: &PublicKey, end: u64) -> anyhow::Result<()> {
+    let id = key.id().to_string();
+    for entry in entries.iter().take(usize::try_from(end).unwrap_or(usize::MAX)) {
+        let line = Line::read(entry)?;
+        if line.act != REPLACED {
+            continue;
+        }
+        let Some((old, new)) = line.what.split_once(" by ") else { continue };
+        ensure!(
+            old != id,
+            "audit key {} was replaced by {} in entry {}; what it signs afterwards counts no more\n\
+             help: `refit audit believe FILE` takes the new one, as `refit-server audit replace` printed it",
+            key.id().short(),
+            new.get(..12).unwrap_or(new),
+            entry.sequence
+        );
+    }
+    Ok(())
 }
 
 /// Checks the log from its first entry to its signed end.
@@ -38,6 +90,7 @@ pub(super) fn verify(
     let checkpoint = log.checkpoint.as_ref().context("the log has no signed end")?.envelope()?;
     let end: AuditCheckpoint = envelope::open(&checkpoint, key)?;
     let hashes = chain(&log.entries)?;
+    still_in_use(&log.entries, key, end.length)?;
     let seen = Known { length: end.length, hash: Digest::from_bytes(&end.hash)? };
     reach(&hashes, &seen).context(
         "entries are missing or were exchanged after the server signed the log's end\n\
@@ -50,7 +103,7 @@ pub(super) fn verify(
         )?;
     }
     let beyond = hashes.len() as u64 - seen.length;
-    Ok(Verified { seen, beyond, at: end.at })
+    Ok(Verified { seen, beyond, at: end.at, hashes })
 }
 
 /// The hash of every entry, if each is what its hash says and follows the one before.
@@ -163,13 +216,82 @@ mod tests {
         }
         let hash = log.entries[signed as usize - 1].hash.as_bytes().to_vec();
         let at = "2026-01-01T00:00:00Z".to_owned();
-        let end = AuditCheckpoint { length: signed, hash, at };
+        let end = AuditCheckpoint { length: signed, hash, at, ..Default::default() };
         log.checkpoint = Some(Checkpoint::of(envelope::seal(&end, &key()).unwrap()));
         log
     }
 
     fn known(log: &Log, length: u64) -> Known {
         Known { length, hash: log.entries[length as usize - 1].hash }
+    }
+
+    /// Entries of which one replaces the key, and the end signed by `signer`.
+    fn replaced_log(signer: &LocalKey) -> Log {
+        let (old, new) = (key(), LocalKey::from_seed(&[8; 32]));
+        let mut log = Log::default();
+        let mut previous = None;
+        for sequence in 1..=5 {
+            let (act, what) = match sequence {
+                3 => (REPLACED, format!("{} by {}", old.public().id(), new.public().id())),
+                _ => ("rollout pause", "payments pilot".to_owned()),
+            };
+            let body = serde_json::json!({
+                "sequence": sequence, "at": "2026-01-01T00:00:00Z", "who": "server",
+                "act": act, "what": what, "outcome": "done", "previous": previous,
+            });
+            let body = String::from_utf8(canonical::to_canonical(&body)).unwrap();
+            let hash = Digest::of(body.as_bytes());
+            previous = Some(hash.to_string());
+            log.entries.push(Entry { sequence, body, hash });
+        }
+        sign_end(&mut log, 5, signer);
+        log
+    }
+
+    fn sign_end(log: &mut Log, length: u64, signer: &LocalKey) {
+        let hash = log.entries[length as usize - 1].hash.as_bytes().to_vec();
+        let at = "2026-01-01T00:00:00Z".to_owned();
+        let end = AuditCheckpoint { length, hash, at, ..Default::default() };
+        log.checkpoint = Some(Checkpoint::of(envelope::seal(&end, signer).unwrap()));
+    }
+
+    #[test]
+    fn history_before_a_replacement_still_verifies_and_what_the_old_key_signs_afterwards_does_not()
+    {
+        let new = LocalKey::from_seed(&[8; 32]);
+        let log = replaced_log(&new);
+        verify(&log, new.public(), Some(&known(&log, 2))).unwrap();
+        // As it was signed before: by the old key, under the old key.
+        let mut before = log.clone();
+        sign_end(&mut before, 2, &key());
+        verify(&before, key().public(), None).unwrap();
+        // The stolen key signs on.
+        for length in [3, 5] {
+            let mut later = log.clone();
+            sign_end(&mut later, length, &key());
+            let refused = verify(&later, key().public(), None).unwrap_err().to_string();
+            assert!(
+                refused.contains("was replaced by") && refused.contains("entry 3"),
+                "{refused}"
+            );
+            assert!(verify(&later, new.public(), None).is_err());
+        }
+    }
+
+    #[test]
+    fn a_log_that_was_rewritten_with_the_stolen_key_is_told_by_the_hosts_that_saw_it() {
+        let seen_then = log_of(4, 4);
+        let host = |name: &str, seen| Witnessed { host: name.to_owned(), seen };
+        let hosts = [host("web-1", known(&seen_then, 4)), host("web-2", known(&seen_then, 2))];
+        let now = verify(&log_of(6, 6), key().public(), None).unwrap();
+        against_hosts(&now.hashes, &hosts).unwrap();
+        let rewritten = verify(&replaced_log(&key()), key().public(), None);
+        assert!(rewritten.is_err());
+        let rewritten = chain(&replaced_log(&key()).entries).unwrap();
+        let told = against_hosts(&rewritten, &hosts).unwrap_err().to_string();
+        assert!(told.contains("web-1") && told.contains("Stolen audit key"), "{told}");
+        let shortened = against_hosts(&now.hashes[..3], &hosts).unwrap_err().to_string();
+        assert!(shortened.contains("web-1") && !shortened.contains("web-2"), "{shortened}");
     }
 
     #[test]
