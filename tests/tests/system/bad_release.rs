@@ -1,6 +1,6 @@
 //! A bad release goes back by itself, stops its rollout, and is not taken again.
 
-use std::fs;
+use std::{fs, net::TcpListener};
 
 use refit_tests::{release::Behaviour, sandbox::Sandbox};
 
@@ -64,6 +64,32 @@ fn a_release_that_failed_on_a_ring_never_becomes_the_rings_way_back() {
     assert_eq!(fleet.ring("pilot").unwrap()["back"], "1.0");
     fleet.refit(["rollout", "rollback", "payments", "pilot", "--reason", "slow"]).unwrap();
     fleet.until_runs("web-1", "1.0").unwrap();
+}
+
+#[test]
+fn a_release_that_failed_is_tried_again_where_a_promotion_says_so() {
+    let mut fleet = Sandbox::new(&super::ONE_RING).unwrap();
+    fleet.host("web-1", &["ring=pilot"]).unwrap();
+    // Not the release is at fault: something else on the host has its port.
+    let other = TcpListener::bind(("127.0.0.1", fleet.host_named("web-1").port)).unwrap();
+    fleet.publish("1.0", Behaviour::Good).unwrap();
+    fleet.promote("1.0", "pilot").unwrap();
+    fleet.until_rollout("pilot", "1.0", "halted").unwrap();
+    let quarantined = || {
+        let host = fleet.host_status("web-1").unwrap();
+        host["products"][0]["quarantine"].as_array().map_or(0, Vec::len)
+    };
+    assert_eq!(quarantined(), 1);
+    let told = fleet.promote("1.0", "pilot").unwrap();
+    assert!(told.contains("already"), "{told}");
+    drop(other);
+    let promote = ["release", "promote", "payments", "1.0", "--to", "pilot", "--retry"];
+    fleet.refit(promote).unwrap();
+    fleet.until_runs("web-1", "1.0").unwrap();
+    fleet.until_rollout("pilot", "1.0", "done").unwrap();
+    assert_eq!(quarantined(), 0);
+    let shown = fleet.json(["release", "show", "payments", "1.0"]).unwrap();
+    assert_eq!(shown["rings"][0]["retry"], true, "{shown}");
 }
 
 /// Every file and link below a folder; folders that hold nothing do not count.
