@@ -7,9 +7,9 @@ use std::{
 
 use anyhow::{Result, bail};
 
-/// Longest wait for something that takes about a second on an idle machine: two cores under a whole test
-/// suite are up to thirty times slower.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+/// Longest wait for something that takes about a second on an idle machine, where two cores under a whole
+/// test suite are up to thirty times slower; or for something that a host does once a minute.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Asks `what` until it answers `Ok(Some(_))`. An error of `what` is not the end: what is asked may not
 /// be up yet. Past [`PATIENCE`] the last one is told.
