@@ -34,6 +34,7 @@ use crate::{
         files::{Files, create_dirs},
         hook::Hooks,
         preflight::Preflight,
+        rescue::Rescue,
         service::{OwnSupervisor, Service, ServiceError, Services, Systemd, UnitName},
         tree::Tree,
     },
@@ -91,6 +92,16 @@ impl Manager {
         }
     }
 
+    /// What brings the host back if this agent does not: only systemd can hold it.
+    fn rescue(&self) -> Option<Rescue> {
+        match self {
+            Manager::Systemd(_) => Some(Rescue::beside_this_program()),
+            Manager::Own(_) => None,
+            #[cfg(test)]
+            Manager::Fake(_) => None,
+        }
+    }
+
     fn hooks(&self) -> Hooks {
         Hooks::find(matches!(self, Manager::Systemd(_)))
     }
@@ -105,6 +116,8 @@ pub struct HostMachine {
     variables: Variables,
     manager: Manager,
     hooks: Hooks,
+    rescue: Option<Rescue>,
+    rescue_after: Duration,
     clock: Clock,
     /// How the checks of the release on probation have gone. Lost with the agent; then they begin anew.
     probation: Option<(InstallId, health::Checks)>,
@@ -138,6 +151,8 @@ impl HostMachine {
             platform: settings.platform.clone(),
             variables: settings.variables.clone(),
             hooks: manager.hooks(),
+            rescue: manager.rescue(),
+            rescue_after: settings.rescue_after,
             manager,
             clock,
             probation: None,

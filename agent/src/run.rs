@@ -329,6 +329,7 @@ pub fn recover(
                 "the journal's record could not be read and is set aside; nothing had begun"
             );
         }
+        Recovered::Rescued(failure) => tracing::warn!("{}", failure.text),
         Recovered::WentBack(_) => tracing::warn!("the host went back to what ran before"),
     }
     Ok(recovered)

@@ -27,6 +27,11 @@ const POLL: std::ops::RangeInclusive<u64> = 1..=3600;
 /// How long bytes may be waited for before what came is counted.
 const PATIENCE: std::ops::RangeInclusive<u64> = 1..=3600;
 
+/// How long an agent may be missing in the middle of an update: longer than it takes to start again, and
+/// not so long that nobody watches a bad release for a day.
+const RESCUE_AFTER: std::ops::RangeInclusive<u64> = 10..=86_400;
+const USUAL_RESCUE_AFTER: u64 = 600;
+
 /// The agent's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -42,6 +47,8 @@ pub struct Settings {
     pub poll: Option<Duration>,
     /// How slow a download may be.
     pub patience: Patience,
+    /// For how long no agent may run in the middle of an update before the rescuer goes back.
+    pub rescue_after: Duration,
     /// What this host runs.
     pub platform: Platform,
 }
@@ -100,6 +107,7 @@ struct Written {
     poll_seconds: Option<u64>,
     patience_seconds: Option<u64>,
     slowest_bytes_per_second: Option<u32>,
+    rescue_after_seconds: Option<u64>,
     #[serde(default)]
     variables: BTreeMap<String, String>,
 }
@@ -134,6 +142,9 @@ impl Settings {
             variables: written.variables,
             poll: written.poll_seconds.map(Duration::from_secs),
             patience,
+            rescue_after: Duration::from_secs(
+                written.rescue_after_seconds.unwrap_or(USUAL_RESCUE_AFTER),
+            ),
             platform: own_platform(),
         })
     }
@@ -198,6 +209,10 @@ fn parse(bytes: &[u8]) -> Result<Written, String> {
     if written.patience_seconds.is_some_and(|seconds| !PATIENCE.contains(&seconds)) {
         let (least, most) = (PATIENCE.start(), PATIENCE.end());
         return Err(format!("patience_seconds: must be from {least} to {most}"));
+    }
+    if written.rescue_after_seconds.is_some_and(|seconds| !RESCUE_AFTER.contains(&seconds)) {
+        let (least, most) = (RESCUE_AFTER.start(), RESCUE_AFTER.end());
+        return Err(format!("rescue_after_seconds: must be from {least} to {most}"));
     }
     if written.slowest_bytes_per_second == Some(0) {
         return Err("slowest_bytes_per_second: must be at least 1".to_owned());

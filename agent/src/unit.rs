@@ -1,9 +1,18 @@
-//! The systemd unit of the agent, as `refit-agent print-unit` prints it. A text and no installer: how it
-//! gets onto a host is the administrator's.
+//! The systemd units of the agent and of what brings the host back without it, as `refit-agent print-unit`
+//! prints them. Texts and no installer: how they get onto a host is the administrator's.
 
 use std::path::Path;
 
-/// The unit file. `KillMode=process`: what the agent started for others (services that it supervises
+/// A unit of Refit's on a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Unit {
+    /// `refit-agent.service`
+    Agent,
+    /// `refit-rescue@.service`, of which `refit-rescue@boot` is enabled
+    Rescue,
+}
+
+/// The agent's unit file. `KillMode=process`: what the agent started for others (services that it supervises
 /// itself) ends by the agent's word, never with the agent. The hardening leaves out what an installer needs:
 /// writing anywhere in the system, setting owners and modes, starting units.
 const UNIT: &str = "\
@@ -11,8 +20,11 @@ const UNIT: &str = "\
 Description=Refit agent: keeps this host on the release that its ring permits
 Wants=network-online.target
 After=network-online.target
-# However often it fails, it is tried again: there is nobody else to bring the host back.
-StartLimitIntervalSec=0
+# One that fails again and again in the middle of an update does not bring the host back; what does also
+# starts it again, so that however often it fails it is tried again.
+StartLimitIntervalSec=300
+StartLimitBurst=20
+OnFailure=refit-rescue@failed.service
 
 [Service]
 Type=notify
@@ -39,10 +51,37 @@ SystemCallArchitectures=native
 WantedBy=multi-user.target
 ";
 
-/// The unit of the agent that this program is, for the data folder that it was asked with: what is
-/// printed fits the host that it is printed on.
-pub fn text(program: &Path, data: &Path) -> String {
-    UNIT.replace("@PROGRAM@", &quoted(program)).replace("@DATA@", &quoted(data))
+/// The rescuer's. It runs before everything that has not said otherwise, products among it, and needs no
+/// more than the local file systems.
+const RESCUE: &str = "\
+[Unit]
+Description=Refit: brings this host back from an update if its agent does not (%i)
+DefaultDependencies=no
+RequiresMountsFor=@DATA@
+After=local-fs.target
+Before=sysinit.target
+
+[Service]
+Type=oneshot
+ExecStart=@RESCUE@ %i --data @DATA@
+TimeoutStartSec=3600
+OOMScoreAdjust=-900
+
+[Install]
+DefaultInstance=boot
+WantedBy=sysinit.target
+";
+
+/// A unit for this agent's program and the data folder that it was asked with: what is printed fits the
+/// host that it is printed on.
+pub fn text(unit: Unit, program: &Path, data: &Path) -> String {
+    let text = match unit {
+        Unit::Agent => UNIT,
+        Unit::Rescue => RESCUE,
+    };
+    text.replace("@PROGRAM@", &quoted(program))
+        .replace("@RESCUE@", &quoted(&program.with_file_name("refit-rescue")))
+        .replace("@DATA@", &quoted(data))
 }
 
 /// A word of a command line, as systemd.service(5) reads it: `%` and `$` would be expanded.
@@ -62,11 +101,19 @@ mod tests {
 
     #[test]
     fn the_unit_starts_the_program_and_the_folder_that_it_was_printed_for() {
-        let unit = text(Path::new("/usr/local/bin/refit-agent"), Path::new("/data/a b%"));
+        let (program, data) = (Path::new("/usr/local/bin/refit-agent"), Path::new("/data/a b%"));
+        let unit = text(Unit::Agent, program, data);
         assert!(
             unit.contains("\nExecStart=/usr/local/bin/refit-agent run --data \"/data/a b%%\"\n"),
             "{unit}"
         );
-        assert!(!unit.contains('@'), "{unit}");
+        let rescue = text(Unit::Rescue, program, data);
+        assert!(
+            rescue.contains("\nExecStart=/usr/local/bin/refit-rescue %i --data \"/data/a b%%\"\n"),
+            "{rescue}"
+        );
+        for left in ["@PROGRAM@", "@RESCUE@", "@DATA@"] {
+            assert!(!unit.contains(left) && !rescue.contains(left), "{left}");
+        }
     }
 }

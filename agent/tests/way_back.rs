@@ -317,6 +317,7 @@ fn way_back(steps: Vec<UndoStep>) -> WayBack {
         boot: BootId::parse("boot-1").unwrap(),
         deadline: Running::from_nanos(0),
         patience: Duration::from_secs(600),
+        alone: Duration::from_secs(600),
         starts: 10,
         attempt: Some(attempt()),
         lease: None,

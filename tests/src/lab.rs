@@ -70,6 +70,7 @@ impl DebianHost {
         }
         let mut host = DebianHost { nspawn: None, root, folder };
         host.put_program("refit-agent")?;
+        host.put_program("refit-rescue")?;
         host.power_on()?;
         Ok(Some(host))
     }
@@ -85,6 +86,23 @@ impl DebianHost {
     /// If it can't be copied.
     pub fn put_program(&self, name: &str) -> Result<()> {
         fs::copy(program(name)?, self.root.join("usr/local/bin").join(name))?;
+        Ok(())
+    }
+
+    /// Makes the agent of an enrolled host a service of its systemd, with what brings the host back without
+    /// it, as a package would: from now on both begin with each boot.
+    ///
+    /// # Errors
+    /// If systemd refuses.
+    pub fn install_units(&self) -> Result<()> {
+        for (unit, file) in [("agent", "refit-agent.service"), ("rescue", "refit-rescue@.service")]
+        {
+            let text = self.good(["refit-agent", "print-unit", unit])?;
+            self.write(&format!("/usr/lib/systemd/system/{file}"), &text)?;
+        }
+        self.good(["systemctl", "daemon-reload"])?;
+        self.good(["systemctl", "enable", "refit-rescue@boot"])?;
+        self.good(["systemctl", "enable", "--now", "refit-agent"])?;
         Ok(())
     }
 

@@ -17,6 +17,9 @@ pub enum Behaviour {
     Hangs,
     /// It ends at once.
     Exits,
+    /// It runs these commands of a shell, as root, before it answers well: what a bad release may do to
+    /// its host.
+    Runs(&'static str),
 }
 
 /// How long a release must prove itself, in seconds.
@@ -59,6 +62,10 @@ pub fn write(
         Behaviour::Unhealthy => "unhealthy",
         Behaviour::Hangs => "hangs",
         Behaviour::Exits => "exits",
+        Behaviour::Runs(commands) => {
+            fs::write(tree.join("share/commands"), commands)?;
+            "runs"
+        }
     };
     fs::write(tree.join("share/fault"), fault)?;
     let Probation { start, good } = probation;

@@ -63,6 +63,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     problems.extend(layout(&tree));
     problems.extend(cores_do_no_io(&tree));
     problems.extend(sides_never_meet(&tree));
+    problems.extend(the_rescuer_stands_alone(&tree));
     problems.extend(modules_say_what_they_decide(&tree));
     problems.extend(nothing_is_unfinished(&tree));
     problems.extend(glossary_words(&tree));
@@ -182,6 +183,24 @@ fn cores_do_no_io(tree: &Tree) -> Vec<String> {
     problems
 }
 
+/// Where the rescuer's own code is.
+const RESCUER: &str = "agent/src/bin/refit-rescue/";
+
+/// The rescuer shares no code with the agent: what breaks one must not break the other.
+fn the_rescuer_stands_alone(tree: &Tree) -> Vec<String> {
+    let files: Vec<_> = tree.rust().filter(|file| file.path.starts_with(RESCUER)).collect();
+    if files.is_empty() {
+        return vec![format!("{RESCUER} has no source: the rescuer moved without its rule")];
+    }
+    let lines = files.iter().flat_map(|file| {
+        let shared = ["refit_agent", "refit_proto", "refit_durable"];
+        let found =
+            file.code().filter(move |(_, code)| shared.iter().any(|word| code.contains(word)));
+        found.map(|(line, _)| format!("{}:{line} shares code with the agent", file.path))
+    });
+    lines.collect()
+}
+
 /// Agent and server know `refit-proto` and `refit-durable`, never each other.
 fn sides_never_meet(tree: &Tree) -> Vec<String> {
     let pairs = [
@@ -293,6 +312,14 @@ mod tests {
         assert_eq!(sides_never_meet(&bad).len(), 1);
         let good = tree(&[("agent/Cargo.toml", "[dependencies]\nrefit-proto.workspace = true\n")]);
         assert!(sides_never_meet(&good).is_empty());
+    }
+
+    #[test]
+    fn the_rescuer_may_use_nothing_of_the_agents() {
+        let rescuer = |text| tree(&[("agent/src/bin/refit-rescue/main.rs", text)]);
+        assert_eq!(the_rescuer_stands_alone(&rescuer("use refit_proto::names;\n")).len(), 1);
+        assert!(the_rescuer_stands_alone(&rescuer("// refit_agent\nuse anyhow;\n")).is_empty());
+        assert_eq!(the_rescuer_stands_alone(&tree(&[])).len(), 1, "it moved");
     }
 
     #[test]

@@ -51,8 +51,12 @@ enum Command {
     Recover,
     /// Let a release that failed here be tried again
     Quarantine(quarantine::Args),
-    /// Print the systemd unit of the agent
-    PrintUnit,
+    /// Print a systemd unit: the agent's, or the one of what brings the host back without it
+    PrintUnit {
+        /// Which
+        #[arg(value_enum, default_value_t = unit::Unit::Agent)]
+        unit: unit::Unit,
+    },
 }
 
 /// Does what the command line says.
@@ -66,11 +70,9 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Status(args) => status::run(&common, &args),
         Command::Recover => recover::run(&common),
         Command::Quarantine(args) => quarantine::run(&common, args),
-        Command::PrintUnit => {
-            print!(
-                "{}",
-                unit::text(&std::env::current_exe()?, &std::path::absolute(&common.data)?)
-            );
+        Command::PrintUnit { unit } => {
+            let (program, data) = (std::env::current_exe()?, std::path::absolute(&common.data)?);
+            print!("{}", unit::text(unit, &program, &data));
             Ok(ExitCode::SUCCESS)
         }
     }

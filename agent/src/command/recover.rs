@@ -28,6 +28,9 @@ pub(super) fn run(common: &Common) -> Result<ExitCode> {
         Recovered::SetAside => {
             println!("the journal's record could not be read and is set aside; nothing had begun");
         }
+        Recovered::Rescued(failure) => {
+            println!("{}; the agent finishes and reports it when it runs", failure.text);
+        }
         Recovered::WentBack(_) => println!("the host is back on what ran before the update"),
     }
     Ok(ExitCode::SUCCESS)

@@ -11,5 +11,6 @@ pub mod preflight;
 pub mod process;
 #[cfg(test)]
 pub(crate) mod recording;
+pub mod rescue;
 pub mod service;
 pub mod tree;

@@ -218,6 +218,15 @@ impl<'a> Preflight<'a> {
         files::remove_tree(self.files, &self.ballast(&need)).map(drop)
     }
 
+    /// What may be reserved for the update below these folders.
+    pub fn reserved(&self, folders: &[&Path]) -> Vec<PathBuf> {
+        let all = folders.iter().flat_map(|at| Purpose::ALL.map(|purpose| (purpose, *at)));
+        all.map(|(purpose, at)| {
+            self.ballast(&Need { purpose, at: at.to_owned(), bytes: 0, inodes: 0 })
+        })
+        .collect()
+    }
+
     fn ballast(&self, need: &Need) -> PathBuf {
         need.at.join(format!(".reserved-{}-{}", self.install, need.purpose.as_str()))
     }

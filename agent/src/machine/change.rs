@@ -114,6 +114,7 @@ impl HostMachine {
             boot: self.clock.boot().clone(),
             deadline: self.clock.running().plus(patience),
             patience,
+            alone: self.rescue_after,
             starts: STARTS,
             attempt: Some(change.attempt.clone()),
             lease: Some(change.lease.clone()),
@@ -122,7 +123,13 @@ impl HostMachine {
     }
 
     fn arm(&self, change: &Change, steps: Vec<UndoStep>) -> Result<(), Failure> {
-        Ok(self.place().arm(&self.way_back(change, steps))?)
+        self.place().arm(&self.way_back(change, steps))?;
+        match &self.rescue {
+            Some(rescue) => {
+                rescue.arm(&self.data).map_err(|error| failure(Cause::HostFault, &error))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Before the target changes: the whole way back. A release that has none must not be undone by a
@@ -144,8 +151,13 @@ impl HostMachine {
         if let Some(before) = &before {
             units.extend(self.units_of(&attempt.product, before));
         }
+        // A disk that the new release has filled must not stand in the way.
+        let room = self.preflight_of(attempt);
+        let freed = room.reserved(&[&self.data, &self.root]);
+        let mut steps: Vec<UndoStep> =
+            freed.into_iter().map(|path| Undoing::Remove { path }.into()).collect();
         let stops = units.iter().map(|unit| Undoing::StopUnit { unit: unit.to_string() }.into());
-        let mut steps: Vec<UndoStep> = stops.collect();
+        steps.extend(stops);
         steps.extend(self.backups().undo_steps(&index));
         steps.push(Undoing::ReloadUnits.into());
         steps.extend(self.starts(attempt, before.as_ref()));

@@ -179,6 +179,7 @@ impl World {
             variables: Variables::from([("ETC".into(), "/etc".into())]),
             poll: None,
             patience: crate::link::Patience::default(),
+            rescue_after: Duration::from_secs(600),
             platform: platform(),
         };
         let manager = Manager::Fake(Box::new(self.services()));

@@ -40,7 +40,7 @@ impl Verdict {
     }
 }
 
-/// What has happened. Each answers one step, but for the last four, which can come at any time.
+/// What has happened. Each answers one step, but for the last five, which can come at any time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "event")]
 pub enum Event {
@@ -108,6 +108,11 @@ pub enum Event {
         /// When.
         at: Moment,
     },
+    /// The rescuer went back from this update while no agent did.
+    Rescued {
+        /// Why.
+        failure: Failure,
+    },
     /// The server does not offer the release any more, or holds it.
     TakenBack,
     /// The server orders a host in probation to go back.
@@ -132,6 +137,7 @@ impl Event {
             Event::Settled => "settled",
             Event::Failed { .. } => "failed",
             Event::Resumed { .. } => "resumed",
+            Event::Rescued { .. } => "rescued",
             Event::TakenBack => "taken-back",
             Event::BackOut => "back-out",
         }

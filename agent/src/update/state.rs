@@ -8,7 +8,7 @@ use super::{
     attempt::{Attempt, Change, Lease, OrderedBy, Retry, SealedBackup, Terms},
     cause::{Blame, Cause, Failure},
     event::{Event, Verdict},
-    ids::{BackupId, BootId, LeaseId},
+    ids::{BackupId, BootId, InstallId, LeaseId},
     moment::Moment,
     phase::Phase,
     probation::{Probation, Proof},
@@ -239,6 +239,11 @@ impl Update {
             | Update::Probation { change, .. }
             | Update::RollingBack { change, .. } => &change.attempt,
         }
+    }
+
+    /// Which attempt it is.
+    pub fn install(&self) -> &InstallId {
+        &self.attempt().install
     }
 
     /// The leave under which the update began; `None` before it has begun.
@@ -529,6 +534,33 @@ impl Update {
                 | RollingBack { .. }
                 | Finished { .. }),
                 Event::Resumed { .. },
+            ) => update,
+
+            // The rescuer went back. The agent does the same steps once more, which is safe, and then
+            // knows how it ended.
+            (Quiescing { change } | Sealing { change }, Event::Rescued { failure }) => {
+                start_again(change, failure)
+            }
+            (
+                Switching { change, sealed }
+                | Rebooting { change, sealed, .. }
+                | Probation { change, sealed, .. },
+                Event::Rescued { failure },
+            ) => go_back(change, sealed, failure),
+            // The end was saved, the way back was not yet removed, and then no agent ran.
+            (
+                Finished { attempt, lease, outcome: Outcome::Committed { .. }, settled: false },
+                Event::Rescued { failure },
+            ) => finished(attempt, lease, Outcome::RolledBack { failure, health: None }),
+            (
+                update @ (Offered { .. }
+                | Preflight { .. }
+                | Fetching { .. }
+                | Waiting { .. }
+                | BackingUp { .. }
+                | RollingBack { .. }
+                | Finished { .. }),
+                Event::Rescued { .. },
             ) => update,
 
             (update, event) => {

@@ -161,6 +161,7 @@ pub(crate) fn every_event() -> Vec<(&'static str, Event)> {
         ("not permitted", failed(Cause::NotPermitted)),
         ("resumed", Event::Resumed { at: at(111) }),
         ("resumed after a boot", Event::Resumed { at: at_boot("boot-2", 1) }),
+        ("rescued", Event::Rescued { failure: failure(Cause::Interrupted) }),
         ("taken-back", Event::TakenBack),
         ("back-out", Event::BackOut),
     ]

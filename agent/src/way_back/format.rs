@@ -18,6 +18,9 @@ use crate::update::{BootId, InstallId, LeaseId, Running};
 
 const FIRST_LINE: &str = "refit-way-back 1";
 
+/// For how long no agent may run in the middle of an update, where the file does not say.
+const ALONE: Duration = Duration::from_secs(600);
+
 /// Why a text is no way back. Nothing of it may be done then.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
@@ -52,6 +55,7 @@ impl WayBack {
         line(&format!("boot {}", self.boot));
         line(&format!("deadline {}", self.deadline.as_nanos()));
         line(&format!("patience {}", nanos(self.patience)));
+        line(&format!("alone {}", nanos(self.alone)));
         line(&format!("starts {}", self.starts));
         // What an attempt is can grow; the rescuer never reads it.
         if let Some(json) =
@@ -110,6 +114,7 @@ struct Headers {
     boot: Option<BootId>,
     deadline: Option<u64>,
     patience: Option<u64>,
+    alone: Option<u64>,
     starts: Option<u32>,
     attempt: Option<crate::update::Attempt>,
     lease: Option<LeaseId>,
@@ -122,6 +127,7 @@ impl Headers {
             "boot" => self.boot = Some(BootId::parse(value).map_err(why)?),
             "deadline" => self.deadline = Some(value.parse().map_err(why)?),
             "patience" => self.patience = Some(value.parse().map_err(why)?),
+            "alone" => self.alone = Some(value.parse().map_err(why)?),
             "starts" => self.starts = Some(value.parse().map_err(why)?),
             "lease" => self.lease = Some(LeaseId::parse(value).map_err(why)?),
             // Only for the report. One that this version cannot read keeps nobody from going back.
@@ -139,6 +145,7 @@ impl Headers {
             boot: self.boot.ok_or(missing("boot"))?,
             deadline: Running::from_nanos(self.deadline.ok_or(missing("deadline"))?),
             patience: Duration::from_nanos(self.patience.ok_or(missing("patience"))?),
+            alone: self.alone.map_or(ALONE, Duration::from_nanos),
             starts: self.starts.ok_or(missing("starts"))?,
             attempt: self.attempt,
             lease: self.lease,
@@ -402,12 +409,13 @@ mod tests {
     fn any_way_back() -> impl Strategy<Value = WayBack> {
         let step = (any_undoing(), prop::option::of(any_path()))
             .prop_map(|(undoing, unless)| UndoStep { undoing, unless });
-        (any::<[u64; 2]>(), any::<u32>(), any::<bool>(), prop::collection::vec(step, 0..8))
-            .prop_map(|([deadline, patience], starts, known, steps)| WayBack {
+        (any::<[u64; 3]>(), any::<u32>(), any::<bool>(), prop::collection::vec(step, 0..8))
+            .prop_map(|([deadline, patience, alone], starts, known, steps)| WayBack {
                 install: InstallId::parse("install-1").unwrap(),
                 boot: BootId::parse("b6a3-22").unwrap(),
                 deadline: Running::from_nanos(deadline),
                 patience: Duration::from_nanos(patience),
+                alone: Duration::from_nanos(alone),
                 starts,
                 attempt: known.then(|| attempt_of("payments", "2.0")),
                 lease: known.then(|| LeaseId::parse("lease-1").unwrap()),
@@ -421,6 +429,7 @@ mod tests {
             boot: BootId::parse("boot-1").unwrap(),
             deadline: Running::from_nanos(7),
             patience: Duration::from_secs(600),
+            alone: Duration::from_secs(60),
             starts: 3,
             attempt: None,
             lease: None,
@@ -442,6 +451,7 @@ install install-1
 boot boot-1
 deadline 7
 patience 600000000000
+alone 60000000000
 starts 3
 step stop-unit unit=payments.service
 step link path=/opt/pay%20ments/current target=releases/1.0 unless=/opt/aside
@@ -469,7 +479,7 @@ step link path=/opt/pay%20ments/current target=releases/1.0 unless=/opt/aside
     fn a_step_of_an_unknown_kind_makes_the_whole_file_unusable() {
         let more = EXAMPLE.replace("step stop-unit", "step pray");
         let refused = WayBack::parse(&sealed(&more)).unwrap_err();
-        assert_eq!(refused.to_string(), "line 7: no step of the kind \"pray\" is known");
+        assert_eq!(refused.to_string(), "line 8: no step of the kind \"pray\" is known");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod format;
 mod place;
 mod recover;
+mod rescued;
 mod run;
 mod undo_step;
 
@@ -14,6 +15,7 @@ pub use format::FormatError;
 pub(crate) use format::{decode, encode};
 pub use place::{Place, PlaceError};
 pub use recover::{Decision, RecoverError, Recovered, decide, recover};
+pub use rescued::Rescued;
 pub use run::{RunError, Units, UnitsError, run};
 pub use undo_step::{UndoStep, Undoing};
 
@@ -32,6 +34,8 @@ pub struct WayBack {
     pub deadline: Running,
     /// For how much running time it waits in any other boot.
     pub patience: Duration,
+    /// For how much running time no agent may run meanwhile.
+    pub alone: Duration,
     /// After how many starts of the host in the middle of the update it goes back by itself.
     pub starts: u32,
     /// What the update was about, so that going back is reported where the journal is lost.

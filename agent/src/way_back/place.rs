@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{FormatError, WayBack};
+use super::{FormatError, Rescued, WayBack};
 use crate::host::files::{FileError, Files, exists, read_file, remove_tree, write_file};
 
 /// The largest way back that is read: 300,000 steps of 200 bytes.
@@ -76,12 +76,25 @@ impl Place {
         WayBack::parse(&bytes).map(Some).map_err(|source| self.unusable(source))
     }
 
-    /// Removes it; says whether one was armed.
+    /// Removes it, and what the rescuer wrote; says whether one was armed.
     ///
     /// # Errors
     /// If it may still be there.
     pub fn disarm(&self) -> Result<bool, PlaceError> {
-        Ok(remove_tree(&*self.files, &self.path)?)
+        let armed = remove_tree(&*self.files, &self.path)?;
+        remove_tree(&*self.files, &self.rescued_path())?;
+        Ok(armed)
+    }
+
+    /// What the rescuer wrote when it went back; `None` if it did not, or nobody can tell from which
+    /// update.
+    pub fn rescued(&self) -> Option<Rescued> {
+        let bytes = read_file(&*self.files, &self.rescued_path(), Rescued::LARGEST).ok()?;
+        Rescued::parse(&bytes)
+    }
+
+    fn rescued_path(&self) -> PathBuf {
+        self.path.with_file_name(Rescued::FILE)
     }
 
     fn unusable(&self, source: FormatError) -> PlaceError {

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 
 use refit_durable::Batch;
 
-use super::{Place, PlaceError, RunError, Units, WayBack, run};
+use super::{Place, PlaceError, Rescued, RunError, Units, WayBack, run};
 use crate::{
     drive::{Observer, Transition},
     host::files::Files,
     journal::{Journal, JournalError},
-    update::{Cause, Failure, Outcome, Phase, Update},
+    update::{Cause, Event, Failure, Outcome, Phase, UnexpectedEvent, Update},
 };
 
 /// What to do first.
@@ -79,6 +79,9 @@ pub enum Recovered {
     Nothing,
     /// The journal's record was unreadable and is set aside; nothing had begun.
     SetAside,
+    /// The rescuer went back while no agent did. The journal knows, and what is carried on leads to what
+    /// ran before.
+    Rescued(Failure),
     /// The host went back by the way back. The outcome is in the journal, if the way back said what the
     /// update was about.
     WentBack(Option<Outcome>),
@@ -108,6 +111,9 @@ pub enum RecoverError {
     /// What was done could not be saved.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// A defect of ours.
+    #[error(transparent)]
+    Unexpected(#[from] UnexpectedEvent),
 }
 
 /// Does what has to be done before anything else. Safe to repeat. `keep` brings away what the steps of
@@ -123,9 +129,18 @@ pub fn recover(
     units: &mut dyn Units,
     keep: &dyn Fn(&WayBack) -> Vec<PathBuf>,
 ) -> Result<Recovered, RecoverError> {
-    let (pending, armed) = (journal.load(), place.load());
+    let (pending, armed, rescued) = (journal.load(), place.load(), place.rescued());
     match decide(&pending, &armed) {
-        Decision::Resume => Ok(Recovered::Nothing),
+        Decision::Resume => match (pending, rescued) {
+            (Ok(Some(update)), Some(rescued)) if *update.install() == rescued.install => {
+                let failure = rescued.failure();
+                // Its steps are done once more: safe to repeat, and nobody else knows how they ended.
+                let update = update.on(Event::Rescued { failure: failure.clone() })?;
+                journal.save(&update, Batch::new())?;
+                Ok(Recovered::Rescued(failure))
+            }
+            (_, Some(_) | None) => Ok(Recovered::Nothing),
+        },
         Decision::SetAside => {
             journal.set_aside()?;
             Ok(Recovered::SetAside)
@@ -137,7 +152,7 @@ pub fn recover(
             if pending.is_err() {
                 journal.set_aside()?;
             }
-            let outcome = record(&way_back, &kept, journal, observer)?;
+            let outcome = record(&way_back, rescued.as_ref(), &kept, journal, observer)?;
             // Last: until the journal knows how it ended, only the way back does.
             place.disarm()?;
             Ok(Recovered::WentBack(outcome))
@@ -155,14 +170,21 @@ pub fn recover(
 /// Saves how the update ended, so that it is reported. A journal that holds another update keeps it.
 fn record(
     way_back: &WayBack,
+    rescued: Option<&Rescued>,
     kept: &[PathBuf],
     journal: &mut dyn Journal,
     observer: &mut dyn Observer,
 ) -> Result<Option<Outcome>, JournalError> {
     let Some(attempt) = way_back.attempt.clone() else { return Ok(None) };
     let other = journal.load()?;
-    let text = "the journal lost this update, so the host went back by the way back";
-    let failure = Failure::new(Cause::JournalUnreadable, text).and_kept(kept);
+    let failure = match rescued.filter(|rescued| rescued.install == way_back.install) {
+        Some(rescued) => rescued.failure(),
+        None => {
+            let text = "the journal lost this update, so the host went back by the way back";
+            Failure::new(Cause::JournalUnreadable, text)
+        }
+    };
+    let failure = failure.and_kept(kept);
     let outcome = Outcome::RolledBack { failure, health: None };
     let ended = Update::Finished {
         attempt,

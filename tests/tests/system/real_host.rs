@@ -33,10 +33,7 @@ fn a_real_debian_host_takes_a_good_release_and_goes_back_from_a_bad_one() {
     .unwrap();
     let token = fleet.token(&["ring=pilot"]).unwrap();
     host.good(["refit-agent", "enroll", "--token", &token, "--name", "debian-1"]).unwrap();
-    let unit = host.good(["refit-agent", "print-unit"]).unwrap();
-    host.write("/etc/systemd/system/refit-agent.service", &unit).unwrap();
-    host.good(["systemctl", "daemon-reload"]).unwrap();
-    host.good(["systemctl", "enable", "--now", "refit-agent"]).unwrap();
+    host.install_units().unwrap();
 
     fleet.publish("1.0", Behaviour::Good).unwrap();
     fleet.promote("1.0", "pilot").unwrap();

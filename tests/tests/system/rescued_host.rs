@@ -1,0 +1,131 @@
+//! Releases that take the agent away, on a booted Debian host: systemd holds the way back, and brings the
+//! host to what ran before without the agent.
+
+use refit_tests::{
+    http,
+    lab::DebianHost,
+    release::{Behaviour, Probation},
+    sandbox::{Sandbox, free_port},
+    wait::until,
+};
+
+/// So long that none of these releases is committed before the host goes back.
+const LONG: Probation = Probation { start: 1, good: 500 };
+
+struct Lab {
+    fleet: Sandbox,
+    host: DebianHost,
+    port: u16,
+}
+
+impl Lab {
+    /// A host on 1.0; `None` where this machine can't.
+    fn on_1_0(claim: &str) -> Option<Lab> {
+        let host = DebianHost::boot(claim).unwrap()?;
+        let fleet = Sandbox::new(&super::ONE_RING).unwrap();
+        let port = free_port().unwrap();
+        let settings = format!(
+            "services = \"systemd\"\nrescue_after_seconds = 10\n\n[variables]\nPORT = \"{port}\"\n"
+        );
+        host.write("/var/lib/refit-agent/agent.toml", &settings).unwrap();
+        let token = fleet.token(&["ring=pilot"]).unwrap();
+        host.good(["refit-agent", "enroll", "--token", &token, "--name", "debian-1"]).unwrap();
+        host.install_units().unwrap();
+        let lab = Lab { fleet, host, port };
+        lab.fleet.publish("1.0", Behaviour::Good).unwrap();
+        lab.fleet.promote("1.0", "pilot").unwrap();
+        lab.until_says("1.0");
+        lab.fleet.until_rollout("pilot", "1.0", "done").unwrap();
+        Some(lab)
+    }
+
+    fn says(&self) -> anyhow::Result<String> {
+        Ok(http::get(self.port, "/")?.1.trim().to_owned())
+    }
+
+    fn until_says(&self, version: &str) {
+        let wanted = format!("payments {version}");
+        until(&format!("the host's service says {wanted}"), || {
+            Ok((self.says()? == wanted).then_some(()))
+        })
+        .unwrap();
+    }
+
+    /// Lets a release loose and waits until it has taken the place of 1.0.
+    fn let_loose(&self, version: &str, behaviour: Behaviour) {
+        let built = self.fleet.build_with(version, behaviour, LONG, "").unwrap();
+        self.fleet.publish_built(&built).unwrap();
+        self.fleet.promote(version, "pilot").unwrap();
+        self.until_says(version);
+    }
+
+    /// Waits until the host runs 1.0 again and the server knows why.
+    fn until_back_from(&self, version: &str, why: &str) {
+        self.until_says("1.0");
+        until(&format!("the report says that {why}"), || {
+            let host = self.fleet.host_status("debian-1")?.to_string();
+            let told = host.contains("refit-rescue brought the host back") && host.contains(why);
+            Ok((told && host.contains("rolled-back")).then_some(()))
+        })
+        .unwrap();
+        self.fleet.until_rollout("pilot", version, "halted").unwrap();
+        self.until_says("1.0");
+        let agent = self.host.good(["systemctl", "is-active", "refit-agent"]).unwrap();
+        assert_eq!(agent.trim(), "active");
+        // Nothing is left behind that would start the rescuer again.
+        until("the timer is gone", || {
+            let shown = ["systemctl", "is-active", "refit-rescue-tick.timer"];
+            Ok((self.host.run(shown)?.out.trim() == "inactive").then_some(()))
+        })
+        .unwrap();
+    }
+}
+
+#[test]
+fn a_release_that_takes_the_agent_away_is_undone_without_it() {
+    let claim =
+        "a release that stops, masks, damages or cuts off the agent, on a booted Debian host";
+    let Some(lab) = Lab::on_1_0(claim) else { return };
+
+    lab.let_loose("1.1", Behaviour::Runs("systemctl stop refit-agent"));
+    lab.until_back_from("1.1", "no agent ran during the update");
+
+    lab.let_loose("1.2", Behaviour::Runs("systemctl mask --now refit-agent"));
+    lab.until_back_from("1.2", "no agent ran during the update");
+
+    let without_dbus = "systemctl mask --now dbus.socket dbus.service; systemctl stop refit-agent";
+    lab.let_loose("1.3", Behaviour::Runs(without_dbus));
+    lab.until_back_from("1.3", "no agent ran during the update");
+}
+
+#[test]
+fn an_agent_whose_program_is_damaged_by_a_release_is_not_needed_to_go_back() {
+    let claim = "a release that damages the agent's program, on a booted Debian host";
+    let Some(lab) = Lab::on_1_0(claim) else { return };
+    let damage = "cd /usr/local/bin && cp refit-agent /root/whole && \
+                  head -c 100000 /root/whole > damaged && chmod 755 damaged && \
+                  mv damaged refit-agent && systemctl kill -s KILL refit-agent";
+    lab.let_loose("1.1", Behaviour::Runs(damage));
+    lab.until_says("1.0");
+    // Nobody could tell yet; once the program is whole again, the agent does.
+    lab.host.good(["mv", "/root/whole", "/usr/local/bin/refit-agent"]).unwrap();
+    lab.host.good(["systemctl", "restart", "refit-agent"]).unwrap();
+    lab.until_back_from("1.1", "during the update");
+}
+
+#[test]
+fn a_host_that_is_started_for_the_third_time_in_one_probation_goes_back_and_before_that_does_not() {
+    let claim = "three power cuts in one probation, on a booted Debian host";
+    let Some(mut lab) = Lab::on_1_0(claim) else { return };
+    lab.let_loose("1.1", Behaviour::Runs("true"));
+    for start in 1..=2 {
+        lab.host.cut_power().unwrap();
+        lab.host.power_on().unwrap();
+        lab.until_says("1.1");
+        let shown = lab.host.good(["refit-rescue", "show"]).unwrap();
+        assert!(shown.contains(&format!("started {start} of 3 times")), "{shown}");
+    }
+    lab.host.cut_power().unwrap();
+    lab.host.power_on().unwrap();
+    lab.until_back_from("1.1", "the host was started too often during the update");
+}
