@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
     path::{Path, PathBuf},
@@ -14,11 +15,14 @@ use std::{
 };
 
 use refit_agent::{
-    host::files::RealFiles,
+    host::files::{Files as _, RealFiles, Time},
     update::{BootId, Cause, InstallId, Running},
     way_back::{Place, UndoStep, Undoing, Units, UnitsError, WayBack, run},
 };
 use refit_proto::names::Digest;
+
+/// Before 1970, and not a whole second.
+const LONG_AGO: Time = Time { seconds: -7, nanos: 123_456_789 };
 
 /// Services of nobody.
 struct NoUnits;
@@ -128,6 +132,17 @@ impl Host {
             }
             .into(),
             Undoing::Remove { path: self.live("releases/2.0") }.into(),
+            Undoing::Owner { path: self.live("current"), uid, gid }.into(),
+            Undoing::Attribute {
+                path: self.live("unit"),
+                name: "user.refit".into(),
+                value: b"\0 %=value".to_vec(),
+            }
+            .into(),
+            Undoing::Mode { path: self.live("unit"), mode: 0o4750 }.into(),
+            Undoing::HardLink { path: self.live("second"), from: self.live("unit") }.into(),
+            Undoing::Modified { path: self.live("unit"), time: LONG_AGO }.into(),
+            Undoing::Modified { path: self.live("data"), time: LONG_AGO }.into(),
             Undoing::Run { command: vec!["/usr/bin/touch".into(), ran], timeout_seconds: 60 }
                 .into(),
         ];
@@ -141,6 +156,19 @@ impl Host {
             attempt: None,
             lease: None,
             steps,
+        }
+    }
+
+    /// What no listing shows: attribute, time, mode and the second name.
+    fn is_dressed(&self) {
+        let unit = self.live("unit");
+        let value = RealFiles.attributes(&unit).unwrap().remove(OsStr::new("user.refit"));
+        assert_eq!(value.as_deref(), Some(b"\0 %=value".as_slice()));
+        let there = fs::metadata(&unit).unwrap();
+        assert_eq!((there.mode() & 0o7777, there.nlink()), (0o4750, 2));
+        assert_eq!(there.ino(), fs::metadata(self.live("second")).unwrap().ino());
+        for at in [unit, self.live("data")] {
+            assert_eq!(RealFiles.stat(&at).unwrap().unwrap().modified, LONG_AGO);
         }
     }
 
@@ -178,10 +206,12 @@ fn the_rescuer_and_the_agent_come_to_the_same_end_in_whichever_order_they_run() 
     let back = tree(&agent.live(""));
     assert!(back.contains_key(Path::new("data.aside/more")));
     assert_eq!(back[Path::new("unit")].1, b"old unit");
+    agent.is_dressed();
 
     let rescuer = armed();
     rescuer.by_the_rescuer();
     assert_eq!(tree(&rescuer.live("")), back);
+    rescuer.is_dressed();
     // The agent, which finds the record, does the steps once more.
     rescuer.by_the_agent();
     assert_eq!(tree(&rescuer.live("")), back);

@@ -14,7 +14,10 @@ use std::{
 use refit_proto::names::Digest;
 
 use super::{UndoStep, Undoing, WayBack};
-use crate::update::{BootId, InstallId, LeaseId, Running};
+use crate::{
+    host::files::Time,
+    update::{BootId, InstallId, LeaseId, Running},
+};
 
 const FIRST_LINE: &str = "refit-way-back 1";
 
@@ -188,6 +191,29 @@ fn step_line(step: &UndoStep) -> String {
             field("from", bytes(from));
             field("aside", bytes(aside));
         }
+        Undoing::Attribute { path, name, value } => {
+            field("path", bytes(path));
+            field("name", name.as_bytes());
+            field("value", value);
+        }
+        Undoing::Owner { path, uid, gid } => {
+            field("path", bytes(path));
+            field("uid", uid.to_string().as_bytes());
+            field("gid", gid.to_string().as_bytes());
+        }
+        Undoing::Mode { path, mode } => {
+            field("path", bytes(path));
+            field("mode", format!("{mode:o}").as_bytes());
+        }
+        Undoing::Modified { path, time } => {
+            field("path", bytes(path));
+            field("seconds", time.seconds.to_string().as_bytes());
+            field("nanos", time.nanos.to_string().as_bytes());
+        }
+        Undoing::HardLink { path, from } => {
+            field("path", bytes(path));
+            field("from", bytes(from));
+        }
         Undoing::StopUnit { unit } | Undoing::StartUnit { unit } => field("unit", unit.as_bytes()),
         Undoing::ReloadUnits => {}
         Undoing::Run { command, timeout_seconds } => {
@@ -243,6 +269,25 @@ fn read_step(line: &str) -> Result<UndoStep, String> {
             from: fields.path("from")?,
             aside: fields.path("aside")?,
         },
+        "attribute" => Undoing::Attribute {
+            path: fields.path("path")?,
+            name: OsString::from_vec(fields.bytes("name")?.to_vec()),
+            value: fields.bytes("value")?.to_vec(),
+        },
+        "owner" => Undoing::Owner {
+            path: fields.path("path")?,
+            uid: fields.number("uid")?,
+            gid: fields.number("gid")?,
+        },
+        "mode" => Undoing::Mode { path: fields.path("path")?, mode: fields.mode()? },
+        "modified" => Undoing::Modified {
+            path: fields.path("path")?,
+            time: Time {
+                seconds: fields.text("seconds")?.parse().map_err(why)?,
+                nanos: fields.number("nanos")?,
+            },
+        },
+        "hard-link" => Undoing::HardLink { path: fields.path("path")?, from: fields.path("from")? },
         "stop-unit" => Undoing::StopUnit { unit: fields.text("unit")? },
         "reload-units" => Undoing::ReloadUnits,
         "start-unit" => Undoing::StartUnit { unit: fields.text("unit")? },
@@ -398,6 +443,19 @@ mod tests {
                 from,
                 aside
             }),
+            (any_path(), any_path(), prop::collection::vec(any::<u8>(), 0..9)).prop_map(
+                |(path, name, value)| Undoing::Attribute { path, name: name.into(), value }
+            ),
+            (any_path(), 0..0o7777_u32).prop_map(|(path, mode)| Undoing::Mode { path, mode }),
+            (any_path(), any::<[u32; 2]>()).prop_map(|(path, [uid, gid])| Undoing::Owner {
+                path,
+                uid,
+                gid
+            }),
+            (any_path(), any::<i64>(), 0..1_000_000_000_u32).prop_map(|(path, seconds, nanos)| {
+                Undoing::Modified { path, time: Time { seconds, nanos } }
+            }),
+            (any_path(), any_path()).prop_map(|(path, from)| Undoing::HardLink { path, from }),
             ".{0,20}".prop_map(|unit| Undoing::StopUnit { unit }),
             Just(Undoing::ReloadUnits),
             ".{0,20}".prop_map(|unit| Undoing::StartUnit { unit }),

@@ -121,6 +121,11 @@ fn check(step: &UndoStep, files: &dyn Files) -> Result<(), String> {
         | Undoing::Folder { .. }
         | Undoing::Remove { .. }
         | Undoing::Swap { .. }
+        | Undoing::Attribute { .. }
+        | Undoing::Owner { .. }
+        | Undoing::Mode { .. }
+        | Undoing::Modified { .. }
+        | Undoing::HardLink { .. }
         | Undoing::StopUnit { .. }
         | Undoing::ReloadUnits
         | Undoing::StartUnit { .. }
@@ -153,6 +158,13 @@ fn take(step: &UndoStep, files: &dyn Files, units: &mut dyn Units) -> Result<(),
         }
         Undoing::Remove { path } => remove_tree(files, path).map(drop).map_err(why),
         Undoing::Swap { path, from, aside } => swap(files, path, from, aside),
+        Undoing::Attribute { path, name, value } => {
+            files.set_attribute(path, name, value).map_err(why)
+        }
+        Undoing::Owner { path, uid, gid } => files.set_owner(path, *uid, *gid).map_err(why),
+        Undoing::Mode { path, mode } => files.set_mode(path, *mode).map_err(why),
+        Undoing::Modified { path, time } => files.set_modified(path, *time).map_err(why),
+        Undoing::HardLink { path, from } => hard_link(files, path, from).map_err(why),
         Undoing::StopUnit { unit } => units.stop(unit).map_err(why),
         Undoing::ReloadUnits => units.reload().map_err(why),
         Undoing::StartUnit { unit } => units.start(unit).map_err(why),
@@ -172,6 +184,16 @@ fn remove_link(files: &dyn Files, path: &Path) -> Result<(), String> {
             Err("there is something else than a link".into())
         }
     }
+}
+
+fn hard_link(files: &dyn Files, path: &Path, from: &Path) -> Result<(), FileError> {
+    let new = beside(path);
+    remove_tree(files, &new)?;
+    files.hard_link(from, &new)?;
+    files.rename(&new, path)?;
+    // Where both are one file already, the move did nothing.
+    remove_tree(files, &new)?;
+    sync_parent(files, path)
 }
 
 fn folder(files: &dyn Files, path: &Path, mode: u32, uid: u32, gid: u32) -> Result<(), FileError> {

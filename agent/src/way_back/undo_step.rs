@@ -1,9 +1,14 @@
 //! The kinds of steps that a way back is made of. Each is safe to repeat, also after a power cut in the
 //! middle of it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use refit_proto::names::Digest;
+
+use crate::host::files::Time;
 
 /// One step, and when it is left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +75,45 @@ pub enum Undoing {
         /// Where what is there now is kept; an empty folder if nothing is.
         aside: PathBuf,
     },
+    /// Sets an extended attribute of a file or folder; access control lists and capabilities are such.
+    Attribute {
+        /// Of what.
+        path: PathBuf,
+        /// Its name, with its namespace.
+        name: OsString,
+        /// Its value.
+        value: Vec<u8>,
+    },
+    /// Sets owner and group of a link, file or folder.
+    Owner {
+        /// Of what.
+        path: PathBuf,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
+    /// Sets the permission bits of a file or folder.
+    Mode {
+        /// Of what.
+        path: PathBuf,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// Sets when the content of a file, folder or link last changed.
+    Modified {
+        /// Of what.
+        path: PathBuf,
+        /// When.
+        time: Time,
+    },
+    /// Gives a file a second name, in one move, over a file that is there.
+    HardLink {
+        /// The second name.
+        path: PathBuf,
+        /// The first.
+        from: PathBuf,
+    },
     /// Stops a service, if it runs.
     StopUnit {
         /// Its unit: `payments.service`.
@@ -101,6 +145,11 @@ impl Undoing {
             Undoing::File { .. } => "file",
             Undoing::Remove { .. } => "remove",
             Undoing::Swap { .. } => "swap",
+            Undoing::Attribute { .. } => "attribute",
+            Undoing::Owner { .. } => "owner",
+            Undoing::Mode { .. } => "mode",
+            Undoing::Modified { .. } => "modified",
+            Undoing::HardLink { .. } => "hard-link",
             Undoing::StopUnit { .. } => "stop-unit",
             Undoing::ReloadUnits => "reload-units",
             Undoing::StartUnit { .. } => "start-unit",
@@ -117,7 +166,12 @@ impl Undoing {
             | Undoing::Folder { path: at, .. }
             | Undoing::File { path: at, .. }
             | Undoing::Remove { path: at }
-            | Undoing::Swap { path: at, .. } => path(at),
+            | Undoing::Swap { path: at, .. }
+            | Undoing::Attribute { path: at, .. }
+            | Undoing::Owner { path: at, .. }
+            | Undoing::Mode { path: at, .. }
+            | Undoing::Modified { path: at, .. }
+            | Undoing::HardLink { path: at, .. } => path(at),
             Undoing::StopUnit { unit } | Undoing::StartUnit { unit } => unit.clone(),
             Undoing::ReloadUnits => "units".into(),
             Undoing::Run { command, .. } => command.join(" "),

@@ -306,6 +306,17 @@ pub(crate) fn attribute(path: &Path, name: &OsStr, value: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Sets the owner, of a link itself too.
+pub(crate) fn owner(path: &Path, uid: u32, gid: u32) -> Result<()> {
+    Ok(lchown(Place::of(path)?.path(), Some(uid), Some(gid))?)
+}
+
+/// Sets the mode of a file or folder.
+pub(crate) fn mode(path: &Path, mode: u32) -> Result<()> {
+    let handle = Place::of(path)?.handle()?;
+    Ok(fs::set_permissions(held(&handle), Permissions::from_mode(mode))?)
+}
+
 /// Sets when the content last changed.
 pub(crate) fn modified(path: &Path, seconds: i64, nanos: u32) -> Result<()> {
     let place = Place::of(path)?;

@@ -59,6 +59,8 @@ fn take(step: &Step, systemd: &Systemd, start: Start) -> Result<()> {
         Undoing::Remove { path } => disk::remove(path),
         Undoing::Swap { path, from, aside } => disk::swap(path, from, aside),
         Undoing::Attribute { path, name, value } => disk::attribute(path, name, value),
+        Undoing::Owner { path, uid, gid } => disk::owner(path, *uid, *gid),
+        Undoing::Mode { path, mode } => disk::mode(path, *mode),
         Undoing::Modified { path, seconds, nanos } => disk::modified(path, *seconds, *nanos),
         Undoing::HardLink { path, from } => disk::hard_link(path, from),
         Undoing::StopUnit { unit } => systemd.stop(unit),

@@ -60,6 +60,8 @@ pub(crate) enum Undoing {
     Remove { path: PathBuf },
     Swap { path: PathBuf, from: PathBuf, aside: PathBuf },
     Attribute { path: PathBuf, name: OsString, value: Vec<u8> },
+    Owner { path: PathBuf, uid: u32, gid: u32 },
+    Mode { path: PathBuf, mode: u32 },
     Modified { path: PathBuf, seconds: i64, nanos: u32 },
     HardLink { path: PathBuf, from: PathBuf },
     StopUnit { unit: String },
@@ -150,6 +152,12 @@ fn step(rest: &str) -> Result<Step> {
             name: OsString::from_vec(fields.bytes("name")?.to_vec()),
             value: fields.bytes("value")?.to_vec(),
         },
+        "owner" => Undoing::Owner {
+            path: fields.path("path")?,
+            uid: fields.text("uid")?.parse()?,
+            gid: fields.text("gid")?.parse()?,
+        },
+        "mode" => Undoing::Mode { path: fields.path("path")?, mode: fields.mode()? },
         "modified" => Undoing::Modified {
             path: fields.path("path")?,
             seconds: fields.text("seconds")?.parse()?,
@@ -213,10 +221,14 @@ impl Fields<'_> {
 
     fn owned(&self) -> Result<Owned> {
         Ok(Owned {
-            mode: u32::from_str_radix(&self.text("mode")?, 8)?,
+            mode: self.mode()?,
             uid: self.text("uid")?.parse()?,
             gid: self.text("gid")?.parse()?,
         })
+    }
+
+    fn mode(&self) -> Result<u32> {
+        Ok(u32::from_str_radix(&self.text("mode")?, 8)?)
     }
 
     fn path(&self, name: &str) -> Result<PathBuf> {

@@ -39,9 +39,8 @@ impl Backups<'_> {
         Ok(())
     }
 
-    /// After a way back has put the saved state in its place: gives it its times and attributes, which
-    /// a way back does not know, and keeps what it set aside, unless that is what was saved anyway.
-    /// Says what is kept. Safe to repeat.
+    /// After a way back has put the saved state in its place: keeps what it set aside, unless that is what
+    /// was saved anyway. Says what is kept. Safe to repeat.
     ///
     /// # Errors
     /// If the system refuses; nothing is lost then, and the next call goes on.
@@ -54,12 +53,8 @@ impl Backups<'_> {
                 files::remove_unfinished(self.files, &covered.path)?;
             }
             match covered.role {
-                Role::Link => {}
-                Role::Unit => self.finish_metadata(covered)?,
-                Role::Declared => {
-                    self.finish_metadata(covered)?;
-                    kept.extend(self.keep_aside(&index.id, covered, n)?);
-                }
+                Role::Link | Role::Unit => {}
+                Role::Declared => kept.extend(self.keep_aside(&index.id, covered, n)?),
             }
         }
         Ok(kept)
@@ -91,16 +86,6 @@ impl Backups<'_> {
             tracing::warn!(path = %path.display(), "what the update had written is kept");
         }
         kept
-    }
-
-    fn finish_metadata(&self, covered: &Covered) -> Result<(), BackupError> {
-        for entry in covered.entries.iter().rev() {
-            let at = join(&covered.path, &entry.path);
-            if files::exists(self.files, &at)? {
-                dress(self.files, &at, entry)?;
-            }
-        }
-        Ok(())
     }
 
     fn keep_aside(

@@ -31,7 +31,12 @@ impl Backups<'_> {
         match (covered.role, covered.entries.first()) {
             (Role::Link, None) => vec![Undoing::RemoveLink { path }.into()],
             (Role::Unit, None) => vec![Undoing::Remove { path }.into()],
-            (Role::Link | Role::Unit, Some(entry)) => vec![self.make(id, entry, path).into()],
+            (Role::Link, Some(entry)) => vec![self.make(id, entry, path).into()],
+            (Role::Unit, Some(entry)) => {
+                let made = self.make(id, entry, path.clone());
+                let dressed = dress(entry, &path).into_iter().map(UndoStep::from);
+                std::iter::once(made.into()).chain(dressed).collect()
+            }
             (Role::Declared, None) => swap_in_nothing(id, path),
             (Role::Declared, Some(_)) => self.swap_in(id, covered),
         }
@@ -68,14 +73,37 @@ impl Backups<'_> {
             };
             steps.push(before(undoing));
         }
+        // What is in a folder first: putting something into it changes its time, and its mode may forbid it.
         for entry in covered.entries.iter().rev() {
+            let at = join(&from, &entry.path);
             if entry.what == What::Directory && entry.mode & 0o700 != 0o700 {
-                steps.push(before(self.make(id, entry, join(&from, &entry.path))));
+                steps.push(before(self.make(id, entry, at.clone())));
             }
+            steps.extend(dress(entry, &at).into_iter().map(before));
         }
         steps.push(Undoing::Swap { path, from, aside }.into());
         steps
     }
+}
+
+/// What an entry has beside owner and mode. A change of owner takes capabilities away, so attributes come
+/// after it; a list of access changes the mode, so that comes once more; the time comes last.
+fn dress(entry: &Entry, at: &Path) -> Vec<Undoing> {
+    let path = at.to_owned();
+    let attributes = entry.attributes.iter().map(|(name, value)| Undoing::Attribute {
+        path: path.clone(),
+        name: name.clone(),
+        value: value.clone(),
+    });
+    let mode = (!entry.attributes.is_empty())
+        .then(|| Undoing::Mode { path: path.clone(), mode: entry.mode });
+    // Whoever runs the way back is who makes its steps, and owns the links that it makes.
+    let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let is_others = matches!(entry.what, What::Link { .. }) && (entry.uid, entry.gid) != own;
+    let owner =
+        is_others.then(|| Undoing::Owner { path: path.clone(), uid: entry.uid, gid: entry.gid });
+    let modified = Undoing::Modified { path: path.clone(), time: entry.modified };
+    owner.into_iter().chain(attributes).chain(mode).chain([modified]).collect()
 }
 
 /// Nothing was there: what is there now is set aside, by swapping an empty folder in and removing it.
