@@ -21,13 +21,25 @@ struct Lab {
 impl Lab {
     /// A host on 1.0; `None` where this machine can't.
     fn on_1_0(claim: &str) -> Option<Lab> {
+        Lab::on(claim, &[])
+    }
+
+    /// The same with small disks of their own at these places.
+    fn on(claim: &str, disks: &[&str]) -> Option<Lab> {
         let host = DebianHost::boot(claim).unwrap()?;
+        for at in disks {
+            host.good(["mkdir", "-p", at]).unwrap();
+            host.good(["mount", "-t", "tmpfs", "-o", "size=160m,mode=755", "tmpfs", at]).unwrap();
+        }
         let fleet = Sandbox::new(&super::ONE_RING).unwrap();
         let port = free_port().unwrap();
         let settings = format!(
             "services = \"systemd\"\nrescue_after_seconds = 10\n\n[variables]\nPORT = \"{port}\"\n"
         );
-        host.write("/var/lib/refit-agent/agent.toml", &settings).unwrap();
+        // By the host itself: what is mounted there is not seen from outside.
+        host.write("/root/agent.toml", &settings).unwrap();
+        let folder = "/var/lib/refit-agent/";
+        host.good(["install", "-D", "-t", folder, "/root/agent.toml"]).unwrap();
         let token = fleet.token(&["ring=pilot"]).unwrap();
         host.good(["refit-agent", "enroll", "--token", &token, "--name", "debian-1"]).unwrap();
         host.install_units().unwrap();
@@ -128,4 +140,21 @@ fn a_host_that_is_started_for_the_third_time_in_one_probation_goes_back_and_befo
     lab.host.cut_power().unwrap();
     lab.host.power_on().unwrap();
     lab.until_back_from("1.1", "the host was started too often during the update");
+}
+
+#[test]
+fn a_release_that_fills_the_disk_and_stops_the_agent_is_undone_all_the_same() {
+    let claim = "a release that fills the disks, on a booted Debian host";
+    let Some(lab) = Lab::on(claim, &["/opt/refit", "/var/lib/refit-agent"]) else { return };
+    let fill = "for at in /opt/refit /var/lib/refit-agent; do \
+                dd if=/dev/zero of=$at/fill bs=1M; dd if=/dev/zero of=$at/rest bs=1; done; \
+                systemctl stop refit-agent";
+    lab.let_loose("1.1", Behaviour::Runs(fill));
+    lab.until_says("1.0");
+    // The agent may not even start on a full disk; with room it does, and tells.
+    for at in ["/opt/refit", "/var/lib/refit-agent"] {
+        lab.host.good(["rm", "-f", &format!("{at}/fill"), &format!("{at}/rest")]).unwrap();
+    }
+    lab.host.good(["systemctl", "restart", "refit-agent"]).unwrap();
+    lab.until_back_from("1.1", "during the update");
 }
