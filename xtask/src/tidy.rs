@@ -1,6 +1,7 @@
 //! The layout, and the invariants that can be read off the source (docs/ARCHITECTURE.md names each).
 
 pub(crate) mod holes;
+mod known_failures;
 mod locked;
 mod sources;
 
@@ -68,6 +69,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     problems.extend(nothing_is_unfinished(&tree));
     problems.extend(glossary_words(&tree));
     problems.extend(locked::no_known_hole_is_locked(&tree));
+    problems.extend(known_failures::every_row_has_its_test(&tree, &test::features()));
     problems.extend(holes::every_hole_has_its_test(&tree, &test::features()));
     for problem in &problems {
         println!("tidy: {problem}");

@@ -96,6 +96,12 @@ pub(crate) struct Named {
     name: String,
 }
 
+impl std::fmt::Display for Named {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}::{}", self.file, self.name)
+    }
+}
+
 #[derive(Debug)]
 struct Row {
     ids: Vec<String>,
@@ -120,11 +126,11 @@ fn rows(document: &str) -> Vec<Row> {
         .collect()
 }
 
-fn code_spans(cell: &str) -> impl Iterator<Item = &str> {
+pub(super) fn code_spans(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
 
-fn named(span: &str) -> Option<Named> {
+pub(super) fn named(span: &str) -> Option<Named> {
     let (file, name) = span.split_once("::")?;
     Some(Named { file: file.to_owned(), name: name.to_owned() })
 }
@@ -144,7 +150,7 @@ pub(super) fn every_hole_has_its_test(tree: &Tree, features: &[&str]) -> Vec<Str
         }
         for test in &row.tests {
             if let Err(why) = runs(tree, &modules, test) {
-                problems.push(format!("{DOCUMENT}: {ids}: {}::{} {why}", test.file, test.name));
+                problems.push(format!("{DOCUMENT}: {ids}: {test} {why}"));
             }
         }
         problems.extend(ids_that_no_test_names(tree, row));
@@ -172,7 +178,7 @@ fn every_id_stands_once(rows: &[Row]) -> Vec<String> {
     problems
 }
 
-fn runs(tree: &Tree, modules: &Modules, named: &Named) -> Result<(), &'static str> {
+pub(super) fn runs(tree: &Tree, modules: &Modules, named: &Named) -> Result<(), &'static str> {
     let file = tree.rust().find(|file| file.path == named.file).ok_or("is in no file")?;
     let test = sources::test(file, &named.name).ok_or("is no test")?;
     let has = |word: &str| test.attributes.iter().any(|attribute| attribute.starts_with(word));
@@ -223,7 +229,7 @@ pub(crate) fn not_listed(tree: &Tree, features: &[&str], listed: &str) -> Vec<St
     let rows = rows(tree.text(DOCUMENT).unwrap_or_default());
     let tests: BTreeSet<Named> = rows.into_iter().flat_map(|row| row.tests).collect();
     let silent = tests.into_iter().filter(|test| !is_listed(test));
-    silent.map(|test| format!("{}::{}", test.file, test.name)).collect()
+    silent.map(|test| test.to_string()).collect()
 }
 
 #[cfg(test)]
