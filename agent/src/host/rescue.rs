@@ -44,12 +44,24 @@ impl Rescue {
     /// # Errors
     /// If it does not stand ready.
     pub fn arm(&self, data: &Path) -> Result<(), RescueError> {
+        self.call("arm", data)
+    }
+
+    /// Lets it see that no update is under way any more, so that it ends its timer.
+    ///
+    /// # Errors
+    /// If it could not be called; then it sees it at its next look.
+    pub fn stand_down(&self, data: &Path) -> Result<(), RescueError> {
+        self.call("tick", data)
+    }
+
+    fn call(&self, command: &str, data: &Path) -> Result<(), RescueError> {
         let program = Program {
             program: self.program.clone().into(),
-            arguments: vec!["arm".into(), "--data".into(), data.to_string_lossy().into_owned()],
+            arguments: vec![command.into(), "--data".into(), data.to_string_lossy().into_owned()],
             folder: "/".into(),
             environment: Default::default(),
-            mark: "refit-rescue arm".into(),
+            mark: format!("refit-rescue {command}"),
         };
         let why = match program.run(LONGEST) {
             Ok(Ended::Exited { code: Some(0), .. }) => return Ok(()),

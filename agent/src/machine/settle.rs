@@ -15,6 +15,11 @@ impl HostMachine {
     pub(super) fn settle(&mut self, attempt: &Attempt, ended: Phase) -> Result<(), Failure> {
         // Durable is the end already; now nobody may go back by it any more.
         self.place().disarm()?;
+        if let Some(rescue) = &self.rescue
+            && let Err(error) = rescue.stand_down(&self.data)
+        {
+            tracing::warn!("{error}");
+        }
         self.probation = None;
         let room = self.preflight_of(attempt);
         for purpose in Purpose::ALL {

@@ -21,11 +21,12 @@ struct Lab {
 impl Lab {
     /// A host on 1.0; `None` where this machine can't.
     fn on_1_0(claim: &str) -> Option<Lab> {
-        Lab::on(claim, &[])
+        Lab::on(claim, &[], 10)
     }
 
-    /// The same with small disks of their own at these places.
-    fn on(claim: &str, disks: &[&str]) -> Option<Lab> {
+    /// The same with small disks of their own at these places, and another time, in seconds, after which
+    /// a missing agent is no more waited for.
+    fn on(claim: &str, disks: &[&str], rescue_after: u32) -> Option<Lab> {
         let host = DebianHost::boot(claim).unwrap()?;
         for at in disks {
             host.good(["mkdir", "-p", at]).unwrap();
@@ -34,7 +35,8 @@ impl Lab {
         let fleet = Sandbox::new(&super::ONE_RING).unwrap();
         let port = free_port().unwrap();
         let settings = format!(
-            "services = \"systemd\"\nrescue_after_seconds = 10\n\n[variables]\nPORT = \"{port}\"\n"
+            "services = \"systemd\"\nrescue_after_seconds = {rescue_after}\n\n\
+             [variables]\nPORT = \"{port}\"\n"
         );
         // By the host itself: what is mounted there is not seen from outside.
         host.write("/root/agent.toml", &settings).unwrap();
@@ -80,6 +82,8 @@ impl Lab {
             Ok((told && host.contains("rolled-back")).then_some(()))
         })
         .unwrap();
+        let host = self.fleet.host_status("debian-1").unwrap().to_string();
+        assert!(!host.contains("it failed"), "{}", self.host.journal("refit-rescue*"));
         self.fleet.until_rollout("pilot", version, "halted").unwrap();
         self.until_says("1.0");
         let agent = self.host.good(["systemctl", "is-active", "refit-agent"]).unwrap();
@@ -126,6 +130,37 @@ fn an_agent_whose_program_is_damaged_by_a_release_is_not_needed_to_go_back() {
 }
 
 #[test]
+fn an_agent_that_systemd_gives_up_is_not_waited_for() {
+    let claim = "an agent that fails again and again, on a booted Debian host";
+    let Some(lab) = Lab::on(claim, &[], 86_400) else { return };
+    // Twenty failures without the usual pause between them.
+    let folder = "/etc/systemd/system/refit-agent.service.d";
+    lab.host.write(&format!("{folder}/fast.conf"), "[Service]\nRestartSec=100ms\n").unwrap();
+    lab.host.good(["systemctl", "daemon-reload"]).unwrap();
+    let damage = "echo 'services = wrong' > /var/lib/refit-agent/agent.toml.new && \
+                  cd /var/lib/refit-agent && mv agent.toml /root/whole && \
+                  mv agent.toml.new agent.toml && systemctl kill -s KILL refit-agent";
+    lab.let_loose("1.1", Behaviour::Runs(damage));
+    lab.until_says("1.0");
+    lab.host.good(["mv", "/root/whole", "/var/lib/refit-agent/agent.toml"]).unwrap();
+    lab.until_back_from("1.1", "the agent failed again and again during the update");
+}
+
+#[test]
+fn a_release_that_hangs_or_ends_at_once_is_undone_by_the_agent_and_the_rescuer_has_nothing_to_do() {
+    let claim = "a release that hangs or crash-loops, on a booted Debian host";
+    let Some(lab) = Lab::on_1_0(claim) else { return };
+    for (version, behaviour) in [("1.1", Behaviour::Hangs), ("1.2", Behaviour::Exits)] {
+        lab.fleet.publish(version, behaviour).unwrap();
+        lab.fleet.promote(version, "pilot").unwrap();
+        lab.fleet.until_rollout("pilot", version, "halted").unwrap();
+        lab.until_says("1.0");
+        let host = lab.fleet.host_status("debian-1").unwrap().to_string();
+        assert!(host.contains("rolled-back") && !host.contains("refit-rescue"), "{host}");
+    }
+}
+
+#[test]
 fn a_host_that_is_started_for_the_third_time_in_one_probation_goes_back_and_before_that_does_not() {
     let claim = "three power cuts in one probation, on a booted Debian host";
     let Some(mut lab) = Lab::on_1_0(claim) else { return };
@@ -145,7 +180,7 @@ fn a_host_that_is_started_for_the_third_time_in_one_probation_goes_back_and_befo
 #[test]
 fn a_release_that_fills_the_disk_and_stops_the_agent_is_undone_all_the_same() {
     let claim = "a release that fills the disks, on a booted Debian host";
-    let Some(lab) = Lab::on(claim, &["/opt/refit", "/var/lib/refit-agent"]) else { return };
+    let Some(lab) = Lab::on(claim, &["/opt/refit", "/var/lib/refit-agent"], 10) else { return };
     let fill = "for at in /opt/refit /var/lib/refit-agent; do \
                 dd if=/dev/zero of=$at/fill bs=1M; dd if=/dev/zero of=$at/rest bs=1; done; \
                 systemctl stop refit-agent";

@@ -37,7 +37,8 @@ pub(crate) struct Systemd;
 impl Systemd {
     fn tell(words: &[&str]) -> Result<()> {
         let mut command = Command::new("systemctl");
-        command.args(words).arg("--no-ask-password").stdin(Stdio::null()).stdout(Stdio::null());
+        // Options first: what follows `--` is a unit.
+        command.arg("--no-ask-password").args(words).stdin(Stdio::null()).stdout(Stdio::null());
         done(command, &format!("systemctl {}", words.join(" ")))
     }
 
