@@ -8,6 +8,7 @@ mod change;
 mod failures;
 mod health;
 mod installed;
+mod reboot;
 mod settle;
 
 pub use installed::inventory;
@@ -29,6 +30,7 @@ use crate::{
     drive::HostError,
     host::{
         backup::Backups,
+        boot::{Boots, SystemdBoots},
         content::{ContentStore, Fetch},
         documents::Documents,
         files::{Files, create_dirs},
@@ -102,6 +104,16 @@ impl Manager {
         }
     }
 
+    /// What boots the host: only systemd can be asked.
+    fn boots(&self) -> Option<Box<dyn Boots>> {
+        match self {
+            Manager::Systemd(_) => Some(Box::new(SystemdBoots)),
+            Manager::Own(_) => None,
+            #[cfg(test)]
+            Manager::Fake(_) => None,
+        }
+    }
+
     fn hooks(&self) -> Hooks {
         Hooks::find(matches!(self, Manager::Systemd(_)))
     }
@@ -118,6 +130,8 @@ pub struct HostMachine {
     hooks: Hooks,
     rescue: Option<Rescue>,
     rescue_after: Duration,
+    boots: Option<Box<dyn Boots>>,
+    reboot_hold: Duration,
     clock: Clock,
     /// How the checks of the release on probation have gone. Lost with the agent; then they begin anew.
     probation: Option<(InstallId, health::Checks)>,
@@ -153,6 +167,8 @@ impl HostMachine {
             hooks: manager.hooks(),
             rescue: manager.rescue(),
             rescue_after: settings.rescue_after,
+            boots: manager.boots(),
+            reboot_hold: settings.reboot_hold,
             manager,
             clock,
             probation: None,
@@ -248,8 +264,9 @@ impl Machine for HostMachine {
                     .map(|()| Event::Settled)
                     .map_err(|failure| HostError::Failed(failure.to_string()));
             }
-            // No installer asks for a reboot yet; permission is asked elsewhere.
-            Step::Reboot { .. } | Step::Permit { .. } | Step::AskLeave { .. } => {
+            Step::Reboot { change, sealed } => return self.reboot(change, sealed, wait),
+            // Who else has a say is asked elsewhere.
+            Step::Permit { .. } | Step::AskLeave { .. } | Step::AskReboot { .. } => {
                 return Err(HostError::Failed(format!("this agent can't do {}", step.name())));
             }
         };
@@ -262,6 +279,10 @@ impl Machine for HostMachine {
 
     fn damages(&self) -> BTreeMap<Product, String> {
         installed::damages(&self.tree())
+    }
+
+    fn boot_held(&self) -> Option<Failure> {
+        HostMachine::boot_held(self)
     }
 
     fn knows(&self, release: &Digest) -> bool {

@@ -32,6 +32,11 @@ const PATIENCE: std::ops::RangeInclusive<u64> = 1..=3600;
 const RESCUE_AFTER: std::ops::RangeInclusive<u64> = 10..=86_400;
 const USUAL_RESCUE_AFTER: u64 = 600;
 
+/// How long a boot that a release needs may be held off: long enough for a dump or another installation to
+/// end, and not so long that a host stands half updated for days.
+const REBOOT_HOLD: std::ops::RangeInclusive<u64> = 1..=86_400;
+const USUAL_REBOOT_HOLD: u64 = 3600;
+
 /// The agent's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -49,6 +54,8 @@ pub struct Settings {
     pub patience: Patience,
     /// For how long no agent may run in the middle of an update before the rescuer goes back.
     pub rescue_after: Duration,
+    /// For how much running time a boot that a release needs may be held off before the host goes back.
+    pub reboot_hold: Duration,
     /// What this host runs.
     pub platform: Platform,
 }
@@ -108,6 +115,7 @@ struct Written {
     patience_seconds: Option<u64>,
     slowest_bytes_per_second: Option<u32>,
     rescue_after_seconds: Option<u64>,
+    reboot_hold_seconds: Option<u64>,
     #[serde(default)]
     variables: BTreeMap<String, String>,
 }
@@ -144,6 +152,9 @@ impl Settings {
             patience,
             rescue_after: Duration::from_secs(
                 written.rescue_after_seconds.unwrap_or(USUAL_RESCUE_AFTER),
+            ),
+            reboot_hold: Duration::from_secs(
+                written.reboot_hold_seconds.unwrap_or(USUAL_REBOOT_HOLD),
             ),
             platform: own_platform(),
         })
@@ -214,6 +225,10 @@ fn parse(bytes: &[u8]) -> Result<Written, String> {
         let (least, most) = (RESCUE_AFTER.start(), RESCUE_AFTER.end());
         return Err(format!("rescue_after_seconds: must be from {least} to {most}"));
     }
+    if written.reboot_hold_seconds.is_some_and(|seconds| !REBOOT_HOLD.contains(&seconds)) {
+        let (least, most) = (REBOOT_HOLD.start(), REBOOT_HOLD.end());
+        return Err(format!("reboot_hold_seconds: must be from {least} to {most}"));
+    }
     if written.slowest_bytes_per_second == Some(0) {
         return Err("slowest_bytes_per_second: must be at least 1".to_owned());
     }
@@ -281,6 +296,7 @@ mod tests {
             ("poll_seconds = 0", "poll_seconds"),
             ("patience_seconds = 0", "patience_seconds"),
             ("slowest_bytes_per_second = 0", "slowest_bytes_per_second"),
+            ("reboot_hold_seconds = 0", "reboot_hold_seconds"),
             ("services = \"upstart\"", "services"),
             ("[variables]\nPORT = 1", "PORT"),
         ] {

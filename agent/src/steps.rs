@@ -10,7 +10,10 @@ pub use memory::Memory;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use refit_proto::names::{Digest, Product};
+use refit_proto::{
+    names::{Digest, Product},
+    package::Reboot,
+};
 use tokio::runtime::Handle;
 
 use crate::{
@@ -19,7 +22,7 @@ use crate::{
     drive::{Host, HostError},
     host::content::Fetch,
     journal::StoreJournal,
-    link::{MirroredFrames, Server, ServerFrames, Wanted, ask_leave},
+    link::{MirroredFrames, Server, ServerFrames, Wanted, ask_leave, ask_reboot},
     report::Inventory,
     trusted::Trust,
     update::{Attempt, Cause, Event, Failure, InstallId, OrderedBy, Phase, Step},
@@ -37,6 +40,9 @@ pub trait Machine: Send {
         fetch: &mut dyn Fetch,
         wait: &dyn Fn(Duration) -> Waited,
     ) -> Result<Event, HostError>;
+
+    /// Who on this host holds a boot off; `None`: nobody.
+    fn boot_held(&self) -> Option<Failure>;
 
     /// Whether the release document of this digest is here.
     fn knows(&self, release: &Digest) -> bool;
@@ -129,7 +135,8 @@ impl<M: Machine> Steps<M> {
             Step::Permit { attempt, .. } => {
                 Ok(self.permit(attempt).map_or_else(failed, |()| Event::Permitted))
             }
-            Step::AskLeave { attempt, .. } => Ok(self.ask_leave(attempt)),
+            Step::AskLeave { attempt, reboot, .. } => Ok(self.ask_leave(attempt, *reboot)),
+            Step::AskReboot { change, .. } => Ok(self.ask_reboot(&change.attempt)),
             Step::Settle { attempt, ended } => {
                 let event = self.by_machine(step)?;
                 if *ended == Phase::Committed {
@@ -166,7 +173,13 @@ impl<M: Machine> Steps<M> {
             Step::Permit { attempt, pause }
             | Step::Preflight { attempt, pause }
             | Step::Fetch { attempt, pause }
-            | Step::AskLeave { attempt, pause } => self.pause(attempt, *pause),
+            | Step::AskLeave { attempt, pause, .. } => self.pause(*pause, || {
+                let over = self.wanted.took_back(attempt) || self.gives_way(attempt);
+                over.then_some(Event::TakenBack)
+            }),
+            Step::AskReboot { change, pause } => self.pause(*pause, || {
+                self.wanted.backs_out(&change.attempt.product).then_some(Event::BackOut)
+            }),
             Step::BackUp { attempt, .. } => {
                 self.go_on()?;
                 let backed_out = self.wanted.backs_out(&attempt.product);
@@ -192,15 +205,19 @@ impl<M: Machine> Steps<M> {
         if self.wanted.is_ending() { Err(HostError::Ending) } else { Ok(()) }
     }
 
-    /// Waits, and ends early where the offer is taken back or the agent ends.
-    fn pause(&self, attempt: &Attempt, pause: Duration) -> Result<Option<Event>, HostError> {
+    /// Waits, and ends early where there is news or the agent ends.
+    fn pause(
+        &self,
+        pause: Duration,
+        news: impl Fn() -> Option<Event>,
+    ) -> Result<Option<Event>, HostError> {
         // Up to a half more, by chance: hosts that failed together try again one by one.
         let until = self.clock.running().plus(pause.mul_f64(1.0 + 0.5 * crate::link::chance()));
         loop {
             let seen = self.wanted.changes();
             self.go_on()?;
-            if self.wanted.took_back(attempt) || self.gives_way(attempt) {
-                return Ok(Some(Event::TakenBack));
+            if let Some(news) = news() {
+                return Ok(Some(news));
             }
             let now = self.clock.running();
             if pause.is_zero() || now >= until {
@@ -274,7 +291,13 @@ impl<M: Machine> Steps<M> {
 
     /// The window is open (the server keeps windows and gives no lease outside them): permission is asked
     /// once more, then the leave.
-    fn ask_leave(&mut self, attempt: &Attempt) -> Event {
+    fn ask_leave(&mut self, attempt: &Attempt, reboot: Reboot) -> Event {
+        // Found now, nothing has to wait with its services down.
+        if reboot != Reboot::Never
+            && let Some(held) = self.machine.boot_held()
+        {
+            return failed(held);
+        }
         if let Err(failure) = self.permit(attempt) {
             return failed(failure);
         }
@@ -287,6 +310,20 @@ impl<M: Machine> Steps<M> {
         match self.runtime.block_on(ask_leave(&self.server, attempt, &self.clock)) {
             Ok(lease) => Event::LeaseGiven { lease, at: self.clock.moment() },
             Err(failure) => failed(failure),
+        }
+    }
+}
+
+impl<M: Machine> Steps<M> {
+    /// In the middle of an update: may the host boot now?
+    fn ask_reboot(&self, attempt: &Attempt) -> Event {
+        let held = self.machine.boot_held().or_else(|| match attempt.ordered_by {
+            OrderedBy::LocalRoot => self.own_leave(attempt).err(),
+            OrderedBy::Server => self.runtime.block_on(ask_reboot(&self.server, attempt)).err(),
+        });
+        match held {
+            None => Event::MayReboot,
+            Some(failure) => Event::RebootHeld { failure, at: self.clock.moment() },
         }
     }
 }

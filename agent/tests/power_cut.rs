@@ -18,7 +18,7 @@ use refit_agent::{
 use refit_durable::{Batch, Table};
 use refit_proto::{
     names::{Digest, Product, RingName, Version},
-    package::WayBack,
+    package::{Reboot, WayBack},
 };
 
 /// The mains. Every write of the host or the journal goes through [`Power::write`].
@@ -137,7 +137,7 @@ impl FakeHost {
         }
         self.power.clone().write(|| self.disk.link = Some(version.to_owned()))?;
         self.power.clone().write(|| self.running = Some(version.to_owned()))?;
-        Ok(Event::Switched { at: self.now() })
+        Ok(Event::Switched { at: self.now(), reboot: None })
     }
 
     fn restore(&mut self) -> Result<Event, HostError> {
@@ -206,7 +206,7 @@ impl Host for FakeHost {
                 power.write(|| self.running = None)?;
                 self.switch(&version)?
             }
-            Step::Reboot { .. } => panic!("no story boots"),
+            Step::AskReboot { .. } | Step::Reboot { .. } => panic!("no story boots"),
             Step::Watch { .. } => {
                 let verdict = match self.story {
                     Story::Good | Story::FailsInstall => Verdict::Good,
@@ -276,7 +276,7 @@ fn terms() -> Terms {
         check_every: Duration::from_secs(5),
         health: Observed::ByChecks,
         way_back: WayBack::Automatic,
-        reboot: false,
+        reboot: Reboot::Never,
     }
 }
 

@@ -20,6 +20,9 @@ use crate::{
 /// What a Debian host of the lab needs, as packages of this machine.
 const NEEDS: &str = "sudo apt-get install debootstrap systemd-container";
 
+/// What systemd-nspawn ends with where the host goes down to boot.
+const BOOTS: i32 = 133;
+
 /// A booted Debian host; powered off and gone when dropped.
 #[derive(Debug)]
 pub struct DebianHost {
@@ -111,12 +114,21 @@ impl DebianHost {
     /// # Errors
     /// If it doesn't.
     pub fn power_on(&mut self) -> Result<()> {
+        self.start()?;
+        self.until_up()
+    }
+
+    fn start(&mut self) -> Result<()> {
         let mut nspawn = Command::new("systemd-nspawn");
         nspawn
             .args(["--boot", "--register=no", "--keep-unit", "--quiet", "--console=pipe", "-D"])
             .arg(&self.root)
             .stdin(Stdio::null());
         self.nspawn = Some(Process::start(&mut nspawn, &self.folder.path().join("boot.log"))?);
+        Ok(())
+    }
+
+    fn until_up(&self) -> Result<()> {
         until("the Debian host has booted", || {
             let state = self.run(["systemctl", "is-system-running"])?.out;
             // Degraded: some unit that a container can't have; ours are asked about one by one.
@@ -135,6 +147,50 @@ impl DebianHost {
         kill_process(leader.context("the host has no PID 1")?, Signal::KILL)?;
         self.nspawn.take().context("the host is off")?.ended()?;
         Ok(())
+    }
+
+    /// Waits until the host goes down to boot, and boots it: what the firmware of a real one does.
+    ///
+    /// # Errors
+    /// If it does not go down, or not for a boot.
+    pub fn comes_back(&mut self) -> Result<()> {
+        let nspawn = self.nspawn.as_mut().context("the host is off")?;
+        let ended = nspawn.ended()?;
+        self.nspawn = None;
+        if ended.code() != Some(BOOTS) {
+            bail!("the host did not go down to boot, but ended with {ended}");
+        }
+        self.power_on()
+    }
+
+    /// Boots the host each time that it goes down for it, until `done`; says how often.
+    ///
+    /// # Errors
+    /// If it is never done, or goes down for another reason.
+    pub fn keep_booting(&mut self, done: impl Fn() -> bool) -> Result<u32> {
+        let mut boots = 0;
+        until("the host has booted often enough", || {
+            let nspawn = self.nspawn.as_mut().context("the host is off")?;
+            if !nspawn.runs() {
+                let ended = nspawn.ended()?;
+                if ended.code() != Some(BOOTS) {
+                    bail!("the host did not go down to boot, but ended with {ended}");
+                }
+                self.start()?;
+                boots += 1;
+            }
+            Ok(done().then_some(()))
+        })?;
+        self.until_up()?;
+        Ok(boots)
+    }
+
+    /// The id of the boot that runs.
+    ///
+    /// # Errors
+    /// If the host is off.
+    pub fn boot_id(&self) -> Result<String> {
+        Ok(self.good(["cat", "/proc/sys/kernel/random/boot_id"])?.trim().to_owned())
     }
 
     fn leader(&self) -> Result<String> {

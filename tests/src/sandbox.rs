@@ -461,8 +461,25 @@ impl Sandbox {
         probation: Probation,
         extra: &str,
     ) -> Result<PathBuf> {
+        self.build_headed(version, behaviour, probation, "", extra)
+    }
+
+    /// The same with something at the head of the package's description, before its tables.
+    ///
+    /// # Errors
+    /// If it can't be built.
+    pub fn build_headed(
+        &self,
+        version: &str,
+        behaviour: Behaviour,
+        probation: Probation,
+        head: &str,
+        extra: &str,
+    ) -> Result<PathBuf> {
         let source = self.path().join(format!("source-{version}"));
         release::write(&source, version, behaviour, probation, extra)?;
+        let description = source.join("refit.toml");
+        fs::write(&description, format!("{head}\n{}", fs::read_to_string(&description)?))?;
         let built = self.path().join(format!("release-{version}"));
         let (source, out) = (source.to_string_lossy(), built.to_string_lossy());
         let words = ["release", "build", &source, "--product", PRODUCT, "--version", version];

@@ -2,6 +2,7 @@
 //! module decides how one thing is done safely; when it is done is decided in [`crate::update`].
 
 pub mod backup;
+pub mod boot;
 pub mod content;
 pub mod documents;
 pub mod files;

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use refit_proto::wire::{LeaseRequest, lease_reply::Answer};
+use refit_proto::wire::{LeaseRequest, RebootReply, RebootRequest, lease_reply::Answer};
+use tonic::{Code, Response};
 
 use super::{
     CallError, Server,
@@ -48,6 +49,39 @@ pub async fn ask_leave(
         }
         None => Err(Failure::new(Cause::LeaseDenied, "the server's answer is of a later protocol")),
     }
+}
+
+/// Asks whether the host may boot now, in the middle of its update.
+///
+/// # Errors
+/// Why it must not.
+pub async fn ask_reboot(server: &Server, attempt: &Attempt) -> Result<(), Failure> {
+    let request = RebootRequest {
+        product: attempt.product.to_string(),
+        rollout_id: attempt.rollout.clone(),
+        attempt: attempt.number,
+        digest: attempt.release.digest.as_bytes().to_vec(),
+    };
+    let mut agent = server.agent();
+    let asked = async {
+        match agent.request_reboot(request).await {
+            // A server of before there were boots has nothing against them.
+            Err(status) if status.code() == Code::Unimplemented => {
+                Ok(Response::new(RebootReply { may: true, hold: None }))
+            }
+            answer => answer,
+        }
+    };
+    let reply = within(call::SMALL, asked).await.map_err(|error| {
+        let text = format!("the server can't be asked whether this host may boot: {error}");
+        Failure::new(Cause::ServerAway, text)
+    })?;
+    if reply.may {
+        return Ok(());
+    }
+    let hold = reply.hold.unwrap_or_default();
+    let text = format!("the server does not let this host boot: {} ({})", hold.text, hold.reason);
+    Err(Failure::new(Cause::LeaseDenied, text))
 }
 
 fn away(error: &CallError) -> Failure {

@@ -23,7 +23,7 @@ pub use call::{CallError, Trouble};
 pub use content::Download;
 pub use enroll::{EnrollError, enroll, fetch_first_root};
 pub use frames::ServerFrames;
-pub use leave::ask_leave;
+pub use leave::{ask_leave, ask_reboot};
 pub use mirrors::MirroredFrames;
 pub use orders::{Offer, Order, Orders, Wanted};
 pub use pace::Pace;

@@ -18,7 +18,8 @@ use refit_proto::{
     token::{Subject, Token},
     wire::{
         self, EnrollReply, EnrollRequest, GetContentRequest, GetMetadataReply, GetMetadataRequest,
-        LeaseReply, LeaseRequest, RenewReply, RenewRequest, SyncReply, SyncRequest,
+        LeaseReply, LeaseRequest, RebootReply, RebootRequest, RenewReply, RenewRequest, SyncReply,
+        SyncRequest,
         agent_server::{Agent, AgentServer},
         enrollment_server::{Enrollment, EnrollmentServer},
         repository_server::{Repository, RepositoryServer},
@@ -128,6 +129,7 @@ pub(crate) struct Answers {
     pub(crate) renew: Option<Answer<RenewRequest, RenewReply>>,
     pub(crate) sync: Option<Answer<SyncRequest, SyncReply>>,
     pub(crate) lease: Option<Answer<LeaseRequest, LeaseReply>>,
+    pub(crate) reboot: Option<Answer<RebootRequest, RebootReply>>,
     pub(crate) metadata: Option<Answer<GetMetadataRequest, GetMetadataReply>>,
 }
 
@@ -215,6 +217,9 @@ impl Agent for Fake {
     }
     async fn request_lease(&self, request: Request<LeaseRequest>) -> Reply<LeaseReply> {
         self.answer(|answers| &mut answers.lease, request)
+    }
+    async fn request_reboot(&self, request: Request<RebootRequest>) -> Reply<RebootReply> {
+        self.answer(|answers| &mut answers.reboot, request)
     }
 }
 

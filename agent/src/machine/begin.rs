@@ -42,7 +42,9 @@ impl HostMachine {
         let needs = self.needs(attempt, &documents, &services)?;
         self.preflight_of(attempt).reserve(&needs)?;
         let manifests = documents.packages.iter().map(|package| &package.manifest);
-        Ok(Event::PreflightPassed { terms: Terms::of(release.plan.way_back, manifests) })
+        let terms = Terms::of(release.plan.way_back, manifests);
+        self.can_boot(terms.reboot)?;
+        Ok(Event::PreflightPassed { terms })
     }
 
     /// Everything is here, and the release stands beside what runs.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use refit_proto::package::{self, HookTime};
+use refit_proto::package::{self, HookTime, Reboot};
 
 use super::{HostMachine, failures::failure};
 use crate::{
@@ -22,14 +22,14 @@ use crate::{
 /// How much longer than its probation an update may take before the rescuer goes back.
 const MORE_PATIENCE: Duration = Duration::from_secs(3600);
 /// After how many starts of the host in the middle of an update the rescuer goes back.
-const STARTS: u32 = 3;
+pub(super) const STARTS: u32 = 3;
 
 impl HostMachine {
     /// Arms the way back, then stops what runs.
     pub(super) fn quiesce(&mut self, change: &Change) -> Result<Event, Failure> {
         let before = self.before(&change.attempt)?;
         // Nothing is changed yet: going back is starting again.
-        self.arm(change, self.starts(&change.attempt, before.as_ref()))?;
+        self.arm(change, self.starts(&change.attempt, before.as_ref()), STARTS)?;
         if let Some(before) = &before {
             self.stop(&change.attempt, before)?;
         }
@@ -41,7 +41,7 @@ impl HostMachine {
         let after = self.after(&change.attempt)?;
         let covers = self.covers(&change.attempt, &after)?;
         let sealed = self.backups().seal(&change.backup, &change.attempt.product, &covers)?;
-        self.arm_for_the_switch(change, &sealed)?;
+        self.arm_for_the_switch(change, &sealed, STARTS)?;
         Ok(Event::Sealed { sealed })
     }
 
@@ -58,18 +58,22 @@ impl HostMachine {
             self.stop(attempt, before)?;
         }
         self.stop(attempt, &after)?;
-        self.arm_for_the_switch(change, sealed)?;
+        self.arm_for_the_switch(change, sealed, STARTS)?;
         self.tree().verify(&after, Extras::Refused)?;
         self.run_hooks(attempt, &after, HookTime::BeforeSwitch)?;
         self.tree().switch(&attempt.product, &after.id.digest)?;
         self.put_units(attempt, before.as_ref(), &after)?;
         self.run_hooks(attempt, &after, HookTime::AfterSwitch)?;
         self.probation = None;
-        for unit in self.units_of(&attempt.product, &after) {
-            let started = self.manager.services().start(&unit);
-            started.map_err(|error| failure(Cause::ServicesDidNotStart, &error))?;
+        let reboot = self.reboot_need(change);
+        // What runs after a boot only is started by it.
+        if change.terms.reboot != Reboot::Always {
+            for unit in self.units_of(&attempt.product, &after) {
+                let started = self.manager.services().start(&unit);
+                started.map_err(|error| failure(Cause::ServicesDidNotStart, &error))?;
+            }
         }
-        Ok(Event::Switched { at: self.clock.moment() })
+        Ok(Event::Switched { at: self.clock.moment(), reboot })
     }
 
     pub(super) fn go_back(
@@ -102,12 +106,12 @@ impl HostMachine {
     }
 
     fn take(&mut self, change: &Change, steps: Vec<UndoStep>) -> Result<(), way_back::RunError> {
-        let way_back = self.way_back(change, steps);
+        let way_back = self.way_back(change, steps, STARTS);
         let files = self.files.clone();
         way_back::run(&way_back, &*files, &mut UnitsOf(self.manager.services()))
     }
 
-    fn way_back(&self, change: &Change, steps: Vec<UndoStep>) -> WayBack {
+    fn way_back(&self, change: &Change, steps: Vec<UndoStep>, starts: u32) -> WayBack {
         let patience = change.terms.probation_max.saturating_add(MORE_PATIENCE);
         WayBack {
             install: change.attempt.install.clone(),
@@ -115,15 +119,15 @@ impl HostMachine {
             deadline: self.clock.running().plus(patience),
             patience,
             alone: self.rescue_after,
-            starts: STARTS,
+            starts,
             attempt: Some(change.attempt.clone()),
             lease: Some(change.lease.clone()),
             steps,
         }
     }
 
-    fn arm(&self, change: &Change, steps: Vec<UndoStep>) -> Result<(), Failure> {
-        self.place().arm(&self.way_back(change, steps))?;
+    fn arm(&self, change: &Change, steps: Vec<UndoStep>, starts: u32) -> Result<(), Failure> {
+        self.place().arm(&self.way_back(change, steps, starts))?;
         match &self.rescue {
             Some(rescue) => {
                 rescue.arm(&self.data).map_err(|error| failure(Cause::HostFault, &error))
@@ -134,10 +138,15 @@ impl HostMachine {
 
     /// Before the target changes: the whole way back. A release that has none must not be undone by a
     /// file either, should the journal be lost, so there nothing is armed from here on.
-    fn arm_for_the_switch(&self, change: &Change, sealed: &SealedBackup) -> Result<(), Failure> {
+    pub(super) fn arm_for_the_switch(
+        &self,
+        change: &Change,
+        sealed: &SealedBackup,
+        starts: u32,
+    ) -> Result<(), Failure> {
         let steps = self.undo(change, sealed)?;
         match change.terms.way_back {
-            package::WayBack::Automatic => self.arm(change, steps),
+            package::WayBack::Automatic => self.arm(change, steps, starts),
             package::WayBack::None => Ok(self.place().disarm().map(drop)?),
         }
     }

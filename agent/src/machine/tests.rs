@@ -13,8 +13,8 @@ use jiff::Timestamp;
 use refit_proto::{
     names::{PackageName, RingName, Version},
     package::{
-        self, Backup, Check, FileRef, Health, Hook, Manifest, Observed, PackageRef, Probe, Release,
-        compress,
+        self, Backup, Check, FileRef, Health, Hook, Manifest, Observed, PackageRef, Probe, Reboot,
+        Release, compress,
     },
 };
 
@@ -124,6 +124,28 @@ struct World {
     running: Arc<Mutex<BTreeSet<String>>>,
     journal: MemoryJournal,
     time: Arc<AtomicU64>,
+    /// How often the host was booted.
+    boots: Arc<AtomicU64>,
+    /// What ran when it was last asked to.
+    ran_at_boot: Arc<Mutex<BTreeSet<String>>>,
+}
+
+/// A host that is gone once it is asked to boot, and no service with it.
+struct FakeBoots {
+    world: World,
+}
+
+impl Boots for FakeBoots {
+    fn held_by(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn ask(&mut self) -> Result<(), String> {
+        self.world.boots.fetch_add(1, Ordering::Relaxed);
+        let ran = std::mem::take(&mut *self.world.running.lock().unwrap());
+        *self.world.ran_at_boot.lock().unwrap() = ran;
+        Ok(())
+    }
 }
 
 /// The steps of the machine; trust and server always agree.
@@ -150,8 +172,12 @@ impl Host for Alone<'_> {
                 let (id, lasts) = (LeaseId::parse("l1").unwrap(), Duration::from_secs(600));
                 Event::LeaseGiven { lease: Lease { id, asked: at.clone(), lasts }, at }
             }
+            Step::AskReboot { .. } => Event::MayReboot,
             step => self.machine.perform(step, &mut self.world.frames.clone(), &wait)?,
         };
+        if self.machine.clock.boot() != &self.world.boot() {
+            return Err(HostError::Ending);
+        }
         match self.world.files.is_dark() {
             true => Err(HostError::Failed("no power".into())),
             false => Ok(event),
@@ -168,7 +194,7 @@ impl World {
     fn machine(&self) -> HostMachine {
         let time = self.time.clone();
         let clock = Clock::from_fns(
-            BootId::parse("boot").unwrap(),
+            self.boot(),
             || Timestamp::UNIX_EPOCH,
             move || Running::from_nanos(time.load(Ordering::Relaxed)),
         );
@@ -180,10 +206,17 @@ impl World {
             poll: None,
             patience: crate::link::Patience::default(),
             rescue_after: Duration::from_secs(600),
+            reboot_hold: Duration::from_secs(600),
             platform: platform(),
         };
         let manager = Manager::Fake(Box::new(self.services()));
-        HostMachine::new(Arc::new(self.files.clone()), &settings, clock, manager)
+        let mut machine = HostMachine::new(Arc::new(self.files.clone()), &settings, clock, manager);
+        machine.boots = Some(Box::new(FakeBoots { world: self.clone() }));
+        machine
+    }
+
+    fn boot(&self) -> BootId {
+        BootId::parse(&format!("boot-{}", self.boots.load(Ordering::Relaxed))).unwrap()
     }
 
     fn update(&mut self, update: Update) -> Result<Outcome, String> {
@@ -208,11 +241,14 @@ impl World {
         let at = machine.clock.moment();
         let mut host = Alone { machine, world: self };
         let under_way = journal.load().unwrap();
-        let stopped = under_way.as_ref().filter(|update| update.has_stopped_services());
+        let stopped = under_way.as_ref().filter(|update| update.has_stopped_services(&at));
         host.machine.start_services(stopped.map(|update| &update.attempt().product));
         let outcome: Result<_, DriveError> = resume(at, &mut host, &mut journal, &mut ());
         self.journal = journal;
-        outcome.unwrap()
+        match outcome {
+            Err(DriveError::Host(HostError::Ending)) => self.resume(),
+            outcome => outcome.unwrap(),
+        }
     }
 
     /// The release that is whole and runs.
@@ -279,17 +315,29 @@ impl World {
     /// The power goes; what was synced stays, no process does.
     fn after_power_cut(&self, kept: Kept) -> World {
         let files = self.files.after_power_cut(kept);
-        World { files, running: Arc::default(), ..self.clone() }
+        let boots = Arc::new((self.boots.load(Ordering::Relaxed) + 1).into());
+        World { files, running: Arc::default(), boots, ..self.clone() }
     }
 
     fn fork(&self) -> World {
         let running = Arc::new(Mutex::new(self.running.lock().unwrap().clone()));
-        World { files: self.files.fork(), running, ..self.clone() }
+        let boots = Arc::new(self.boots.load(Ordering::Relaxed).into());
+        World { files: self.files.fork(), running, boots, ..self.clone() }
     }
 }
 
 /// A release with these services, each one program, that changes its own configuration.
 fn publish(world: &mut World, version: &str, services: &[&str]) -> ReleaseId {
+    publish_booting(world, version, services, Reboot::Never)
+}
+
+/// The same with a word on whether the host has to boot.
+fn publish_booting(
+    world: &mut World,
+    version: &str,
+    services: &[&str],
+    reboot: Reboot,
+) -> ReleaseId {
     let name = PackageName::parse("payments").unwrap();
     let program = format!("program {version}").into_bytes();
     let service = |name: &&str| package::Service {
@@ -321,7 +369,8 @@ fn publish(world: &mut World, version: &str, services: &[&str]) -> ReleaseId {
         Backup { paths: vec!["${ETC}/payments".into()] },
         Vec::<Hook>::new(),
     )
-    .unwrap();
+    .unwrap()
+    .with_reboot(reboot);
     let manifest_ref = FileRef::to(&manifest.to_bytes());
     let platforms =
         BTreeMap::from([(platform(), vec![PackageRef { name, manifest: manifest_ref }])]);
@@ -361,6 +410,8 @@ fn empty() -> World {
         running: Arc::default(),
         journal,
         time,
+        boots: Arc::default(),
+        ran_at_boot: Arc::default(),
     }
 }
 
@@ -386,6 +437,78 @@ fn a_good_release_stays_and_what_it_may_go_back_to_is_kept() {
     let releases = world.files.list(Path::new("/opt/refit/payments/releases")).unwrap();
     assert_eq!(releases.len(), 2);
     assert_eq!(world.files.list(Path::new("/data/backups")).unwrap(), ["i2"]);
+}
+
+/// The same with a release 3.0 that has a word on boots.
+fn on_one_booting(reboot: Reboot) -> (World, Update, ReleaseId) {
+    let (mut world, _, _) = on_one();
+    let one = world.machine().tree().installed(&payments()).unwrap().unwrap().id;
+    let one = ReleaseId { version: one.version, digest: one.digest };
+    let three = publish_booting(&mut world, "3.0", &["web", "new"], reboot);
+    (world, attempt(&three, Some(&one), "i3"), three)
+}
+
+#[test]
+fn a_release_that_needs_a_boot_starts_with_it_and_the_rescuer_counts_one_start_more() {
+    let (mut world, update, _) = on_one_booting(Reboot::Always);
+    let ended = world.update(update).unwrap_err();
+    assert!(ended.contains("ending"), "{ended}");
+    assert!(world.ran_at_boot.lock().unwrap().is_empty(), "nothing of it ran before");
+    assert_eq!(world.journal.load().unwrap().unwrap().phase(), Phase::Rebooting);
+    let way_back = files::read_file(&world.files, Path::new("/data/way-back"), 1 << 20).unwrap();
+    assert!(String::from_utf8(way_back).unwrap().contains("\nstarts 4\n"));
+    let outcome = world.resume().unwrap();
+    assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+    assert_eq!(world.boots.load(Ordering::Relaxed), 1);
+    assert_eq!(world.stands_on("booted").unwrap().as_str(), "3.0");
+    world.is_tidy("booted");
+}
+
+#[test]
+fn a_bad_release_that_needed_a_boot_goes_back() {
+    let (mut world, update, three) = on_one_booting(Reboot::Always);
+    world.bad = Some(three.digest);
+    world.update(update).unwrap_err();
+    let outcome = world.resume().unwrap();
+    assert!(matches!(outcome, Outcome::RolledBack { .. }), "{outcome:?}");
+    assert_eq!(world.stands_on("back").unwrap().as_str(), "1.0");
+    world.is_tidy("back");
+}
+
+#[test]
+fn a_host_boots_where_it_says_that_it_has_to_and_says_for_whom() {
+    let (mut world, update, _) = on_one_booting(Reboot::WhenRequired);
+    let mut quiet = world.fork();
+    let outcome = quiet.update(update.clone()).unwrap();
+    assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+    assert_eq!(quiet.boots.load(Ordering::Relaxed), 0, "nothing asked for a boot");
+
+    for (name, text) in [("", "*** System restart required ***\n"), (".pkgs", "libc6\nlinux\n")] {
+        let path = format!("/run/reboot-required{name}");
+        put(&world.files, Path::new(&path), text.as_bytes(), 0o644);
+    }
+    world.update(update).unwrap_err();
+    assert!(!world.ran_at_boot.lock().unwrap().is_empty(), "until then it served");
+    let waiting = world.journal.load().unwrap().unwrap();
+    let said = serde_json::to_string(&waiting).unwrap();
+    assert!(said.contains("*** System restart required *** (libc6 linux)"), "{said}");
+    let outcome = world.resume().unwrap();
+    assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+}
+
+#[test]
+fn a_host_that_nobody_can_boot_refuses_what_needs_a_boot_before_anything_is_changed() {
+    let (mut world, update, _) = on_one_booting(Reboot::Always);
+    let before = world.outside();
+    let mut machine = world.machine();
+    machine.boots = None;
+    let mut journal = world.journal.clone();
+    let mut host = Alone { machine, world: &world };
+    let outcome = drive(update, &mut host, &mut journal, &mut ()).unwrap();
+    let Outcome::Refused { failure } = &outcome else { panic!("{outcome:?}") };
+    assert_eq!(failure.cause, Cause::Unsupported);
+    assert_eq!(world.outside(), before);
+    world.journal = journal;
 }
 
 #[test]
@@ -600,6 +723,15 @@ fn a_release_without_packages_of_the_product_removes_it_and_is_reversible() {
 fn at_each(fault: Fault, bad: bool, check: impl Fn(&mut World, Result<Outcome, String>, &str)) {
     let (mut start, update, two) = on_one();
     start.bad = bad.then_some(two.digest);
+    at_each_of(start, update, fault, check);
+}
+
+fn at_each_of(
+    start: World,
+    update: Update,
+    fault: Fault,
+    check: impl Fn(&mut World, Result<Outcome, String>, &str),
+) {
     for n in 0.. {
         let mut world = start.fork();
         world.files.fault_after(n, fault);
@@ -632,6 +764,19 @@ fn after_a_power_cut_anywhere_in_a_good_update_the_host_comes_to_stand_on_one_wh
             _ => "1.0",
         };
         assert_eq!(version.as_str(), expected, "{step}: {ended:?}");
+    });
+}
+
+#[test]
+fn after_a_power_cut_anywhere_in_an_update_with_a_boot_the_host_stands_on_one_whole_release() {
+    let (start, update, _) = on_one_booting(Reboot::Always);
+    at_each_of(start, update, Fault::PowerCut, |world, _, step| {
+        world.resume();
+        let version = world.stands_on(step).unwrap_or_else(|| panic!("{step}: nothing runs"));
+        let ended = world.journal.ended().last().map(Outcome::phase);
+        let begun = world.journal.ended().len() > 1;
+        let committed = begun && ended == Some(Phase::Committed);
+        assert_eq!(version.as_str(), if committed { "3.0" } else { "1.0" }, "{step}: {ended:?}");
     });
 }
 

@@ -160,6 +160,9 @@ fn under_way(update: &Update, state: &mut ProductState) {
             let verdict = probation.last.as_ref();
             state.health = verdict.map_or("unknown", Verdict::as_str).to_owned();
         }
+        Update::Rebooting { reboot, .. } => {
+            state.failure = reboot.retry.last.as_ref().map(failure);
+        }
         Update::RollingBack { failure: why, .. } => state.failure = Some(failure(why)),
         Update::Offered { .. }
         | Update::Preflight { .. }
@@ -168,8 +171,7 @@ fn under_way(update: &Update, state: &mut ProductState) {
         | Update::BackingUp { .. }
         | Update::Quiescing { .. }
         | Update::Sealing { .. }
-        | Update::Switching { .. }
-        | Update::Rebooting { .. } => {}
+        | Update::Switching { .. } => {}
     }
     state.phase = update.phase().to_string();
 }

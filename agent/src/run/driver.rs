@@ -37,7 +37,10 @@ impl<M: Machine> Driver<M> {
     pub(super) fn run(mut self) {
         // A journal that cannot be read was dealt with before this.
         if let Ok(under_way) = self.journal.load() {
-            let stopped = under_way.as_ref().filter(|update| update.has_stopped_services());
+            let stopped = {
+                let at = self.steps.clock.moment();
+                under_way.as_ref().filter(|update| update.has_stopped_services(&at))
+            };
             let except = stopped.map(|update| &update.attempt().product);
             self.steps.machine.start_services(except);
         }

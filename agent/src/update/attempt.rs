@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use refit_proto::{
     names::{Digest, Product, RingName, Version},
-    package::{Health, Manifest, WayBack},
+    package::{Health, Manifest, Reboot, WayBack},
 };
 use serde::{Deserialize, Serialize};
 
@@ -89,7 +89,30 @@ pub struct Terms {
     /// Whether the release can be undone.
     pub way_back: WayBack,
     /// Whether the host must boot to run the release.
-    pub reboot: bool,
+    #[serde(serialize_with = "flag_or_reboot", deserialize_with = "reboot_or_flag")]
+    pub reboot: Reboot,
+}
+
+/// An agent of before there were boots wrote and reads a flag, which was always off.
+fn flag_or_reboot<S: serde::Serializer>(reboot: &Reboot, to: S) -> Result<S::Ok, S::Error> {
+    match reboot {
+        Reboot::Never => to.serialize_bool(false),
+        Reboot::WhenRequired | Reboot::Always => reboot.serialize(to),
+    }
+}
+
+fn reboot_or_flag<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Reboot, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Flag(bool),
+        Word(Reboot),
+    }
+    Ok(match Written::deserialize(from)? {
+        Written::Flag(false) => Reboot::Never,
+        Written::Flag(true) => Reboot::Always,
+        Written::Word(word) => word,
+    })
 }
 
 impl Terms {
@@ -102,9 +125,10 @@ impl Terms {
             check_every: Duration::MAX,
             health: Observed::Not,
             way_back,
-            reboot: false,
+            reboot: Reboot::Never,
         };
         for manifest in manifests {
+            terms.reboot = terms.reboot.max(manifest.reboot);
             let Health::Checked(observed) = &manifest.health else { continue };
             let seconds = |seconds: u32| Duration::from_secs(seconds.into());
             terms.health = Observed::ByChecks;

@@ -54,6 +54,8 @@ pub enum Cause {
     TimedOut,
     /// The host did not boot when asked.
     RebootFailed,
+    /// Something on the host, or the server, held off the boot that the release needs for too long.
+    RebootHeld,
     /// The agent was ended in the middle of the update too many times.
     Interrupted,
     /// The server ordered the host to go back.
@@ -86,7 +88,7 @@ pub enum Blame {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Cause; 29] = [
+    pub const ALL: [Cause; 30] = [
         Cause::NotPermitted,
         Cause::NotApproved,
         Cause::NotProven,
@@ -109,6 +111,7 @@ impl Cause {
         Cause::UnhealthyBefore,
         Cause::TimedOut,
         Cause::RebootFailed,
+        Cause::RebootHeld,
         Cause::Interrupted,
         Cause::BackedOut,
         Cause::BackupDamaged,
@@ -134,6 +137,7 @@ impl Cause {
             | Cause::SwitchFailed
             | Cause::UnhealthyBefore
             | Cause::RebootFailed
+            | Cause::RebootHeld
             | Cause::BackupDamaged
             | Cause::RollbackFailed
             | Cause::JournalUnreadable
@@ -178,6 +182,7 @@ impl Cause {
             Cause::UnhealthyBefore => "unhealthy-before",
             Cause::TimedOut => "timed-out",
             Cause::RebootFailed => "reboot-failed",
+            Cause::RebootHeld => "reboot-held",
             Cause::Interrupted => "interrupted",
             Cause::BackedOut => cause::BACKED_OUT,
             Cause::BackupDamaged => "backup-damaged",
@@ -245,6 +250,9 @@ impl Cause {
                 "read the service's log on the host, and give the step more time in the manifest if it needs it"
             }
             Cause::RebootFailed => "reboot the host by hand",
+            Cause::RebootHeld => {
+                "end what held the boot off (`systemd-inhibit --list`), or give it longer with `reboot_hold_seconds`"
+            }
             Cause::Interrupted => {
                 "find out what ends the agent or the host while this release is installed"
             }

@@ -9,6 +9,7 @@ use super::{
     cause::Failure,
     ids::BackupId,
     moment::Moment,
+    reboot::RebootNeed,
 };
 
 /// What a health check says. Unknown is not bad, and not good either.
@@ -79,9 +80,23 @@ pub enum Event {
     Switched {
         /// When.
         at: Moment,
+        /// Why the host has to boot; `None`: it need not.
+        reboot: Option<RebootNeed>,
+    },
+    /// Nothing holds the boot off.
+    MayReboot,
+    /// Something holds the boot off.
+    RebootHeld {
+        /// What.
+        failure: Failure,
+        /// When.
+        at: Moment,
     },
     /// The host was asked to boot and is still here.
-    StillUp,
+    StillUp {
+        /// What came of asking.
+        why: String,
+    },
     /// The new release's health was checked.
     Checked {
         /// What was found.
@@ -131,7 +146,9 @@ impl Event {
             Event::Quiesced => "quiesced",
             Event::Sealed { .. } => "sealed",
             Event::Switched { .. } => "switched",
-            Event::StillUp => "still-up",
+            Event::MayReboot => "may-reboot",
+            Event::RebootHeld { .. } => "reboot-held",
+            Event::StillUp { .. } => "still-up",
             Event::Checked { .. } => "checked",
             Event::WentBack { .. } => "went-back",
             Event::Settled => "settled",

@@ -18,6 +18,8 @@
 //! - Until Quiescing nothing on the host is changed, so there is nothing to go back from. From
 //!   Quiescing on the host finishes to a whole release, whatever the network does.
 //! - A release with `way_back = "none"` goes from Switching, Rebooting and Probation straight to Stuck.
+//! - A boot is asked for when nothing holds it off, and at most twice; how often is saved before. Held off
+//!   for too long, or not done, the host goes back. A boot with the same id is no boot.
 //! - An agent that starts again finds its update in the journal and takes the step once more. In
 //!   BackingUp it goes on only if its lease still holds; too many starts from Quiescing on go back.
 //! - After its end an update has one step left, `Settle`: the way back is disarmed and space given
@@ -31,6 +33,7 @@ mod moment;
 mod phase;
 mod probation;
 mod queue;
+mod reboot;
 mod state;
 mod step;
 
@@ -44,6 +47,7 @@ pub use moment::{Moment, Running};
 pub use phase::Phase;
 pub use probation::{Probation, Proof};
 pub use queue::{Queue, Queued};
+pub use reboot::{RebootNeed, RebootReason, Rebooting};
 pub use state::{Outcome, UnexpectedEvent, Update};
 pub use step::{Step, Undo};
 

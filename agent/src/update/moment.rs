@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::ids::BootId;
 
 /// Time since the host booted, in nanoseconds of CLOCK_BOOTTIME. Comparable within one boot only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Running(u64);
 

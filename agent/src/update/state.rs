@@ -8,10 +8,11 @@ use super::{
     attempt::{Attempt, Change, Lease, OrderedBy, Retry, SealedBackup, Terms},
     cause::{Blame, Cause, Failure},
     event::{Event, Verdict},
-    ids::{BackupId, BootId, InstallId, LeaseId},
+    ids::{BackupId, InstallId, LeaseId},
     moment::Moment,
     phase::Phase,
     probation::{Probation, Proof},
+    reboot,
     step::{Step, Undo},
 };
 
@@ -85,10 +86,9 @@ pub enum Update {
         change: Change,
         /// What it can go back to.
         sealed: SealedBackup,
-        /// The boot that has to end.
-        from: BootId,
-        /// How often the host was asked to boot.
-        asked: u32,
+        /// What asks for the boot, and how far that has come.
+        #[serde(flatten)]
+        reboot: reboot::Rebooting,
     },
     /// The new release runs and has to prove its health.
     Probation {
@@ -214,9 +214,6 @@ pub struct UnexpectedEvent {
 /// cut, so a few must pass; a release that takes the host down with it must not loop for ever.
 const MOST_STARTS: u32 = 10;
 
-/// How often a host is asked to boot before that counts as failed.
-const MOST_REBOOTS: u32 = 3;
-
 impl Update {
     /// An update that has just been offered.
     pub fn offered(attempt: Attempt) -> Update {
@@ -289,19 +286,23 @@ impl Update {
             | Update::Preflight { retry, .. }
             | Update::Fetching { retry, .. }
             | Update::Waiting { retry, .. } => retry.last.as_ref(),
+            Update::Rebooting { reboot, .. } => reboot.retry.last.as_ref(),
             Update::RollingBack { failure, .. } => Some(failure),
             Update::Finished { outcome, .. } => outcome.failure(),
             Update::BackingUp { .. }
             | Update::Quiescing { .. }
             | Update::Sealing { .. }
             | Update::Switching { .. }
-            | Update::Rebooting { .. }
             | Update::Probation { .. } => None,
         }
     }
 
-    /// Whether the update has stopped services that are not to be started by anybody else now.
-    pub fn has_stopped_services(&self) -> bool {
+    /// Whether the update has stopped services that are not to be started by anybody else now. After the
+    /// boot that it waited for they run.
+    pub fn has_stopped_services(&self, at: &Moment) -> bool {
+        if let Update::Rebooting { reboot, .. } = self {
+            return !reboot.is_over(at);
+        }
         match self.phase() {
             Phase::Quiescing
             | Phase::Sealing
@@ -332,14 +333,17 @@ impl Update {
             Update::Fetching { attempt, retry, .. } => {
                 Step::Fetch { attempt, pause: retry.pause() }
             }
-            Update::Waiting { attempt, retry, .. } => {
-                Step::AskLeave { attempt, pause: retry.pause() }
+            Update::Waiting { attempt, terms, retry } => {
+                Step::AskLeave { attempt, reboot: terms.reboot, pause: retry.pause() }
             }
             Update::BackingUp { attempt, terms, .. } => Step::BackUp { attempt, terms },
             Update::Quiescing { change } => Step::Quiesce { change },
             Update::Sealing { change } => Step::Seal { change },
             Update::Switching { change, sealed } => Step::Switch { change, sealed },
-            Update::Rebooting { change, from, .. } => Step::Reboot { change, from },
+            Update::Rebooting { change, sealed, reboot } => match reboot.leave {
+                true => Step::Reboot { change, sealed },
+                false => Step::AskReboot { change, pause: reboot.pause() },
+            },
             Update::Probation { change, sealed, .. } => Step::Watch { change, sealed },
             Update::RollingBack { change, undo, .. } => Step::GoBack { change, undo },
             Update::Finished { settled: true, .. } => return None,
@@ -379,27 +383,39 @@ impl Update {
             }
             (Quiescing { change }, Event::Quiesced) => Sealing { change },
             (Sealing { change }, Event::Sealed { sealed }) => Switching { change, sealed },
-            (Switching { change, sealed }, Event::Switched { at }) => {
-                if change.terms.reboot {
-                    Rebooting { change, sealed, from: at.boot, asked: 0 }
-                } else {
-                    Probation { change, sealed, probation: super::probation::Probation::begin(at) }
-                }
+            (Switching { change, sealed }, Event::Switched { at, reboot: Some(need) }) => {
+                Rebooting { change, sealed, reboot: reboot::Rebooting::begin(need, at) }
+            }
+            (Switching { change, sealed }, Event::Switched { at, reboot: None }) => {
+                Probation { change, sealed, probation: super::probation::Probation::begin(at) }
             }
             (Probation { change, sealed, probation }, Event::Checked { verdict, at }) => {
                 after_check(change, sealed, probation, verdict, at)
             }
 
             // Booting. A host that has booted is not there to say so: it resumes.
-            (Rebooting { change, sealed, from, asked }, Event::StillUp) => {
-                ask_again(change, sealed, from, asked)
+            (Rebooting { change, sealed, reboot }, Event::MayReboot) => {
+                Rebooting { change, sealed, reboot: reboot.let_go() }
             }
-            (Rebooting { change, sealed, from, asked }, Event::Resumed { at }) => {
-                if at.boot == from {
-                    ask_again(change, sealed, from, asked)
-                } else {
+            (Rebooting { change, sealed, reboot }, Event::RebootHeld { failure, at }) => {
+                rebooting(change, sealed, reboot.held(failure, &at))
+            }
+            (Rebooting { change, sealed, reboot }, Event::StillUp { why }) => {
+                rebooting(change, sealed, reboot.not_booted(&why))
+            }
+            (Rebooting { change, sealed, reboot }, Event::Resumed { at }) => {
+                if reboot.is_over(&at) {
                     Probation { change, sealed, probation: super::probation::Probation::begin(at) }
+                } else if reboot.leave {
+                    let why = "the agent was started again in the same boot";
+                    rebooting(change, sealed, reboot.not_booted(why))
+                } else {
+                    Rebooting { change, sealed, reboot }
                 }
+            }
+            // Held off, it is not sure to come; asked for, it is on its way.
+            (Rebooting { change, sealed, reboot }, Event::BackOut) if !reboot.leave => {
+                go_back(change, sealed, backed_out())
             }
 
             // Weather: the same again, later. Nothing has begun, so there is no hurry.
@@ -662,13 +678,15 @@ fn one_more_start(change: Change) -> (Change, Option<Failure>) {
     (change, Some(Failure::new(Cause::Interrupted, text)))
 }
 
-fn ask_again(change: Change, sealed: SealedBackup, from: BootId, asked: u32) -> Update {
-    let asked = asked.saturating_add(1);
-    if asked < MOST_REBOOTS {
-        return Update::Rebooting { change, sealed, from, asked };
+fn rebooting(
+    change: Change,
+    sealed: SealedBackup,
+    next: Result<reboot::Rebooting, Failure>,
+) -> Update {
+    match next {
+        Ok(reboot) => Update::Rebooting { change, sealed, reboot },
+        Err(failure) => go_back(change, sealed, failure),
     }
-    let text = format!("the host was asked {asked} times to boot and did not");
-    go_back(change, sealed, Failure::new(Cause::RebootFailed, text))
 }
 
 fn lease_ran_out() -> Failure {

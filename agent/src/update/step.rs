@@ -5,11 +5,12 @@
 
 use std::time::Duration;
 
+use refit_proto::package::Reboot;
 use serde::{Deserialize, Serialize};
 
 use super::{
     attempt::{Attempt, Change, SealedBackup, Terms},
-    ids::{BackupId, BootId},
+    ids::BackupId,
     phase::Phase,
 };
 
@@ -42,6 +43,8 @@ pub enum Step {
     AskLeave {
         /// The release.
         attempt: Attempt,
+        /// Whether it will have the host boot: then what holds a boot off holds the update off too.
+        reboot: Reboot,
         /// How long to wait first.
         pause: Duration,
     },
@@ -69,12 +72,19 @@ pub enum Step {
         /// What it can go back to.
         sealed: SealedBackup,
     },
-    /// Boot the host, unless it has booted since. → `StillUp`, or nobody is left to answer
+    /// Ask what may hold a boot off: who works on the host, and the server. → `MayReboot` or `RebootHeld`
+    AskReboot {
+        /// What changes.
+        change: Change,
+        /// How long to wait first.
+        pause: Duration,
+    },
+    /// Boot the host. → `StillUp`, or nobody is left to answer
     Reboot {
         /// What changes.
         change: Change,
-        /// The boot that has to end.
-        from: BootId,
+        /// What it can go back to.
+        sealed: SealedBackup,
     },
     /// Wait for the next check and do it. → `Checked`
     Watch {
@@ -128,6 +138,7 @@ impl Step {
             Step::Quiesce { .. } => "quiesce",
             Step::Seal { .. } => "seal",
             Step::Switch { .. } => "switch",
+            Step::AskReboot { .. } => "ask-reboot",
             Step::Reboot { .. } => "reboot",
             Step::Watch { .. } => "watch",
             Step::GoBack { .. } => "go-back",
@@ -147,6 +158,7 @@ impl Step {
             Step::Quiesce { change }
             | Step::Seal { change }
             | Step::Switch { change, .. }
+            | Step::AskReboot { change, .. }
             | Step::Reboot { change, .. }
             | Step::Watch { change, .. }
             | Step::GoBack { change, .. } => &change.attempt,

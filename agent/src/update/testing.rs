@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use refit_proto::{
     names::{Digest, Product, RingName, Version},
-    package::WayBack,
+    package::{Reboot, WayBack},
 };
 
 use super::*;
@@ -36,7 +36,7 @@ pub(crate) fn terms() -> Terms {
         check_every: Duration::from_secs(5),
         health: Observed::ByChecks,
         way_back: WayBack::Automatic,
-        reboot: false,
+        reboot: Reboot::Never,
     }
 }
 
@@ -78,6 +78,14 @@ pub(crate) fn change() -> Change {
 
 pub(crate) fn failure(cause: Cause) -> Failure {
     Failure::new(cause, "it is said to have failed")
+}
+
+pub(crate) fn reboot_need() -> RebootNeed {
+    RebootNeed { reason: RebootReason::Release, longest_hold: Duration::from_secs(600) }
+}
+
+pub(crate) fn still_up() -> Event {
+    Event::StillUp { why: "it is still here".into() }
 }
 
 pub(crate) fn failed(cause: Cause) -> Event {
@@ -127,7 +135,11 @@ pub(crate) fn every_state() -> Vec<Update> {
         Update::Quiescing { change: change() },
         Update::Sealing { change: change() },
         Update::Switching { change: change(), sealed: sealed() },
-        Update::Rebooting { change: change(), sealed: sealed(), from: at(0).boot, asked: 0 },
+        Update::Rebooting {
+            change: change(),
+            sealed: sealed(),
+            reboot: Rebooting::begin(reboot_need(), at(0)),
+        },
         probation(change()),
         ended(Outcome::Committed { proof: Proof::Good, sealed: sealed() }),
         ended(Outcome::Refused { failure: failure.clone() }),
@@ -148,8 +160,10 @@ pub(crate) fn every_event() -> Vec<(&'static str, Event)> {
         ("backed-up", Event::BackedUp { backup: sealed().id, baseline: Some(Verdict::Good) }),
         ("quiesced", Event::Quiesced),
         ("sealed", Event::Sealed { sealed: sealed() }),
-        ("switched", Event::Switched { at: at(110) }),
-        ("still-up", Event::StillUp),
+        ("switched", Event::Switched { at: at(110), reboot: None }),
+        ("may-reboot", Event::MayReboot),
+        ("reboot-held", Event::RebootHeld { failure: failure(Cause::Busy), at: at(110) }),
+        ("still-up", still_up()),
         ("good", good(105)),
         ("bad", bad()),
         ("unknown", unknown(105)),

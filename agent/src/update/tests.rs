@@ -90,6 +90,8 @@ const ARROWS: &str = "
     switching    back-out              .
     switching    resumed               switching
     switching    resumed_after_a_boot  switching
+    rebooting    may-reboot            rebooting
+    rebooting    reboot-held           rebooting
     rebooting    still-up              rebooting
     rebooting    weather               rolling-back
     rebooting    release's_fault       rolling-back
@@ -97,8 +99,8 @@ const ARROWS: &str = "
     rebooting    not_permitted         rolling-back
     rebooting    rescued               rolling-back
     rebooting    taken-back            .
-    rebooting    back-out              .
-    rebooting    resumed               rebooting
+    rebooting    back-out              rolling-back
+    rebooting    resumed               .
     rebooting    resumed_after_a_boot  probation
     probation    good                  probation
     probation    bad                   rolling-back
@@ -349,18 +351,56 @@ fn an_update_that_is_interrupted_a_few_times_goes_on_and_one_that_always_is_goes
     }
 }
 
+fn waiting_for_a_boot() -> Update {
+    let switching = Update::Switching { change: change(), sealed: sealed() };
+    switching.on(Event::Switched { at: at(110), reboot: Some(reboot_need()) }).unwrap()
+}
+
 #[test]
-fn a_host_that_does_not_boot_is_not_asked_for_ever() {
-    let change = change_with(Terms { reboot: true, ..terms() });
-    let switching = Update::Switching { change, sealed: sealed() };
-    let mut update = switching.on(Event::Switched { at: at(110) }).unwrap();
-    assert_eq!(update.phase(), Phase::Rebooting);
-    for _ in 0..10 {
-        if update.phase() == Phase::Rebooting {
-            update = update.on(Event::StillUp).unwrap();
-        }
+fn a_host_that_does_not_boot_is_asked_twice_and_goes_back() {
+    let mut update = waiting_for_a_boot();
+    for _ in 0..2 {
+        assert!(matches!(update.next(), Some(Step::AskReboot { .. })), "asked again each time");
+        update = update.on(Event::MayReboot).unwrap();
+        assert!(matches!(update.next(), Some(Step::Reboot { .. })));
+        update = update.on(still_up()).unwrap();
+    }
+    assert_eq!(update.phase(), Phase::RollingBack);
+    assert_eq!(update.failure().map(|failure| failure.cause), Some(Cause::RebootFailed));
+}
+
+#[test]
+fn starts_of_the_agent_in_the_same_boot_count_only_once_the_host_was_asked() {
+    let mut update = waiting_for_a_boot();
+    for _ in 0..50 {
+        update = update.on(Event::Resumed { at: at(200) }).unwrap();
+        assert_eq!(update, waiting_for_a_boot());
+    }
+    for _ in 0..2 {
+        assert_eq!(update.phase(), Phase::Rebooting);
+        update = update.on(Event::MayReboot).unwrap();
+        update = update.on(Event::Resumed { at: at(200) }).unwrap();
     }
     assert_eq!(update.failure().map(|failure| failure.cause), Some(Cause::RebootFailed));
+}
+
+#[test]
+fn what_holds_a_boot_off_is_shown_and_has_a_bound() {
+    let held = |seconds| {
+        let failure = failure(Cause::Busy);
+        Event::RebootHeld { failure, at: at(seconds) }
+    };
+    let mut update = waiting_for_a_boot();
+    for seconds in [111, 300, 709] {
+        update = update.on(held(seconds)).unwrap();
+        assert_eq!(update.phase(), Phase::Rebooting);
+        assert_eq!(update.failure(), Some(&failure(Cause::Busy)), "it says why it waits");
+        let Some(Step::AskReboot { pause, .. }) = update.next() else { panic!("{update:?}") };
+        assert!(pause <= Duration::from_secs(15), "{pause:?}");
+    }
+    let over = update.on(held(710)).unwrap();
+    assert_eq!(over.phase(), Phase::RollingBack);
+    assert!(over.failure().unwrap().text.contains("held off for 600 s"), "{over:?}");
 }
 
 /// What answers the step that the update waits for, if all goes well.
@@ -375,7 +415,8 @@ fn answer(update: &Update) -> Event {
         }
         Some(Step::Quiesce { .. }) => Event::Quiesced,
         Some(Step::Seal { .. }) => Event::Sealed { sealed: sealed() },
-        Some(Step::Switch { .. }) => Event::Switched { at: at(110) },
+        Some(Step::Switch { .. }) => Event::Switched { at: at(110), reboot: None },
+        Some(Step::AskReboot { .. }) => Event::MayReboot,
         Some(Step::Reboot { .. }) => Event::Resumed { at: at_boot("boot-2", 1) },
         Some(Step::Watch { .. }) => good(200),
         Some(Step::GoBack { .. }) => {
@@ -388,7 +429,9 @@ fn answer(update: &Update) -> Event {
 /// Whether the update has begun to change the host.
 fn touches(update: &Update) -> bool {
     match update.next() {
-        Some(Step::Switch { .. } | Step::Reboot { .. } | Step::Watch { .. }) => true,
+        Some(
+            Step::Switch { .. } | Step::AskReboot { .. } | Step::Reboot { .. } | Step::Watch { .. },
+        ) => true,
         Some(Step::GoBack { undo, .. }) => matches!(undo, Undo::Restore { .. }),
         _ => false,
     }
@@ -409,8 +452,8 @@ proptest! {
         let mut has_switched = false;
         for chosen in order {
             let mut event = chosen.map_or_else(|| answer(&update), |index| events[index].1.clone());
-            if let Event::PreflightPassed { terms } = &mut event {
-                terms.reboot = reboot;
+            if let Event::Switched { reboot: need, .. } = &mut event {
+                *need = reboot.then(reboot_need);
             }
             // What the file system tells outweighs the journal.
             let is_rescue = matches!(event, Event::Rescued { .. });

@@ -18,7 +18,7 @@ pub fn wire(data: &[u8]) {
 
 type Check = fn(&[u8]);
 
-const MESSAGES: [Check; 17] = [
+const MESSAGES: [Check; 19] = [
     enveloped,
     sealed::<wire::Report>,
     sealed::<wire::Orders>,
@@ -26,6 +26,8 @@ const MESSAGES: [Check; 17] = [
     same::<wire::SyncRequest>,
     same::<wire::SyncReply>,
     same::<wire::LeaseRequest>,
+    same::<wire::RebootRequest>,
+    same::<wire::RebootReply>,
     same::<wire::LeaseReply>,
     same::<wire::EnrollRequest>,
     same::<wire::EnrollReply>,

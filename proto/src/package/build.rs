@@ -9,7 +9,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Backup, DocumentError, Entry, FileRef, Health, Hook, Manifest, PackagePath, PathError, Service,
+    Backup, DocumentError, Entry, FileRef, Health, Hook, Manifest, PackagePath, PathError, Reboot,
+    Service,
     frame::{compress, copy_hashed},
 };
 use crate::names::PackageName;
@@ -32,6 +33,9 @@ pub struct PackageDescription {
     /// Commands of the package's own.
     #[serde(default)]
     pub hooks: Vec<Hook>,
+    /// Whether a host has to boot before the package runs.
+    #[serde(default)]
+    pub reboot: Reboot,
 }
 
 /// A built package.
@@ -92,9 +96,9 @@ pub fn build(
     let mut entries = Vec::new();
     let mut files = Vec::new();
     walk(tree, None, &mut entries, &mut files)?;
-    let PackageDescription { package: _, services, health, backup, hooks } = description;
+    let PackageDescription { package: _, services, health, backup, hooks, reboot } = description;
     let manifest = Manifest::new(package, entries, services, health, backup, hooks)?;
-    Ok(Built { manifest, files })
+    Ok(Built { manifest: manifest.with_reboot(reboot), files })
 }
 
 fn walk(
@@ -177,6 +181,7 @@ mod tests {
             health: Health::None,
             backup: Backup::default(),
             hooks: vec![],
+            reboot: Reboot::Never,
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{DocumentError, FileRef, PackagePath, parse_document};
+use super::{DocumentError, FileRef, PackagePath, parse_document_knowing};
 use crate::names::PackageName;
 
 /// What one package puts on a host, and how its health is told. Pinned by the release document.
@@ -34,7 +34,34 @@ pub struct Manifest {
     /// Commands of the package's own, run at fixed times.
     #[serde(default)]
     pub hooks: Vec<Hook>,
+    /// Whether a host has to boot before the package runs.
+    #[serde(default, skip_serializing_if = "Reboot::is_never")]
+    pub reboot: Reboot,
 }
+
+/// Whether a host has to boot before a package runs as it should. The strictest of a release's packages
+/// holds for all of them, since they switch together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reboot {
+    /// It runs at once.
+    #[default]
+    Never,
+    /// It runs at once, and the host boots if `/run/reboot-required` says so after the switch: the way in
+    /// which Debian's packages ask for it, and hooks may.
+    WhenRequired,
+    /// Its services are started by the boot, and not before.
+    Always,
+}
+
+impl Reboot {
+    fn is_never(&self) -> bool {
+        *self == Reboot::Never
+    }
+}
+
+/// A host that does not know how to boot must refuse a package that needs it.
+const REBOOT: &str = "reboot";
 
 /// How a package is put on a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -250,9 +277,21 @@ impl Manifest {
             health,
             backup,
             hooks,
+            reboot: Reboot::Never,
         };
         manifest.check()?;
         Ok(manifest)
+    }
+
+    /// The same, of a package that may need a boot.
+    #[must_use]
+    pub fn with_reboot(mut self, reboot: Reboot) -> Manifest {
+        self.required.retain(|feature| feature != REBOOT);
+        if !reboot.is_never() {
+            self.required.push(REBOOT.into());
+        }
+        self.reboot = reboot;
+        self
     }
 
     /// Reads a manifest whose digest and length have been checked against the release document.
@@ -260,7 +299,7 @@ impl Manifest {
     /// # Errors
     /// Anything that this program cannot follow to the letter.
     pub fn parse(bytes: &[u8]) -> Result<Manifest, DocumentError> {
-        let manifest: Manifest = parse_document("manifest", bytes)?;
+        let manifest: Manifest = parse_document_knowing("manifest", bytes, &[REBOOT])?;
         manifest.check()?;
         Ok(manifest)
     }
@@ -301,6 +340,9 @@ impl Manifest {
         }
         if let Some(path) = self.backup.paths.iter().find(|path| !is_absolute(path)) {
             return invalid(format!("{path:?} under backup is not an absolute path"));
+        }
+        if !self.reboot.is_never() && !self.required.iter().any(|feature| feature == REBOOT) {
+            return invalid("it asks for a boot, and not under `required`".into());
         }
         if self.hooks.iter().any(|hook| hook.timeout_seconds == 0) {
             return invalid("a hook has no time".into());
@@ -394,6 +436,22 @@ mod tests {
 
     fn folder(at: &str) -> Entry {
         Entry::Directory { path: path(at), mode: 0o755 }
+    }
+
+    #[test]
+    fn a_package_that_needs_a_boot_requires_that_its_reader_knows_how() {
+        let plain = manifest(vec![]).unwrap();
+        assert!(!String::from_utf8(plain.to_bytes()).unwrap().contains("reboot"));
+        for reboot in [Reboot::WhenRequired, Reboot::Always] {
+            let asking = plain.clone().with_reboot(reboot);
+            assert_eq!(Manifest::parse(&asking.to_bytes()).unwrap(), asking);
+            let text = String::from_utf8(asking.to_bytes()).unwrap();
+            let hidden = text.replace("\"required\":[\"reboot\"],", "");
+            assert_ne!(hidden, text);
+            let said = Manifest::parse(hidden.as_bytes()).unwrap_err().to_string();
+            assert!(said.contains("under `required`"), "{said}");
+            assert_eq!(asking.with_reboot(Reboot::Never), plain);
+        }
     }
 
     #[test]

@@ -67,6 +67,15 @@ impl Agent for Api {
         self.0.wake.notify_one();
         reply
     }
+
+    async fn request_reboot(
+        &self,
+        request: Request<wire::RebootRequest>,
+    ) -> Result<Response<wire::RebootReply>, Status> {
+        let call = Call::begin(&self.0, &request, "host reboot")?;
+        let message = request.into_inner();
+        self.read(call, move |shared, store, call| reboot(shared, store, call, &message)).await
+    }
 }
 
 /// One product of one host, with what a call makes of it.
@@ -331,10 +340,7 @@ fn lease(
     // Before anything else: whoever may not call does not even hear what is wrong with the call.
     call.host(store)?;
     let product = Product::parse(&message.product)?;
-    let rollout = RolloutId::parse(&message.rollout_id)
-        .map_err(|error| ApiError::Invalid(error.to_string()))?;
-    let digest = Digest::from_bytes(&message.digest)?;
-    let ask = Ask { rollout, attempt: message.attempt, digest };
+    let ask = asked(&message.rollout_id, message.attempt, &message.digest)?;
     for _ in 0..PLANS {
         let answer = retry(shared, store, call.now, || {
             let host = call.host(store)?.value;
@@ -360,6 +366,40 @@ fn lease(
     }
     let hold = Hold::new(HoldReason::NotOffered, call.now);
     Ok(wire::LeaseReply { answer: Some(Answer::Hold(hold.into())) })
+}
+
+fn asked(rollout: &str, attempt: u32, digest: &[u8]) -> Result<Ask, ApiError> {
+    let rollout =
+        RolloutId::parse(rollout).map_err(|error| ApiError::Invalid(error.to_string()))?;
+    Ok(Ask { rollout, attempt, digest: Digest::from_bytes(digest)? })
+}
+
+/// Whether a host may boot in the middle of its update. Reads only.
+fn reboot(
+    shared: &Shared,
+    store: &dyn Store,
+    call: &Call,
+    message: &wire::RebootRequest,
+) -> Result<wire::RebootReply, ApiError> {
+    let host = call.host(store)?.value;
+    let product = Product::parse(&message.product)?;
+    let ask = asked(&message.rollout_id, message.attempt, &message.digest)?;
+    shared.presence.saw(&host.id, call.now);
+    let no = |hold: Hold| wire::RebootReply { may: false, hold: Some(hold.into()) };
+    if host.state == HostState::Shared {
+        return Ok(no(Hold::new(HoldReason::SharedIdentity, call.now)));
+    }
+    let views = ProductNow::read_all(store)?;
+    let view = views.iter().find(|view| view.product == product);
+    let Some((view, held)) = view.zip(store.placement(&product, &host.id)?) else {
+        return Ok(no(Hold::new(HoldReason::NotOffered, call.now)));
+    };
+    let plan = view.plan(shared.listening_since, call.now, |_| Vec::new());
+    let ring = held.value.ring.as_ref().and_then(|ring| plan.ring(ring));
+    Ok(match rollout::boot_hold(ring, &held.value, &ask, call.now) {
+        None => wire::RebootReply { may: true, hold: None },
+        Some(hold) => no(hold),
+    })
 }
 
 /// What is to be told; nothing yet where the plan has to be stored first.

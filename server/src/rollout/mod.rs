@@ -15,6 +15,8 @@ pub mod gate;
 pub mod hold;
 pub mod host;
 pub mod plan;
+pub mod reboot;
+
 pub use act::{ActError, pause, resume, roll_back};
 pub use admit::{Admission, Ask, Grant, admit};
 pub use counts::Counts;
@@ -22,6 +24,7 @@ pub use fold::{ProductReport, ReportError, Step, fold, give_back, leave, meet, p
 pub use hold::{Hold, HoldReason};
 pub use host::{Decision, Offer, decide};
 pub use plan::{Change, Plan, ProductView, RingPlan, RingView, Watched, plan};
+pub use reboot::boot_hold;
 
 #[cfg(test)]
 mod tests;

@@ -75,6 +75,7 @@ async fn read_everything(fleet: &Fleet, caller: &Caller) -> Vec<(&'static str, C
         ("get_rollout_policy", code(admin.get_rollout_policy(policy).await)),
         ("sync", code(agent.sync(wire::SyncRequest::default()).await)),
         ("request_lease", code(agent.request_lease(wire::LeaseRequest::default()).await)),
+        ("request_reboot", code(agent.request_reboot(wire::RebootRequest::default()).await)),
     ]
 }
 

@@ -242,3 +242,42 @@ async fn a_pause_is_obeyed_at_once_and_says_who_and_why() {
     let offered = offer(&fleet, &hosts[0]).await;
     lease(ask(&fleet, &hosts[0], &offered).await);
 }
+
+async fn may_boot(fleet: &Fleet, host: &Caller, offer: &wire::Offer) -> Result<(), String> {
+    let request = wire::RebootRequest {
+        product: "payments".into(),
+        rollout_id: offer.rollout_id.clone(),
+        attempt: offer.attempt,
+        digest: offer.digest.clone(),
+    };
+    let reply = fleet.agent(host).request_reboot(request).await.unwrap().into_inner();
+    assert_eq!(reply.may, reply.hold.is_none());
+    reply.hold.map_or(Ok(()), |hold| Err(hold.reason))
+}
+
+#[tokio::test]
+async fn a_host_in_flight_may_boot_unless_its_rollout_has_stopped_and_nobody_else_may() {
+    let (fleet, publisher, hosts) = promoted(&["web-1", "web-2"]).await;
+    let offered = offer(&fleet, &hosts[0]).await;
+    let not_offered = Err("not-offered".to_owned());
+    assert_eq!(may_boot(&fleet, &hosts[0], &offered).await, not_offered, "it has not begun");
+    let before = lease(ask(&fleet, &hosts[0], &offered).await);
+    for _ in 0..3 {
+        assert_eq!(may_boot(&fleet, &hosts[0], &offered).await, Ok(()));
+    }
+    assert_eq!(may_boot(&fleet, &hosts[1], &offered).await, not_offered, "another has begun");
+    let other = wire::Offer { digest: vec![7; 32], ..offered.clone() };
+    assert_eq!(may_boot(&fleet, &hosts[0], &other).await, not_offered);
+    // Asking took nothing from the leave.
+    assert_eq!(lease(ask(&fleet, &hosts[0], &offered).await).id, before.id);
+
+    let order = wire::RolloutRequest {
+        product: "payments".into(),
+        ring: "pilot".into(),
+        reason: "night".into(),
+    };
+    fleet.admin(&publisher.person).pause_rollout(order.clone()).await.unwrap();
+    assert_eq!(may_boot(&fleet, &hosts[0], &offered).await, Err("paused".into()));
+    fleet.admin(&publisher.person).resume_rollout(order).await.unwrap();
+    assert_eq!(may_boot(&fleet, &hosts[0], &offered).await, Ok(()));
+}

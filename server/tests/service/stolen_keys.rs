@@ -30,13 +30,14 @@ fn is_kept_out<T>(answer: Result<T, Status>) -> bool {
     matches!(code, Err(Code::Unauthenticated | Code::PermissionDenied))
 }
 
-async fn as_host(fleet: &Fleet, caller: &Caller) -> [Result<(), Status>; 4] {
+async fn as_host(fleet: &Fleet, caller: &Caller) -> [Result<(), Status>; 5] {
     let request = wire::GetMetadataRequest { role: "root".into(), version: 1 };
     let renewal =
         wire::RenewRequest { certificate_request: caller.request(), ..Default::default() };
     [
         fleet.agent(caller).sync(wire::SyncRequest::default()).await.map(drop),
         fleet.agent(caller).request_lease(wire::LeaseRequest::default()).await.map(drop),
+        fleet.agent(caller).request_reboot(wire::RebootRequest::default()).await.map(drop),
         fleet.repository(caller).get_metadata(request).await.map(drop),
         fleet.enrollment(Some(caller)).renew(renewal).await.map(drop),
     ]

@@ -24,6 +24,7 @@ mod pause;
 mod people;
 mod publishing;
 mod real_host;
+mod reboots;
 mod rescued_host;
 mod server_away;
 mod stale_metadata;

@@ -607,6 +607,23 @@ fn a_host_that_was_lost_and_comes_back_goes_on_but_stays_counted() {
 }
 
 #[test]
+fn a_host_that_goes_down_to_boot_and_does_not_come_back_is_lost_after_the_start() {
+    check(
+        "ring pilot hosts=a,b
+         promote 1.1 to pilot
+         a asks
+         a begins
+         a reboots
+         a is silent
+         +4m
+         a failure -> none
+         +2m
+         pilot -> halted
+         a failure -> lost-after-start",
+    );
+}
+
+#[test]
 fn a_share_is_compared_exactly() {
     // 20 % of 5 is 1; 21 % of 5 is more than 1, so the second halts.
     for (percent, after_one) in [(20, "halted"), (21, "running: hosts-not-ready")] {

@@ -258,6 +258,10 @@ impl World {
                 self.silent.insert(host.into());
                 String::new()
             }
+            ["failure"] => {
+                let failed = self.hosts[host].failed.as_ref();
+                failed.map_or("none", |failed| failed.kind.word()).to_owned()
+            }
             ["is", "back"] => {
                 self.silent.remove(host);
                 String::new()
@@ -402,6 +406,7 @@ impl World {
             ["fetches"] => go(&mut report, Phase::Fetching),
             ["waits"] => go(&mut report, Phase::Waiting),
             ["begins"] => go(&mut report, Phase::BackingUp),
+            ["reboots"] => go(&mut report, Phase::Rebooting),
             ["switches"] => {
                 go(&mut report, Phase::Probation);
                 report.have = target.as_ref().map(|release| have(release.version.as_str()));

@@ -313,6 +313,10 @@ impl Agent for Evil {
         let lease = wire::Lease { id: "a-lease-of-the-attacker".into(), seconds: 600 };
         Ok(Response::new(LeaseReply { answer: Some(lease_reply::Answer::Lease(lease)) }))
     }
+
+    async fn request_reboot(&self, _: Request<wire::RebootRequest>) -> Reply<wire::RebootReply> {
+        Ok(Response::new(wire::RebootReply { may: true, hold: None }))
+    }
 }
 
 type Chunks = Pin<Box<dyn Stream<Item = Result<ContentChunk, Status>> + Send>>;

@@ -6,7 +6,8 @@ use anyhow::{Context as _, bail, ensure};
 use refit_proto::{
     names::{PackageName, Platform},
     package::{
-        Backup, ChangePlan, Check, Health, Hook, Observed, PackageDescription, PackagePath, Service,
+        Backup, ChangePlan, Check, Health, Hook, Observed, PackageDescription, PackagePath, Reboot,
+        Service,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,8 @@ struct One {
     backup: Backup,
     #[serde(default)]
     hooks: Vec<Hook>,
+    #[serde(default)]
+    reboot: Reboot,
 }
 
 /// The file with several.
@@ -73,6 +76,8 @@ struct OneOfSeveral {
     backup: Backup,
     #[serde(default)]
     hooks: Vec<Hook>,
+    #[serde(default)]
+    reboot: Reboot,
 }
 
 /// [`Health`], with defaults for what is left out. A manifest says everything.
@@ -124,10 +129,10 @@ fn parse(folder: &Path, name: &str, text: &str) -> anyhow::Result<Description> {
     let is_several = toml::from_str::<toml::Table>(text)
         .is_ok_and(|table| table.get("package").is_some_and(toml::Value::is_array));
     if !is_several {
-        let One { plan, links, package, services, health, backup, hooks } =
+        let One { plan, links, package, services, health, backup, hooks, reboot } =
             toml_text::parse(name, text)?;
         let health = health.into();
-        let description = PackageDescription { package, services, health, backup, hooks };
+        let description = PackageDescription { package, services, health, backup, hooks, reboot };
         let tree = folder.join("tree");
         let packages = vec![Described { tree, platform: None, description }];
         return Ok(Description { plan, links, packages });
@@ -140,12 +145,13 @@ fn parse(folder: &Path, name: &str, text: &str) -> anyhow::Result<Description> {
 
 impl OneOfSeveral {
     fn described(self, folder: &Path, name: &str) -> anyhow::Result<Described> {
-        let OneOfSeveral { name: package, tree, platform, services, health, backup, hooks } = self;
+        let OneOfSeveral { name: package, tree, platform, services, health, backup, hooks, reboot } =
+            self;
         let Ok(inside) = PackagePath::parse(&tree) else {
             bail!("{name}: the tree {tree:?} of {package} is not a folder beside the file");
         };
         let (package, health) = (Some(package), health.into());
-        let description = PackageDescription { package, services, health, backup, hooks };
+        let description = PackageDescription { package, services, health, backup, hooks, reboot };
         Ok(Described { tree: folder.join(inside.as_str()), platform, description })
     }
 }
