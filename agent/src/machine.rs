@@ -35,6 +35,7 @@ use crate::{
         documents::Documents,
         files::{Files, create_dirs},
         hook::Hooks,
+        placed::Placed,
         preflight::Preflight,
         rescue::Rescue,
         service::{OwnSupervisor, Service, ServiceError, Services, Systemd, UnitName},
@@ -187,6 +188,18 @@ impl HostMachine {
         Backups::new(&*self.files, self.data.clone())
     }
 
+    fn placed(&self) -> Placed<'_> {
+        Placed::new(&*self.files, [&self.data, &self.root])
+    }
+
+    /// Where room may be held for the attempt.
+    fn rooms(&self, attempt: &Attempt) -> Vec<PathBuf> {
+        let mut rooms = vec![self.data.clone(), self.root.clone()];
+        let placed = self.after(attempt).ok().and_then(|after| self.placed().needs(&after).ok());
+        rooms.extend(placed.into_iter().flatten().map(|(at, _, _)| at));
+        rooms
+    }
+
     fn preflight_of(&self, attempt: &Attempt) -> Preflight<'_> {
         Preflight::new(&*self.files, attempt.install.clone())
     }
@@ -257,7 +270,7 @@ impl Machine for HostMachine {
                 Waited::BackOut => Ok(Event::BackOut),
                 Waited::Ending => return Err(HostError::Ending),
             },
-            Step::GoBack { change, undo } => self.go_back(change, undo, wait),
+            Step::GoBack { change, undo, .. } => self.go_back(change, undo, wait),
             Step::Settle { attempt, ended } => {
                 return self
                     .settle(attempt, *ended)
@@ -278,7 +291,7 @@ impl Machine for HostMachine {
     }
 
     fn damages(&self) -> BTreeMap<Product, String> {
-        installed::damages(&self.tree())
+        installed::damages(&self.tree(), &self.placed())
     }
 
     fn boot_held(&self) -> Option<Failure> {

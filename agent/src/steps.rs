@@ -177,6 +177,7 @@ impl<M: Machine> Steps<M> {
                 let over = self.wanted.took_back(attempt) || self.gives_way(attempt);
                 over.then_some(Event::TakenBack)
             }),
+            Step::GoBack { pause, .. } => self.pause(*pause, || None),
             Step::AskReboot { change, pause } => self.pause(*pause, || {
                 self.wanted.backs_out(&change.attempt.product).then_some(Event::BackOut)
             }),
@@ -196,7 +197,6 @@ impl<M: Machine> Steps<M> {
             | Step::Seal { .. }
             | Step::Switch { .. }
             | Step::Reboot { .. }
-            | Step::GoBack { .. }
             | Step::Settle { .. } => self.go_on().map(|()| None),
         }
     }

@@ -1,8 +1,10 @@
-//! Refit's own chores: `cargo xtask demo`, `cargo xtask test`, `cargo xtask tidy`, `cargo xtask fuzz`.
+//! Refit's own chores: `cargo xtask demo`, `cargo xtask test`, `cargo xtask tidy`, `cargo xtask fuzz`,
+//! `cargo xtask powercuts`.
 
 mod cargo;
 mod demo;
 mod fuzz;
+mod powercuts;
 mod reference;
 mod test;
 mod tidy;
@@ -28,6 +30,8 @@ enum Chore {
     Test(test::Arguments),
     /// Gives every parser inputs that nobody thought of, for a bounded time.
     Fuzz(fuzz::Arguments),
+    /// Cuts the power, and lets files fail, at every operation of whole updates, and counts what survives.
+    Powercuts,
     /// Checks the layout and the invariants that can be read off the source.
     Tidy,
 }
@@ -37,6 +41,7 @@ fn main() -> ExitCode {
         Chore::Demo(arguments) => demo::run(&arguments),
         Chore::Test(arguments) => test::run(&arguments),
         Chore::Fuzz(arguments) => fuzz::run(&arguments),
+        Chore::Powercuts => powercuts::run(),
         Chore::Tidy => tidy::run(),
     };
     done.unwrap_or_else(|error| {

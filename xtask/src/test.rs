@@ -23,7 +23,8 @@ pub(crate) struct Arguments {
 }
 
 /// Features that only tests switch on: places where the agent and the server can be made to die.
-const FEATURES: &str = "refit-agent/crash-points,refit-proto/testing,refit-durable/testing";
+pub(crate) const FEATURES: &str =
+    "refit-agent/crash-points,refit-proto/testing,refit-durable/testing";
 
 /// The same, without the packages' names.
 pub(crate) fn features() -> Vec<&'static str> {

@@ -38,7 +38,7 @@ mod restore;
 mod scan;
 mod undo;
 
-pub use covers::{Cover, Role, covers};
+pub use covers::{Cover, Role, covers, resolve};
 pub use index::{Covered, Entry, Index, What};
 
 /// Why there is no backup, or none to go back to.
@@ -282,8 +282,7 @@ impl<'a> Backups<'a> {
     }
 
     fn read(&self, path: &Path, limit: u64) -> Result<Vec<u8>, BackupError> {
-        files::read_file(self.files, path, limit)
-            .map_err(|error| damaged(path, error.source.to_string()))
+        files::read_file(self.files, path, limit).map_err(unreadable)
     }
 
     fn read_back(&self, index: &Index) -> Result<(), BackupError> {
@@ -292,7 +291,7 @@ impl<'a> Backups<'a> {
             match files::copy(self.files, &path, None, content.length.saturating_add(1)) {
                 Ok(found) if found == (content.sha256, content.length) => {}
                 Ok(_) => return Err(damaged(&path, "its bytes are not those that were saved")),
-                Err(error) => return Err(damaged(&path, error.source.to_string())),
+                Err(error) => return Err(unreadable(error)),
             }
         }
         Ok(())
@@ -369,6 +368,14 @@ impl<'a> Backups<'a> {
         // What counts is why it failed; the next try removes what is left.
         let _best_effort = self.remove(id);
         Err(error)
+    }
+}
+
+/// What is not there, or is too long, was changed; a disk that can't be read may be readable in a moment.
+fn unreadable(error: FileError) -> BackupError {
+    match error.source.raw_os_error() {
+        Some(_) if error.source.kind() != std::io::ErrorKind::NotFound => error.into(),
+        Some(_) | None => damaged(&error.path, error.source.to_string()),
     }
 }
 

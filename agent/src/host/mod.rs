@@ -8,6 +8,7 @@ pub mod documents;
 pub mod files;
 pub mod health;
 pub mod hook;
+pub mod placed;
 pub mod preflight;
 pub mod process;
 #[cfg(test)]

@@ -18,6 +18,8 @@ pub enum Purpose {
     Download,
     /// The unpacked release.
     Unpack,
+    /// Files at their places on the host.
+    Place,
     /// The backup and its test.
     Backup,
     /// The agent's own records of the update.
@@ -26,13 +28,14 @@ pub enum Purpose {
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Purpose; 4] =
-        [Purpose::Download, Purpose::Unpack, Purpose::Backup, Purpose::Journal];
+    pub const ALL: [Purpose; 5] =
+        [Purpose::Download, Purpose::Unpack, Purpose::Place, Purpose::Backup, Purpose::Journal];
 
     fn as_str(self) -> &'static str {
         match self {
             Purpose::Download => "download",
             Purpose::Unpack => "release",
+            Purpose::Place => "files",
             Purpose::Backup => "backup",
             Purpose::Journal => "journal",
         }
@@ -43,6 +46,7 @@ impl Purpose {
         match self {
             Purpose::Download => "move the agent's data folder to a larger file system",
             Purpose::Unpack => "move install_root to a larger file system",
+            Purpose::Place => "make that file system larger",
             Purpose::Backup => {
                 "remove old backups with the data folder's `backups`, or take large folders out of the manifest's backup"
             }

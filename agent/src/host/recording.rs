@@ -18,9 +18,15 @@ use super::files::{Action, Attributes, FileError, Files, Kind, Space, Stat, Time
 pub(crate) enum Fault {
     /// This one fails with this errno, the next are fine.
     Fails(i32),
+    /// This one and all that follow fail with this errno; reading, too, only with EIO.
+    Stays(i32),
+    /// If this one writes, half of it is written, which is no error.
+    ShortWrite,
     /// This one and all that follow are never done.
     PowerCut,
 }
+
+const EIO: i32 = 5;
 
 /// What a power cut keeps of what was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,6 +204,8 @@ impl Disk {
 
     /// Records the operation, or is the fault.
     fn begin(&mut self, what: String) -> io::Result<()> {
+        const READING: [&str; 5] = ["resolve", "inspect", "list", "read", "measure"];
+        let reads = READING.iter().any(|verb| what.starts_with(verb));
         let index = self.operations.len();
         self.operations.push(what);
         match self.fault {
@@ -205,8 +213,16 @@ impl Disk {
             Some((at, Fault::Fails(errno))) if index == at => {
                 Err(io::Error::from_raw_os_error(errno))
             }
+            Some((at, Fault::Stays(errno))) if index >= at && (errno == EIO || !reads) => {
+                Err(io::Error::from_raw_os_error(errno))
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Whether the next operation is one that writes less than it should.
+    fn is_short(&self) -> bool {
+        self.fault == Some((self.operations.len(), Fault::ShortWrite))
     }
 
     fn names(&mut self, id: u64) -> io::Result<&mut Names> {
@@ -315,6 +331,10 @@ impl MemoryWriting {
 
 impl Write for MemoryWriting {
     fn write(&mut self, new: &[u8]) -> io::Result<usize> {
+        let new = match self.files.disk().is_short() {
+            true => &new[..new.len().div_ceil(2)],
+            false => new,
+        };
         self.act("write", |bytes, _| bytes.extend_from_slice(new))?;
         Ok(new.len())
     }
@@ -609,6 +629,36 @@ pub(crate) fn put(files: &dyn Files, path: &Path, bytes: &[u8], mode: u32) {
     super::files::write_file(files, path, bytes, mode).unwrap();
 }
 
+/// How many of the cut points are tried: one of so many. All of them by `cargo xtask powercuts`.
+pub(crate) fn one_in(usual: usize) -> usize {
+    if std::env::var("REFIT_POWERCUTS").is_ok_and(|share| share == "all") { 1 } else { usual }
+}
+
+/// Tries cut points one after the other, and says in the end how many there were and how many the host
+/// survived; `cargo xtask powercuts` adds that up.
+#[derive(Default)]
+pub(crate) struct CutPoints {
+    tried: usize,
+    survived: usize,
+}
+
+impl CutPoints {
+    /// Tries one. What does not survive is told at once, and fails the test in the end.
+    pub(crate) fn survives(&mut self, point: impl FnOnce()) {
+        self.tried += 1;
+        let survived = std::panic::catch_unwind(std::panic::AssertUnwindSafe(point)).is_ok();
+        self.survived += usize::from(survived);
+    }
+
+    /// Adds up.
+    pub(crate) fn end(self) {
+        let CutPoints { tried, survived } = self;
+        let thread = std::thread::current();
+        println!("cut-points {tried} {survived} {}", thread.name().unwrap_or_default());
+        assert_eq!(survived, tried, "so many of the cut points were survived");
+    }
+}
+
 /// Carries `act` out again and again, each time with the fault one operation later, until it comes to
 /// its end. `check` looks at what each fault left.
 pub(crate) fn at_every_operation<T>(
@@ -617,6 +667,7 @@ pub(crate) fn at_every_operation<T>(
     act: impl Fn(&RecordingFiles) -> T,
     mut check: impl FnMut(&RecordingFiles, T, &str),
 ) {
+    let mut points = CutPoints::default();
     for n in 0.. {
         let files = start.fork();
         files.fault_after(n, fault);
@@ -624,9 +675,9 @@ pub(crate) fn at_every_operation<T>(
         let hit = files.operations(0).get(n).cloned();
         files.mend();
         let where_ = format!("{fault:?} at operation {n}: {}", hit.as_deref().unwrap_or("none"));
-        check(&files, result, &where_);
+        points.survives(|| check(&files, result, &where_));
         if hit.is_none() {
-            return;
+            return points.end();
         }
     }
 }

@@ -78,6 +78,14 @@ pub enum InstallError {
         /// What is wrong with it.
         why: String,
     },
+    /// A file cannot be placed as the manifest says.
+    #[error("{} cannot be placed: {why}\nhelp: correct the release, or make the host fit it", path.display())]
+    Unplaceable {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// Something stands at the place of the link that Refit did not put there.
     #[error(
         "{} is not a link that Refit made: {why}\n\

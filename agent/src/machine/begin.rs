@@ -11,7 +11,7 @@ use refit_proto::{
     package::{Entry, FileRef, Release, compress},
 };
 
-use super::{HostMachine, backup_id};
+use super::{HostMachine, backup_id, failures::failure};
 use crate::{
     host::{
         backup::{Cover, covers},
@@ -21,7 +21,7 @@ use crate::{
         preflight::{Need, Purpose, on_disk, total},
         service::Service,
     },
-    update::{Attempt, Event, Failure, Terms},
+    update::{Attempt, Cause, Event, Failure, Terms},
 };
 
 /// What the agent's own records of an update may take.
@@ -39,6 +39,8 @@ impl HostMachine {
         let documents = self.documents_from_content(attempt)?;
         // A variable that is missing here is found now, and not when the services are down.
         let services = self.services_of(&attempt.product, &documents)?;
+        let owned = self.placed().check(&documents);
+        owned.map_err(|error| failure(Cause::Unsupported, &error))?;
         let needs = self.needs(attempt, &documents, &services)?;
         self.preflight_of(attempt).reserve(&needs)?;
         let manifests = documents.packages.iter().map(|package| &package.manifest);
@@ -92,7 +94,9 @@ impl HostMachine {
         let units: Vec<PathBuf> = units.into_iter().collect();
         let link = self.tree().link(&attempt.product);
         let own = [self.data.as_path(), self.root.as_path()];
-        Ok(covers(&*self.files, after, &self.variables, &link, &units, &own)?)
+        let before = self.before(attempt)?;
+        let placed = self.placed().covers(before.as_ref(), after)?;
+        Ok(covers(&*self.files, after, &self.variables, &link, &units, placed, &own)?)
     }
 
     fn needs(
@@ -119,16 +123,21 @@ impl HostMachine {
         // The units of a release that is not unpacked yet can't be told; they are a few small files.
         let link = self.tree().link(&attempt.product);
         let own = [self.data.as_path(), self.root.as_path()];
-        let covers = covers(&*self.files, documents, &self.variables, &link, &[], &own)?;
+        let placed = self.placed().covers(self.before(attempt)?.as_ref(), documents)?;
+        let covers = covers(&*self.files, documents, &self.variables, &link, &[], placed, &own)?;
         let (backup, backup_inodes) = self.backups().size(&covers)?;
         let need =
             |purpose, at: &PathBuf, bytes, inodes| Need { purpose, at: at.clone(), bytes, inodes };
-        Ok(vec![
+        let mut needs = vec![
             need(Purpose::Download, &self.data, download, missing.len() as u64 * 2),
             need(Purpose::Unpack, &self.root, unpacked, inodes),
             need(Purpose::Backup, &self.data, backup, backup_inodes),
             need(Purpose::Journal, &self.data, RECORDS, 16),
-        ])
+        ];
+        for (at, bytes, inodes) in self.placed().needs(documents)? {
+            needs.push(need(Purpose::Place, &at, bytes, inodes));
+        }
+        Ok(needs)
     }
 
     fn offered(&self, attempt: &Attempt) -> Result<Offered, Failure> {

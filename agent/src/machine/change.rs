@@ -1,7 +1,7 @@
 //! The change itself and the way back from it. The way back is armed before the services stop, and holds
 //! everything before the target changes.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use refit_proto::package::{self, HookTime, Reboot};
 
@@ -11,6 +11,7 @@ use crate::{
         documents::Documents,
         files,
         hook::HookContext,
+        preflight::Purpose,
         service::{UnitFile, UnitsOf},
         tree::{Extras, Installer as _},
     },
@@ -61,6 +62,7 @@ impl HostMachine {
         self.arm_for_the_switch(change, sealed, STARTS)?;
         self.tree().verify(&after, Extras::Refused)?;
         self.run_hooks(attempt, &after, HookTime::BeforeSwitch)?;
+        self.place_files(attempt, before.as_ref(), &after)?;
         self.tree().switch(&attempt.product, &after.id.digest)?;
         self.put_units(attempt, before.as_ref(), &after)?;
         self.run_hooks(attempt, &after, HookTime::AfterSwitch)?;
@@ -162,7 +164,9 @@ impl HostMachine {
         }
         // A disk that the new release has filled must not stand in the way.
         let room = self.preflight_of(attempt);
-        let freed = room.reserved(&[&self.data, &self.root]);
+        let rooms = self.rooms(attempt);
+        let rooms: Vec<_> = rooms.iter().map(PathBuf::as_path).collect();
+        let freed = room.reserved(&rooms);
         let mut steps: Vec<UndoStep> =
             freed.into_iter().map(|path| Undoing::Remove { path }.into()).collect();
         let stops = units.iter().map(|unit| Undoing::StopUnit { unit: unit.to_string() }.into());
@@ -185,6 +189,21 @@ impl HostMachine {
             stopped.map_err(|error| failure(Cause::ServicesDidNotStop, &error))?;
         }
         Ok(())
+    }
+
+    fn place_files(
+        &self,
+        attempt: &Attempt,
+        before: Option<&Documents>,
+        after: &Documents,
+    ) -> Result<(), Failure> {
+        let room = self.preflight_of(attempt);
+        for at in self.rooms(attempt) {
+            room.give_back(Purpose::Place, &at)?;
+        }
+        let product = self.tree().product(&attempt.product);
+        let folder = self.tree().folder(&attempt.product, &after.id.digest);
+        Ok(self.placed().place(&product, &folder, before, after)?)
     }
 
     /// Makes the service manager know the new release's services and no other of the product's.

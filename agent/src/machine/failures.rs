@@ -88,9 +88,9 @@ impl From<InstallError> for Failure {
         match error {
             InstallError::File(error) => error.into(),
             InstallError::Documents(error) => error.into(),
-            InstallError::Damaged { .. } | InstallError::Foreign { .. } => {
-                failure(Cause::SwitchFailed, &error)
-            }
+            InstallError::Damaged { .. }
+            | InstallError::Foreign { .. }
+            | InstallError::Unplaceable { .. } => failure(Cause::SwitchFailed, &error),
         }
     }
 }

@@ -89,7 +89,8 @@ impl HostMachine {
 
     fn round(&mut self, release: &Documents, checks: &mut Checks) -> Verdict {
         if checks.0.is_empty() {
-            return match self.tree().verify(release, Extras::Ignored) {
+            let verified = self.tree().verify(release, Extras::Ignored);
+            return match verified.and_then(|()| self.placed().verify(release)) {
                 Ok(()) => Verdict::Good,
                 Err(error) => Verdict::Bad { text: error.to_string() },
             };

@@ -5,17 +5,21 @@ use std::collections::BTreeMap;
 use refit_proto::names::Product;
 
 use crate::{
-    host::tree::{Extras, Tree},
+    host::{
+        placed::Placed,
+        tree::{Extras, Tree},
+    },
     report::{InstalledRelease, Inventory},
 };
 
 /// What of the current releases is not as it was signed, by product: every byte is read.
-pub(super) fn damages(tree: &Tree<'_>) -> BTreeMap<Product, String> {
+pub(super) fn damages(tree: &Tree<'_>, placed: &Placed<'_>) -> BTreeMap<Product, String> {
     let products = tree.products().unwrap_or_default().into_iter();
     let damaged = products.filter_map(|product| {
         let documents = tree.installed(&product).ok()??;
         // What a release makes beside its own files is its own affair.
-        let error = tree.verify(&documents, Extras::Ignored).err()?;
+        let verified = tree.verify(&documents, Extras::Ignored);
+        let error = verified.and_then(|()| placed.verify(&documents)).err()?;
         tracing::error!(%product, "what is installed was changed: {error}");
         let text = error.to_string();
         Some((product, text.split("\nhelp:").next().unwrap_or_default().to_owned()))

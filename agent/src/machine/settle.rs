@@ -22,14 +22,16 @@ impl HostMachine {
         }
         self.probation = None;
         let room = self.preflight_of(attempt);
-        for purpose in Purpose::ALL {
-            for at in [&self.data, &self.root] {
-                room.give_back(purpose, at)?;
+        for at in self.rooms(attempt) {
+            for purpose in Purpose::ALL {
+                room.give_back(purpose, &at)?;
             }
         }
         match ended {
             Phase::Committed => {
                 let after = self.after(attempt)?;
+                let emptied = self.placed().tidy(&self.tree().product(&attempt.product), &after);
+                emptied.map_err(|error| failure(Cause::HostFault, &error))?;
                 if let Err(failure) = self.run_hooks(attempt, &after, HookTime::AfterCommit) {
                     tracing::warn!("{failure}");
                 }

@@ -18,13 +18,15 @@ use refit_proto::{
     },
 };
 
+mod placed;
+
 use super::*;
 use crate::{
     drive::{DriveError, Host, drive, resume},
     host::{
         content::FetchError,
         files,
-        recording::{Fault, Kept, RecordingFiles, put, snapshot},
+        recording::{CutPoints, Fault, Kept, RecordingFiles, one_in, put, snapshot},
         service::{ServiceState, UnitFile, UnitsOf},
         tree::{
             Extras,
@@ -32,7 +34,9 @@ use crate::{
         },
     },
     journal::{Journal, MemoryJournal},
-    update::{BootId, Cause, Lease, LeaseId, Outcome, Phase, ReleaseId, Running, Update},
+    update::{
+        BootId, Cause, Lease, LeaseId, Outcome, Phase, ReleaseId, Running, SealedBackup, Update,
+    },
     way_back,
 };
 
@@ -294,6 +298,20 @@ impl World {
         let mut all = snapshot(&self.files, Path::new("/etc"));
         all.extend(snapshot(&self.files, Path::new("/opt/refit/payments")));
         all
+    }
+
+    /// The current release is one, and whole; and the backup is what was sealed.
+    fn can_be_mended(&self, step: &str) {
+        let machine = self.machine();
+        let current = machine.tree().installed(&payments()).unwrap().unwrap();
+        machine.tree().verify(&current, Extras::Refused).unwrap_or_else(|e| panic!("{step}: {e}"));
+        for id in machine.backups().list().unwrap() {
+            if let Ok(index) = machine.backups().index(&id) {
+                let seal = Digest::of(&index.to_bytes());
+                let sealed = SealedBackup { id, seal };
+                machine.backups().verify(&sealed).unwrap_or_else(|e| panic!("{step}: {e}"));
+            }
+        }
     }
 
     /// Nothing of an update under way is left.
@@ -723,31 +741,38 @@ fn a_release_without_packages_of_the_product_removes_it_and_is_reversible() {
 fn at_each(fault: Fault, bad: bool, check: impl Fn(&mut World, Result<Outcome, String>, &str)) {
     let (mut start, update, two) = on_one();
     start.bad = bad.then_some(two.digest);
-    at_each_of(start, update, fault, check);
+    at_each_of(start, update, fault, 1, check);
 }
 
 fn at_each_of(
     start: World,
     update: Update,
     fault: Fault,
+    share: usize,
     check: impl Fn(&mut World, Result<Outcome, String>, &str),
 ) {
-    for n in 0.. {
+    let share = one_in(share);
+    // Each way to lose what was not synced; in a share of the cut points, one in its turn.
+    let ways = if fault == Fault::PowerCut && share == 1 && one_in(2) == 1 { 3 } else { 1 };
+    let mut points = CutPoints::default();
+    for n in (0..).step_by(share) {
         let mut world = start.fork();
         world.files.fault_after(n, fault);
         let outcome = world.update(update.clone());
         let hit = world.files.operations(0).get(n).cloned();
         let step = format!("{fault:?} at operation {n}: {}", hit.as_deref().unwrap_or("none"));
-        let left = world.files.clone();
         if fault == Fault::PowerCut {
-            // Each way to lose what was not synced in its turn.
-            world = world.after_power_cut(Kept::ALL[n % 3]);
+            for way in 0..ways {
+                let kept = Kept::ALL[(n + way) % 3];
+                let (mut world, outcome) = (world.after_power_cut(kept), outcome.clone());
+                points.survives(|| check(&mut world, outcome, &format!("{step}, {kept:?} kept")));
+            }
         } else {
-            left.mend();
+            world.files.mend();
+            points.survives(|| check(&mut world, outcome, &step));
         }
-        check(&mut world, outcome, &step);
         if hit.is_none() {
-            return;
+            return points.end();
         }
     }
 }
@@ -770,7 +795,7 @@ fn after_a_power_cut_anywhere_in_a_good_update_the_host_comes_to_stand_on_one_wh
 #[test]
 fn after_a_power_cut_anywhere_in_an_update_with_a_boot_the_host_stands_on_one_whole_release() {
     let (start, update, _) = on_one_booting(Reboot::Always);
-    at_each_of(start, update, Fault::PowerCut, |world, _, step| {
+    at_each_of(start, update, Fault::PowerCut, 1, |world, _, step| {
         world.resume();
         let version = world.stands_on(step).unwrap_or_else(|| panic!("{step}: nothing runs"));
         let ended = world.journal.ended().last().map(Outcome::phase);
@@ -791,9 +816,16 @@ fn after_a_power_cut_anywhere_in_a_bad_update_the_host_runs_what_ran_before() {
 }
 
 #[test]
-fn whatever_fails_once_in_a_good_update_the_host_stands_on_one_whole_release() {
-    for errno in [28 /* ENOSPC */, 5 /* EIO */] {
-        at_each(Fault::Fails(errno), false, |world, outcome, step| {
+fn whatever_fails_in_a_good_update_once_or_for_ever_the_host_stands_on_one_whole_release() {
+    const ENOSPC: i32 = 28;
+    const EIO: i32 = 5;
+    const EDQUOT: i32 = 122;
+    const EROFS: i32 = 30;
+    let faults = [ENOSPC, EIO, EDQUOT, EROFS].into_iter();
+    let faults = faults.flat_map(|errno| [Fault::Fails(errno), Fault::Stays(errno)]);
+    for fault in faults.chain([Fault::ShortWrite]) {
+        let (start, update, _) = on_one();
+        at_each_of(start, update, fault, 7, |world, outcome, step| {
             let outcome = match outcome {
                 Ok(outcome) => outcome,
                 // The agent tries again from its journal, or from its beginning.
@@ -802,6 +834,11 @@ fn whatever_fails_once_in_a_good_update_the_host_stands_on_one_whole_release() {
                     None => return drop(world.stands_on(step).unwrap()),
                 },
             };
+            if let Outcome::Stuck { .. } = &outcome
+                && matches!(fault, Fault::Stays(_))
+            {
+                return world.can_be_mended(step);
+            }
             let version = world.stands_on(step).unwrap();
             match outcome {
                 Outcome::Committed { .. } => assert_eq!(version.as_str(), "2.0", "{step}"),

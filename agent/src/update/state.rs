@@ -107,6 +107,9 @@ pub enum Update {
         undo: Undo,
         /// Why.
         failure: Failure,
+        /// Tries that failed.
+        #[serde(default)]
+        retry: Retry,
     },
     /// The update is over. Only tidying up is left, or, if `settled`, not even that.
     Finished {
@@ -213,6 +216,10 @@ pub struct UnexpectedEvent {
 /// How often the agent may be started again while one change is under way. Each time may be a power
 /// cut, so a few must pass; a release that takes the host down with it must not loop for ever.
 const MOST_STARTS: u32 = 10;
+
+/// How often going back is tried again before a person is needed. A disk that is full or fails for a moment
+/// must not leave a host with its services down; with the pauses between, this is about two minutes.
+const MOST_ROLLBACKS: u32 = 6;
 
 impl Update {
     /// An update that has just been offered.
@@ -345,7 +352,9 @@ impl Update {
                 false => Step::AskReboot { change, pause: reboot.pause() },
             },
             Update::Probation { change, sealed, .. } => Step::Watch { change, sealed },
-            Update::RollingBack { change, undo, .. } => Step::GoBack { change, undo },
+            Update::RollingBack { change, undo, retry, .. } => {
+                Step::GoBack { change, undo, pause: retry.pause() }
+            }
             Update::Finished { settled: true, .. } => return None,
             Update::Finished { attempt, outcome, .. } => {
                 Step::Settle { attempt, ended: outcome.phase() }
@@ -481,6 +490,12 @@ impl Update {
                 Some(change.lease),
                 Outcome::RolledBack { failure: failure.and_kept(&kept), health },
             ),
+            // What was damaged stays damaged; anything else may pass.
+            (RollingBack { change, undo, failure, retry }, Event::Failed { failure: rollback })
+                if rollback.cause != Cause::BackupDamaged && retry.failed < MOST_ROLLBACKS =>
+            {
+                RollingBack { change, undo, failure, retry: retry.after(rollback) }
+            }
             (RollingBack { change, failure, .. }, Event::Failed { failure: rollback }) => {
                 stuck(change, failure, Some(rollback))
             }
@@ -649,14 +664,15 @@ fn blame_for_bad_health(baseline: Option<&Verdict>, text: String) -> Failure {
 /// Goes back where the target is still untouched: its services only have to run again.
 fn start_again(change: Change, failure: Failure) -> Update {
     let undo = Undo::StartAgain { backup: change.backup.clone() };
-    Update::RollingBack { change, undo, failure }
+    Update::RollingBack { change, undo, failure, retry: Retry::default() }
 }
 
 /// Goes back where the target was changed, if the release has a way back.
 fn go_back(change: Change, sealed: SealedBackup, failure: Failure) -> Update {
     match change.terms.way_back {
         WayBack::Automatic => {
-            Update::RollingBack { change, undo: Undo::Restore { sealed }, failure }
+            let (undo, retry) = (Undo::Restore { sealed }, Retry::default());
+            Update::RollingBack { change, undo, failure, retry }
         }
         WayBack::None => stuck(change, failure, None),
     }

@@ -99,6 +99,8 @@ pub enum Step {
         change: Change,
         /// How.
         undo: Undo,
+        /// How long to wait first.
+        pause: Duration,
     },
     /// After the end: disarm the way back, give back the reserved space, remove what nothing refers
     /// to. → `Settled`

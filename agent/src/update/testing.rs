@@ -112,7 +112,7 @@ pub(crate) fn probation(change: Change) -> Update {
 pub(crate) fn rolling_back() -> Update {
     let undo = Undo::Restore { sealed: sealed() };
     let failure = failure(Cause::HealthCheckFailed);
-    Update::RollingBack { change: change(), undo, failure }
+    Update::RollingBack { change: change(), undo, failure, retry: Retry::default() }
 }
 
 pub(crate) fn ended(outcome: Outcome) -> Update {

@@ -115,10 +115,10 @@ const ARROWS: &str = "
     probation    resumed               probation
     probation    resumed_after_a_boot  probation
     rolling-back went-back             rolled-back
-    rolling-back weather               stuck
-    rolling-back release's_fault       stuck
-    rolling-back host's_fault          stuck
-    rolling-back not_permitted         stuck
+    rolling-back weather               rolling-back
+    rolling-back release's_fault       rolling-back
+    rolling-back host's_fault          rolling-back
+    rolling-back not_permitted         rolling-back
     rolling-back rescued               .
     rolling-back taken-back            .
     rolling-back back-out              .
@@ -307,6 +307,21 @@ fn what_was_red_before_is_not_the_releases_fault() {
         let Update::Finished { outcome, .. } = back.on(went_back).unwrap() else { panic!() };
         assert_eq!(outcome.quarantines(), quarantined);
     }
+}
+
+#[test]
+fn going_back_is_tried_again_and_a_damaged_backup_is_not() {
+    let damaged = rolling_back().on(failed(Cause::BackupDamaged)).unwrap();
+    assert_eq!(damaged.phase(), Phase::Stuck);
+    let mut update = rolling_back();
+    let mut waited = Duration::ZERO;
+    while update.phase() == Phase::RollingBack {
+        let Some(Step::GoBack { pause, .. }) = update.next() else { panic!("{update:?}") };
+        waited += pause;
+        update = update.on(failed(Cause::RollbackFailed)).unwrap();
+    }
+    assert_eq!(update.phase(), Phase::Stuck);
+    assert!((60..=180).contains(&waited.as_secs()), "{waited:?}");
 }
 
 #[test]

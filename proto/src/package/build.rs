@@ -9,8 +9,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Backup, DocumentError, Entry, FileRef, Health, Hook, Manifest, PackagePath, PathError, Reboot,
-    Service,
+    Backup, DocumentError, Entry, FileRef, Health, Hook, Installer, Manifest, PackagePath,
+    PathError, PlacedAs, Reboot, Service,
     frame::{compress, copy_hashed},
 };
 use crate::names::PackageName;
@@ -36,6 +36,12 @@ pub struct PackageDescription {
     /// Whether a host has to boot before the package runs.
     #[serde(default)]
     pub reboot: Reboot,
+    /// How it is put on a host.
+    #[serde(default)]
+    pub installer: Installer,
+    /// With the installer `files`: what is not root's, or has more than a mode.
+    #[serde(default)]
+    pub files: Vec<PlacedAs>,
 }
 
 /// A built package.
@@ -96,9 +102,19 @@ pub fn build(
     let mut entries = Vec::new();
     let mut files = Vec::new();
     walk(tree, None, &mut entries, &mut files)?;
-    let PackageDescription { package: _, services, health, backup, hooks, reboot } = description;
+    let PackageDescription {
+        package: _,
+        services,
+        health,
+        backup,
+        hooks,
+        reboot,
+        installer,
+        files: placed,
+    } = description;
     let manifest = Manifest::new(package, entries, services, health, backup, hooks)?;
-    Ok(Built { manifest: manifest.with_reboot(reboot), files })
+    let manifest = manifest.with_reboot(reboot).installed_by(installer, placed)?;
+    Ok(Built { manifest, files })
 }
 
 fn walk(
@@ -182,6 +198,8 @@ mod tests {
             backup: Backup::default(),
             hooks: vec![],
             reboot: Reboot::Never,
+            installer: Installer::Tree,
+            files: vec![],
         }
     }
 

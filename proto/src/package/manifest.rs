@@ -21,6 +21,9 @@ pub struct Manifest {
     pub package: PackageName,
     /// How it is put on a host.
     pub installer: Installer,
+    /// With the installer `files`: what is not root's, or has more than a mode.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<PlacedAs>,
     /// Everything in the package's tree, folders before what lies in them.
     pub entries: Vec<Entry>,
     /// What runs.
@@ -64,11 +67,53 @@ impl Reboot {
 const REBOOT: &str = "reboot";
 
 /// How a package is put on a host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Installer {
     /// A versioned folder of its own, and one atomic link that says which one is current.
+    #[default]
     Tree,
+    /// Each file at its own place on the host: `etc/motd` in the tree is `/etc/motd`.
+    Files,
+}
+
+impl Installer {
+    /// The feature that a reader must know to follow it; the first one is known to all.
+    fn feature(self) -> Option<&'static str> {
+        match self {
+            Installer::Tree => None,
+            Installer::Files => Some("files"),
+        }
+    }
+}
+
+/// How something of the tree stands on the host, where that is more than the tree tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlacedAs {
+    /// Of the tree.
+    pub path: PackagePath,
+    /// Name or number of its owner; by default root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// The same of its group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Permission bits in place of the tree's, at most 0o7777.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
+    /// Extended attributes, capabilities and access control lists among them: text, or `0x` and hex digits.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
+}
+
+impl PlacedAs {
+    /// An attribute's value as bytes; `None` if it is no hex.
+    pub fn value(text: &str) -> Option<Vec<u8>> {
+        let Some(hex) = text.strip_prefix("0x") else { return Some(text.as_bytes().to_vec()) };
+        let digits = hex.as_bytes().chunks(2);
+        digits.map(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok()).collect()
+    }
 }
 
 /// One thing in a package's tree.
@@ -272,6 +317,7 @@ impl Manifest {
             required: Vec::new(),
             package,
             installer: Installer::Tree,
+            files: Vec::new(),
             entries,
             services,
             health,
@@ -281,6 +327,23 @@ impl Manifest {
         };
         manifest.check()?;
         Ok(manifest)
+    }
+
+    /// The same, put on hosts by another installer.
+    ///
+    /// # Errors
+    /// As for [`Manifest::parse`].
+    pub fn installed_by(
+        mut self,
+        installer: Installer,
+        files: Vec<PlacedAs>,
+    ) -> Result<Manifest, DocumentError> {
+        let before = self.installer.feature();
+        self.required.retain(|feature| Some(feature.as_str()) != before);
+        self.required.extend(installer.feature().map(str::to_owned));
+        (self.installer, self.files) = (installer, files);
+        self.check()?;
+        Ok(self)
     }
 
     /// The same, of a package that may need a boot.
@@ -299,7 +362,7 @@ impl Manifest {
     /// # Errors
     /// Anything that this program cannot follow to the letter.
     pub fn parse(bytes: &[u8]) -> Result<Manifest, DocumentError> {
-        let manifest: Manifest = parse_document_knowing("manifest", bytes, &[REBOOT])?;
+        let manifest: Manifest = parse_document_knowing("manifest", bytes, &[REBOOT, "files"])?;
         manifest.check()?;
         Ok(manifest)
     }
@@ -341,6 +404,13 @@ impl Manifest {
         if let Some(path) = self.backup.paths.iter().find(|path| !is_absolute(path)) {
             return invalid(format!("{path:?} under backup is not an absolute path"));
         }
+        let feature = self.installer.feature();
+        if feature.is_some_and(|feature| !self.required.iter().any(|known| known == feature)) {
+            return invalid("it names an installer, and not under `required`".into());
+        }
+        if let Err(problem) = self.check_files() {
+            return invalid(problem);
+        }
         if !self.reboot.is_never() && !self.required.iter().any(|feature| feature == REBOOT) {
             return invalid("it asks for a boot, and not under `required`".into());
         }
@@ -352,6 +422,52 @@ impl Manifest {
             Health::None => invalid("it runs a service and has no health check".into()),
             Health::Checked(observed) => check_health(observed, &names).or_else(invalid),
         }
+    }
+}
+
+impl Manifest {
+    /// Each names something of the tree, once, and can be followed.
+    fn check_files(&self) -> Result<(), String> {
+        if self.installer == Installer::Tree && !self.files.is_empty() {
+            return Err("it says how files stand on the host, and places none there".into());
+        }
+        let entries: BTreeMap<_, _> =
+            self.entries.iter().map(|entry| (entry.path(), entry)).collect();
+        let mut seen = BTreeSet::new();
+        for file in &self.files {
+            let path = &file.path;
+            let Some(entry) = entries.get(path) else {
+                return Err(format!("{path} under files is not in the tree"));
+            };
+            if !seen.insert(path) {
+                return Err(format!("{path} stands twice under files"));
+            }
+            let plain = |name: &String| {
+                let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+                !name.is_empty() && !name.starts_with('-') && name.bytes().all(plain)
+            };
+            if !file.owner.iter().chain(&file.group).all(plain) {
+                return Err(format!("{path} under files has an owner or group that is none"));
+            }
+            if file.mode.is_some_and(|mode| mode > 0o7777) {
+                return Err(format!("{path} under files has a mode above 7777"));
+            }
+            let is_link = matches!(entry, Entry::Link { .. });
+            if is_link && (file.mode.is_some() || !file.attributes.is_empty()) {
+                return Err(format!("{path} under files is a link, which has an owner only"));
+            }
+            for (name, value) in &file.attributes {
+                let known = ["user.", "security.", "system.posix_acl_", "trusted."];
+                let named = known.iter().any(|space| name.starts_with(space));
+                let is_plain = name.bytes().all(|byte| byte.is_ascii_graphic());
+                if !named || !is_plain || PlacedAs::value(value).is_none() {
+                    return Err(format!(
+                        "{path} under files has an attribute that is none: {name}"
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -436,6 +552,36 @@ mod tests {
 
     fn folder(at: &str) -> Entry {
         Entry::Directory { path: path(at), mode: 0o755 }
+    }
+
+    #[test]
+    fn a_package_of_files_requires_that_its_reader_knows_and_says_nothing_that_cannot_be_done() {
+        let plain = manifest(vec![folder("etc"), file("etc/key", 0o640)]).unwrap();
+        let as_what = |text: &str| -> Vec<PlacedAs> {
+            vec![serde_json::from_str(&text.replace('\'', "\"")).unwrap()]
+        };
+        let by = |files| plain.clone().installed_by(Installer::Files, files);
+        let good = "{'path':'etc/key','owner':'app','group':'4','mode':2541,
+            'attributes':{'user.note':'yes','security.capability':'0x0100ff'}}";
+        let placed = by(as_what(good)).unwrap();
+        assert_eq!(Manifest::parse(&placed.to_bytes()).unwrap(), placed);
+        assert_eq!(placed.required, ["files"]);
+        assert_eq!(PlacedAs::value("0x0100ff").unwrap(), [1, 0, 255]);
+        let text = String::from_utf8(placed.to_bytes()).unwrap();
+        let hidden = text.replace("\"required\":[\"files\"],", "");
+        assert!(Manifest::parse(hidden.as_bytes()).is_err());
+        for bad in [
+            "{'path':'etc/other'}",
+            "{'path':'etc/key','owner':'a:b'}",
+            "{'path':'etc/key','owner':'-r'}",
+            "{'path':'etc/key','mode':4096}",
+            "{'path':'etc/key','attributes':{'note':'x'}}",
+            "{'path':'etc/key','attributes':{'user.a':'0x1g'}}",
+        ] {
+            assert!(by(as_what(bad)).is_err(), "{bad}");
+        }
+        assert!(by([as_what(good), as_what(good)].concat()).is_err());
+        assert!(plain.clone().installed_by(Installer::Tree, as_what(good)).is_err());
     }
 
     #[test]

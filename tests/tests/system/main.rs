@@ -11,6 +11,7 @@ mod clocks;
 mod cloned_host;
 mod disk_full;
 mod enrollment;
+mod files_release;
 mod good_way;
 mod keys;
 mod killed_agent;

@@ -27,12 +27,14 @@ pub enum Role {
     Link,
     /// A unit file.
     Unit,
+    /// Placed by a release, with the installer `files`.
+    Placed,
     /// Named by the manifest.
     Declared,
 }
 
-/// What has to be saved before this release is installed: the product's link, these unit files, and
-/// what its manifests name. `own` are the agent's own folders, which no manifest may name.
+/// What has to be saved before this release is installed: the product's link, these unit files, what is
+/// `placed`, and what its manifests name. `own` are the agent's own folders, which no manifest may name.
 ///
 /// # Errors
 /// A path that cannot be resolved, uses an unknown variable, or is none that may be brought back.
@@ -42,6 +44,7 @@ pub fn covers(
     variables: &Variables,
     link: &Path,
     units: &[PathBuf],
+    placed: Vec<Cover>,
     own: &[&Path],
 ) -> Result<Vec<Cover>, BackupError> {
     let mut covers = vec![Cover { path: link.to_owned(), role: Role::Link }];
@@ -62,13 +65,23 @@ pub fn covers(
         }
         covers.push(Cover { path, role: Role::Declared });
     }
+    // What lies in a folder that the manifest names comes back with it.
+    let named: Vec<PathBuf> = covers.iter().map(|cover| cover.path.clone()).collect();
+    covers.extend(placed.into_iter().filter(|cover| {
+        let within = |named: &PathBuf| cover.path.starts_with(named);
+        !named.iter().any(within)
+    }));
     Ok(covers)
 }
 
 /// What is set aside gets up to 143 bytes to its name, of the 255 that Linux allows.
 const LONGEST_NAME: usize = 112;
 
-fn resolve(files: &dyn Files, path: &Path, own: &[&Path]) -> Result<PathBuf, BackupError> {
+/// The place itself that a path leads to.
+///
+/// # Errors
+/// If the agent's own folders, `own`, are there, or nothing could be brought back there.
+pub fn resolve(files: &dyn Files, path: &Path, own: &[&Path]) -> Result<PathBuf, BackupError> {
     let refuse =
         |why: &str| Err(BackupError::Unsaveable { path: path.to_owned(), why: why.to_owned() });
     let plain = path.components().skip(1).all(|c| matches!(c, std::path::Component::Normal(_)));

@@ -97,7 +97,8 @@ impl Index {
         Index { kind: KIND.into(), format: FORMAT, id, product, covered }
     }
 
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    /// Its bytes, which are sealed.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         // No map with other than string keys and no fallible value: this cannot fail.
         serde_json::to_vec(self).unwrap_or_default()
     }

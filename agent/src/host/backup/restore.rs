@@ -53,7 +53,7 @@ impl Backups<'_> {
                 files::remove_unfinished(self.files, &covered.path)?;
             }
             match covered.role {
-                Role::Link | Role::Unit => {}
+                Role::Link | Role::Unit | Role::Placed => {}
                 Role::Declared => kept.extend(self.keep_aside(&index.id, covered, n)?),
             }
         }
@@ -101,7 +101,7 @@ impl Backups<'_> {
         let there = files::exists(self.files, &to)?;
         let Some(stat) = self.files.stat(&aside)? else { return Ok(there.then_some(to)) };
         // Made by the swap where nothing stood, or empty anyway.
-        let empty = stat.kind == Kind::Directory && self.files.list(&aside)?.is_empty();
+        let empty = stat.kind == Kind::Directory && holds_no_file(self.files, &aside)?;
         if empty || difference(&covered.entries, &look(self.files, &aside)?).is_none() {
             files::remove_tree(self.files, &aside)?;
             return Ok(there.then_some(to));
@@ -139,6 +139,18 @@ impl Backups<'_> {
     pub fn set_aside(&self) -> PathBuf {
         self.data.join("set-aside")
     }
+}
+
+/// Whether a folder holds nothing but folders.
+fn holds_no_file(files: &dyn Files, folder: &Path) -> Result<bool, FileError> {
+    for name in files.list(folder)? {
+        let path = folder.join(name);
+        let is_folder = files.stat(&path)?.is_some_and(|stat| stat.kind == Kind::Directory);
+        if !is_folder || !holds_no_file(files, &path)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// What stands there, with the hashes of its files.

@@ -43,10 +43,11 @@ pub(super) fn scan(
         |why: &str| Err(BackupError::Unsaveable { path: cover.path.clone(), why: why.to_owned() });
     match (cover.role, stat.kind) {
         (Role::Link, Kind::Link)
-        | (Role::Unit, Kind::File | Kind::Link)
+        | (Role::Unit | Role::Placed, Kind::File | Kind::Link)
         | (Role::Declared, Kind::File | Kind::Link | Kind::Directory) => {}
         (Role::Link, _) => return refuse("it is not the link that Refit makes"),
         (Role::Unit, _) => return refuse("it is no unit file"),
+        (Role::Placed, _) => return refuse("the release has a file there, and it is none"),
         (Role::Declared, _) => return refuse("it is a socket, a pipe or a device"),
     }
     // What is brought back is put in place by renaming, which a mount point does not allow.

@@ -320,7 +320,7 @@ fn a_manifest_names_no_path_that_would_bring_back_too_much() {
         let link = path("/opt/refit/payments/current");
         let own = [path("/data"), path("/opt/refit")];
         let units = [PathBuf::from("/etc/systemd/payments.service")];
-        covers(&files, &release, &variables, link, &units, &own)
+        covers(&files, &release, &variables, link, &units, Vec::new(), &own)
     };
     for bad in [
         "/",

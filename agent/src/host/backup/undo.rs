@@ -30,9 +30,9 @@ impl Backups<'_> {
         let path = covered.path.clone();
         match (covered.role, covered.entries.first()) {
             (Role::Link, None) => vec![Undoing::RemoveLink { path }.into()],
-            (Role::Unit, None) => vec![Undoing::Remove { path }.into()],
+            (Role::Unit | Role::Placed, None) => vec![Undoing::Remove { path }.into()],
             (Role::Link, Some(entry)) => vec![self.make(id, entry, path).into()],
-            (Role::Unit, Some(entry)) => {
+            (Role::Unit | Role::Placed, Some(entry)) => {
                 let made = self.make(id, entry, path.clone());
                 let dressed = dress(entry, &path).into_iter().map(UndoStep::from);
                 std::iter::once(made.into()).chain(dressed).collect()

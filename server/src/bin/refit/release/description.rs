@@ -6,8 +6,8 @@ use anyhow::{Context as _, bail, ensure};
 use refit_proto::{
     names::{PackageName, Platform},
     package::{
-        Backup, ChangePlan, Check, Health, Hook, Observed, PackageDescription, PackagePath, Reboot,
-        Service,
+        Backup, ChangePlan, Check, Health, Hook, Installer, Observed, PackageDescription,
+        PackagePath, PlacedAs, Reboot, Service,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,10 @@ struct One {
     hooks: Vec<Hook>,
     #[serde(default)]
     reboot: Reboot,
+    #[serde(default)]
+    installer: Installer,
+    #[serde(default)]
+    files: Vec<PlacedAs>,
 }
 
 /// The file with several.
@@ -78,6 +82,10 @@ struct OneOfSeveral {
     hooks: Vec<Hook>,
     #[serde(default)]
     reboot: Reboot,
+    #[serde(default)]
+    installer: Installer,
+    #[serde(default)]
+    files: Vec<PlacedAs>,
 }
 
 /// [`Health`], with defaults for what is left out. A manifest says everything.
@@ -129,10 +137,19 @@ fn parse(folder: &Path, name: &str, text: &str) -> anyhow::Result<Description> {
     let is_several = toml::from_str::<toml::Table>(text)
         .is_ok_and(|table| table.get("package").is_some_and(toml::Value::is_array));
     if !is_several {
-        let One { plan, links, package, services, health, backup, hooks, reboot } =
+        let One { plan, links, package, services, health, backup, hooks, reboot, installer, files } =
             toml_text::parse(name, text)?;
         let health = health.into();
-        let description = PackageDescription { package, services, health, backup, hooks, reboot };
+        let description = PackageDescription {
+            package,
+            services,
+            health,
+            backup,
+            hooks,
+            reboot,
+            installer,
+            files,
+        };
         let tree = folder.join("tree");
         let packages = vec![Described { tree, platform: None, description }];
         return Ok(Description { plan, links, packages });
@@ -145,13 +162,32 @@ fn parse(folder: &Path, name: &str, text: &str) -> anyhow::Result<Description> {
 
 impl OneOfSeveral {
     fn described(self, folder: &Path, name: &str) -> anyhow::Result<Described> {
-        let OneOfSeveral { name: package, tree, platform, services, health, backup, hooks, reboot } =
-            self;
+        let OneOfSeveral {
+            name: package,
+            tree,
+            platform,
+            services,
+            health,
+            backup,
+            hooks,
+            reboot,
+            installer,
+            files,
+        } = self;
         let Ok(inside) = PackagePath::parse(&tree) else {
             bail!("{name}: the tree {tree:?} of {package} is not a folder beside the file");
         };
         let (package, health) = (Some(package), health.into());
-        let description = PackageDescription { package, services, health, backup, hooks, reboot };
+        let description = PackageDescription {
+            package,
+            services,
+            health,
+            backup,
+            hooks,
+            reboot,
+            installer,
+            files,
+        };
         Ok(Described { tree: folder.join(inside.as_str()), platform, description })
     }
 }
