@@ -22,7 +22,7 @@ use std::{
 
 use refit_proto::{
     names::{Digest, Platform, Product},
-    package::Variables,
+    package::{Installer, Variables},
 };
 
 use crate::{
@@ -32,6 +32,7 @@ use crate::{
         backup::Backups,
         boot::{Boots, SystemdBoots},
         content::{ContentStore, Fetch},
+        deb::Debs,
         documents::Documents,
         files::{Files, create_dirs},
         hook::Hooks,
@@ -188,6 +189,10 @@ impl HostMachine {
         Backups::new(&*self.files, self.data.clone())
     }
 
+    fn debs(&self) -> Debs<'_> {
+        Debs::new(&*self.files, matches!(self.manager, Manager::Systemd(_)))
+    }
+
     fn placed(&self) -> Placed<'_> {
         Placed::new(&*self.files, [&self.data, &self.root])
     }
@@ -230,6 +235,10 @@ impl HostMachine {
     fn services_of(&self, product: &Product, release: &Documents) -> Result<Vec<Service>, Failure> {
         let mut services = Vec::new();
         for package in &release.packages {
+            if package.manifest.installer == Installer::Deb {
+                // Its units are its own.
+                continue;
+            }
             let folder = self.folder(product, &release.id.digest, package.name.as_str());
             for service in &package.manifest.services {
                 services.push(Service::resolve(service, &folder, &self.variables)?);
@@ -291,7 +300,7 @@ impl Machine for HostMachine {
     }
 
     fn damages(&self) -> BTreeMap<Product, String> {
-        installed::damages(&self.tree(), &self.placed())
+        installed::damages(&self.tree(), &self.placed(), &self.debs())
     }
 
     fn boot_held(&self) -> Option<Failure> {

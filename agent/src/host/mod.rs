@@ -4,6 +4,7 @@
 pub mod backup;
 pub mod boot;
 pub mod content;
+pub mod deb;
 pub mod documents;
 pub mod files;
 pub mod health;

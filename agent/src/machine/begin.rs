@@ -16,6 +16,7 @@ use crate::{
     host::{
         backup::{Cover, covers},
         content::{Fetch, FetchError, Offered, longest_frame},
+        deb::Debs,
         documents::{Documents, DocumentsError, manifests_of},
         files,
         preflight::{Need, Purpose, on_disk, total},
@@ -39,6 +40,9 @@ impl HostMachine {
         let documents = self.documents_from_content(attempt)?;
         // A variable that is missing here is found now, and not when the services are down.
         let services = self.services_of(&attempt.product, &documents)?;
+        if Debs::brings(&documents) {
+            self.debs().ready()?;
+        }
         let owned = self.placed().check(&documents);
         owned.map_err(|error| failure(Cause::Unsupported, &error))?;
         let needs = self.needs(attempt, &documents, &services)?;
@@ -63,12 +67,17 @@ impl HostMachine {
         room.give_back(Purpose::Unpack, &self.root)?;
         use crate::host::tree::Installer as _;
         self.tree().prepare(&documents, &self.content())?;
+        self.check_debs(attempt, &documents)?;
         Ok(Event::Fetched)
     }
 
     pub(super) fn back_up(&mut self, attempt: &Attempt) -> Result<Event, Failure> {
         let backup = backup_id(attempt)?;
-        let covers = self.covers(attempt, &self.after(attempt)?)?;
+        let after = self.after(attempt)?;
+        if Debs::brings(&after) {
+            self.debs().ready()?;
+        }
+        let covers = self.covers(attempt, &after)?;
         self.preflight_of(attempt).give_back(Purpose::Backup, &self.data)?;
         self.backups().save(&backup, &covers)?;
         let baseline = self.health_before(attempt)?;
@@ -95,8 +104,35 @@ impl HostMachine {
         let link = self.tree().link(&attempt.product);
         let own = [self.data.as_path(), self.root.as_path()];
         let before = self.before(attempt)?;
-        let placed = self.placed().covers(before.as_ref(), after)?;
+        let mut placed = self.placed().covers(before.as_ref(), after)?;
+        placed.extend(self.covers_of_debs(attempt, before.as_ref(), after)?);
         Ok(covers(&*self.files, after, &self.variables, &link, &units, placed, &own)?)
+    }
+
+    /// Whether dpkg would take the packages that are here now, and has room for them.
+    fn check_debs(&self, attempt: &Attempt, documents: &Documents) -> Result<(), Failure> {
+        let folder = self.tree().folder(&attempt.product, &documents.id.digest);
+        let bytes = self.debs().check(documents, &folder)?;
+        let need = Need { purpose: Purpose::Place, at: "/usr".into(), bytes, inodes: 0 };
+        Ok(self.preflight_of(attempt).check(&[need])?)
+    }
+
+    /// What has to be saved of packages. How to go back is told only before anything is changed, so it is
+    /// written down then.
+    fn covers_of_debs(
+        &self,
+        attempt: &Attempt,
+        before: Option<&Documents>,
+        after: &Documents,
+    ) -> Result<Vec<Cover>, Failure> {
+        if !Debs::brings(after) && !before.is_some_and(Debs::brings) {
+            return Ok(Vec::new());
+        }
+        let folder = |release: &Documents| self.tree().folder(&attempt.product, &release.id.digest);
+        let (old, new) = (before.map(folder), folder(after));
+        let old = before.zip(old.as_deref());
+        let backup = self.backups().folder(&backup_id(attempt)?);
+        Ok(self.debs().save(old, (after, &new), &backup)?)
     }
 
     fn needs(

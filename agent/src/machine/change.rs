@@ -63,6 +63,7 @@ impl HostMachine {
         self.tree().verify(&after, Extras::Refused)?;
         self.run_hooks(attempt, &after, HookTime::BeforeSwitch)?;
         self.place_files(attempt, before.as_ref(), &after)?;
+        self.install_debs(attempt, before.as_ref(), &after)?;
         self.tree().switch(&attempt.product, &after.id.digest)?;
         self.put_units(attempt, before.as_ref(), &after)?;
         self.run_hooks(attempt, &after, HookTime::AfterSwitch)?;
@@ -172,6 +173,7 @@ impl HostMachine {
         let stops = units.iter().map(|unit| Undoing::StopUnit { unit: unit.to_string() }.into());
         steps.extend(stops);
         steps.extend(self.backups().undo_steps(&index));
+        steps.extend(self.debs().undo_steps(&self.backups().folder(&sealed.id))?);
         steps.push(Undoing::ReloadUnits.into());
         steps.extend(self.starts(attempt, before.as_ref()));
         Ok(steps)
@@ -189,6 +191,18 @@ impl HostMachine {
             stopped.map_err(|error| failure(Cause::ServicesDidNotStop, &error))?;
         }
         Ok(())
+    }
+
+    fn install_debs(
+        &self,
+        attempt: &Attempt,
+        before: Option<&Documents>,
+        after: &Documents,
+    ) -> Result<(), Failure> {
+        let folder = |release: &Documents| self.tree().folder(&attempt.product, &release.id.digest);
+        let (old, new) = (before.map(folder), folder(after));
+        let old = before.zip(old.as_deref());
+        Ok(self.debs().switch(&attempt.install, old, (after, &new))?)
     }
 
     fn place_files(

@@ -6,6 +6,7 @@ use crate::{
     host::{
         backup::BackupError,
         content::{ContentError, FetchError},
+        deb::DebError,
         documents::DocumentsError,
         files::FileError,
         preflight::PreflightError,
@@ -92,6 +93,20 @@ impl From<InstallError> for Failure {
             | InstallError::Foreign { .. }
             | InstallError::Unplaceable { .. } => failure(Cause::SwitchFailed, &error),
         }
+    }
+}
+
+impl From<DebError> for Failure {
+    fn from(error: DebError) -> Failure {
+        let cause = match &error {
+            DebError::File(_) => Cause::HostFault,
+            DebError::Locked(_) => Cause::Busy,
+            DebError::NoDpkg | DebError::Refused(_) => Cause::Unsupported,
+            DebError::NoWayBack { .. } => Cause::BackupFailed,
+            DebError::Failed(_) => Cause::HookFailed,
+            DebError::Interrupted(_) | DebError::Unasked(..) => Cause::HostFault,
+        };
+        failure(cause, &error)
     }
 }
 

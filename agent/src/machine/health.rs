@@ -90,7 +90,9 @@ impl HostMachine {
     fn round(&mut self, release: &Documents, checks: &mut Checks) -> Verdict {
         if checks.0.is_empty() {
             let verified = self.tree().verify(release, Extras::Ignored);
-            return match verified.and_then(|()| self.placed().verify(release)) {
+            let verified = verified.and_then(|()| self.placed().verify(release));
+            let folder = self.tree().folder(&release.release.product, &release.id.digest);
+            return match verified.and_then(|()| self.debs().verify(release, &folder)) {
                 Ok(()) => Verdict::Good,
                 Err(error) => Verdict::Bad { text: error.to_string() },
             };

@@ -6,6 +6,7 @@ use refit_proto::names::Product;
 
 use crate::{
     host::{
+        deb::Debs,
         placed::Placed,
         tree::{Extras, Tree},
     },
@@ -13,13 +14,19 @@ use crate::{
 };
 
 /// What of the current releases is not as it was signed, by product: every byte is read.
-pub(super) fn damages(tree: &Tree<'_>, placed: &Placed<'_>) -> BTreeMap<Product, String> {
+pub(super) fn damages(
+    tree: &Tree<'_>,
+    placed: &Placed<'_>,
+    debs: &Debs<'_>,
+) -> BTreeMap<Product, String> {
     let products = tree.products().unwrap_or_default().into_iter();
     let damaged = products.filter_map(|product| {
         let documents = tree.installed(&product).ok()??;
         // What a release makes beside its own files is its own affair.
         let verified = tree.verify(&documents, Extras::Ignored);
-        let error = verified.and_then(|()| placed.verify(&documents)).err()?;
+        let folder = tree.folder(&product, &documents.id.digest);
+        let verified = verified.and_then(|()| placed.verify(&documents));
+        let error = verified.and_then(|()| debs.verify(&documents, &folder)).err()?;
         tracing::error!(%product, "what is installed was changed: {error}");
         let text = error.to_string();
         Some((product, text.split("\nhelp:").next().unwrap_or_default().to_owned()))

@@ -687,6 +687,29 @@ fn a_release_without_a_way_back_is_not_undone_where_the_journal_is_lost() {
 }
 
 #[test]
+fn thirty_updates_in_a_row_leave_the_current_release_and_the_one_to_go_back_to() {
+    let mut world = empty();
+    let mut before: Option<ReleaseId> = None;
+    for n in 1..=30 {
+        let release = publish(&mut world, &format!("{n}.0"), &["web"]);
+        // Every third one is bad.
+        world.bad = (n % 3 == 0).then_some(release.digest);
+        let outcome = world.update(attempt(&release, before.as_ref(), &format!("i{n}"))).unwrap();
+        if n % 3 != 0 {
+            assert!(matches!(outcome, Outcome::Committed { .. }), "{n}: {outcome:?}");
+            before = Some(release);
+        }
+        let runs = world.stands_on(&format!("update {n}")).unwrap();
+        assert_eq!(Some(&runs), before.as_ref().map(|release| &release.version), "{n}");
+        let releases = world.files.list(Path::new("/opt/refit/payments/releases")).unwrap();
+        assert!(releases.len() <= 2, "{n}: {releases:?}");
+        let backups = world.files.list(Path::new("/data/backups")).unwrap();
+        assert!(backups.len() <= 1, "{n}: {backups:?}");
+        world.is_tidy(&format!("update {n}"));
+    }
+}
+
+#[test]
 fn a_failing_first_install_ends_with_nothing_left() {
     let mut world = empty();
     let one = publish(&mut world, "1.0", &["web"]);

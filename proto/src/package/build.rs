@@ -112,7 +112,7 @@ pub fn build(
         installer,
         files: placed,
     } = description;
-    let manifest = Manifest::new(package, entries, services, health, backup, hooks)?;
+    let manifest = Manifest::unchecked(package, entries, services, health, backup, hooks);
     let manifest = manifest.with_reboot(reboot).installed_by(installer, placed)?;
     Ok(Built { manifest, files })
 }

@@ -75,6 +75,8 @@ pub enum Installer {
     Tree,
     /// Each file at its own place on the host: `etc/motd` in the tree is `/etc/motd`.
     Files,
+    /// Debian packages, by dpkg: the tree holds `.deb` files and nothing else.
+    Deb,
 }
 
 impl Installer {
@@ -83,6 +85,7 @@ impl Installer {
         match self {
             Installer::Tree => None,
             Installer::Files => Some("files"),
+            Installer::Deb => Some("deb"),
         }
     }
 }
@@ -163,7 +166,8 @@ pub struct Service {
     /// The unit is `<name>.service`.
     pub name: PackageName,
     /// Program and arguments. A program with a `/` that does not begin with one lies in the package.
-    /// Host variables are expanded.
+    /// Host variables are expanded. Empty where a Debian package brings the unit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
     /// Environment; values are expanded.
     #[serde(default)]
@@ -311,7 +315,21 @@ impl Manifest {
         backup: Backup,
         hooks: Vec<Hook>,
     ) -> Result<Manifest, DocumentError> {
-        let manifest = Manifest {
+        let manifest = Manifest::unchecked(package, entries, services, health, backup, hooks);
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// The same before it is said how it is installed, and so before it can be checked.
+    pub(crate) fn unchecked(
+        package: PackageName,
+        entries: Vec<Entry>,
+        services: Vec<Service>,
+        health: Health,
+        backup: Backup,
+        hooks: Vec<Hook>,
+    ) -> Manifest {
+        Manifest {
             kind: "manifest".into(),
             format: super::FORMAT,
             required: Vec::new(),
@@ -324,9 +342,7 @@ impl Manifest {
             backup,
             hooks,
             reboot: Reboot::Never,
-        };
-        manifest.check()?;
-        Ok(manifest)
+        }
     }
 
     /// The same, put on hosts by another installer.
@@ -362,7 +378,8 @@ impl Manifest {
     /// # Errors
     /// Anything that this program cannot follow to the letter.
     pub fn parse(bytes: &[u8]) -> Result<Manifest, DocumentError> {
-        let manifest: Manifest = parse_document_knowing("manifest", bytes, &[REBOOT, "files"])?;
+        let manifest: Manifest =
+            parse_document_knowing("manifest", bytes, &[REBOOT, "files", "deb"])?;
         manifest.check()?;
         Ok(manifest)
     }
@@ -396,7 +413,11 @@ impl Manifest {
         if names.len() != self.services.len() {
             return invalid("a service stands twice".into());
         }
-        let commands = self.services.iter().map(|service| &service.command);
+        if let Err(problem) = self.check_debs() {
+            return invalid(problem);
+        }
+        let made = self.services.iter().filter(|_| self.installer != Installer::Deb);
+        let commands = made.map(|service| &service.command);
         let commands = commands.chain(self.hooks.iter().map(|hook| &hook.command));
         if commands.into_iter().any(|command| command.first().is_none_or(String::is_empty)) {
             return invalid("a command is empty".into());
@@ -426,9 +447,30 @@ impl Manifest {
 }
 
 impl Manifest {
+    /// Debian packages and nothing else, whose units are their own.
+    fn check_debs(&self) -> Result<(), String> {
+        if self.installer != Installer::Deb {
+            return Ok(());
+        }
+        let is_deb = |entry: &Entry| {
+            let path = entry.path().as_str();
+            matches!(entry, Entry::File { .. }) && path.ends_with(".deb") && !path.contains('/')
+        };
+        if self.entries.is_empty() || !self.entries.iter().all(is_deb) {
+            return Err("a tree of Debian packages holds .deb files, and nothing else".into());
+        }
+        let own = |service: &Service| service.command.is_empty() && service.unit_file.is_none();
+        match self.services.iter().find(|service| !own(service)) {
+            Some(service) => {
+                Err(format!("{} has a command or unit: its package brings that", service.name))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Each names something of the tree, once, and can be followed.
     fn check_files(&self) -> Result<(), String> {
-        if self.installer == Installer::Tree && !self.files.is_empty() {
+        if self.installer != Installer::Files && !self.files.is_empty() {
             return Err("it says how files stand on the host, and places none there".into());
         }
         let entries: BTreeMap<_, _> =
@@ -582,6 +624,37 @@ mod tests {
         }
         assert!(by([as_what(good), as_what(good)].concat()).is_err());
         assert!(plain.clone().installed_by(Installer::Tree, as_what(good)).is_err());
+    }
+
+    #[test]
+    fn a_package_of_debian_packages_holds_nothing_else_and_makes_no_unit() {
+        let service = |command: &[&str]| Service {
+            name: PackageName::parse("payments").unwrap(),
+            command: command.iter().map(|word| (*word).to_owned()).collect(),
+            environment: BTreeMap::new(),
+            user: None,
+            unit_file: None,
+        };
+        let check = Check {
+            name: PackageName::parse("runs").unwrap(),
+            probe: Probe::Unit { service: PackageName::parse("payments").unwrap() },
+            timeout_seconds: 5,
+        };
+        let by = |entries: Vec<Entry>, command: &[&str]| {
+            let health =
+                Health::Checked(Observed { checks: vec![check.clone()], ..Observed::default() });
+            let name = PackageName::parse("payments").unwrap();
+            let services = vec![service(command)];
+            let plain =
+                Manifest::unchecked(name, entries, services, health, Backup::default(), vec![]);
+            plain.installed_by(Installer::Deb, vec![])
+        };
+        let good = by(vec![file("payments_1.0_amd64.deb", 0o644)], &[]).unwrap();
+        assert_eq!(Manifest::parse(&good.to_bytes()).unwrap(), good);
+        assert!(by(vec![file("payments.deb", 0o644)], &["bin/payments"]).is_err());
+        assert!(by(vec![], &[]).is_err());
+        assert!(by(vec![file("a.deb", 0o644), file("README", 0o644)], &[]).is_err());
+        assert!(by(vec![folder("d"), file("d/a.deb", 0o644)], &[]).is_err());
     }
 
     #[test]

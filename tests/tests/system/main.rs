@@ -9,6 +9,7 @@ mod bad_release;
 mod changed_host;
 mod clocks;
 mod cloned_host;
+mod debian_packages;
 mod disk_full;
 mod enrollment;
 mod files_release;

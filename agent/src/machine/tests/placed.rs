@@ -237,9 +237,9 @@ fn what_cannot_be_placed_here_is_refused_before_anything_is_changed() {
 #[test]
 fn what_another_hand_changed_is_named_by_path() {
     let (world, _, _) = on_one();
-    assert!(installed::damages(&world.machine().tree(), &world.machine().placed()).is_empty());
+    assert!(world.machine().damages().is_empty());
     put(&world.files, Path::new("/etc/app.conf"), b"changed", 0o640);
     let machine = world.machine();
-    let found = installed::damages(&machine.tree(), &machine.placed());
+    let found = machine.damages();
     assert!(found[&payments()].contains("/etc/app.conf"), "{found:?}");
 }
