@@ -8,6 +8,7 @@ mod change;
 mod failures;
 mod health;
 mod installed;
+mod last_words;
 mod reboot;
 mod settle;
 

@@ -154,6 +154,7 @@ fn refused(refusal: Refusal) -> Failure {
         text: refusal.text,
         help: "what is installed stays; find out who changed or withholds the server's files"
             .to_owned(),
+        ..Default::default()
     }
 }
 

@@ -125,6 +125,7 @@ impl Witness {
                  proves what was seen; removing it begins anew",
                 self.path.display()
             ),
+            ..Default::default()
         })
     }
 

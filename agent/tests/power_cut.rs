@@ -155,7 +155,11 @@ impl FakeHost {
             })?;
         }
         self.power.clone().write(|| self.running = before.clone())?;
-        Ok(Event::WentBack { health: before.map(|_| Verdict::Good), kept: Vec::new() })
+        Ok(Event::WentBack {
+            health: before.map(|_| Verdict::Good),
+            kept: Vec::new(),
+            log: String::new(),
+        })
     }
 
     /// What stays for good: nothing half, nothing that nothing refers to.
@@ -218,7 +222,11 @@ impl Host for FakeHost {
             }
             Step::GoBack { undo: Undo::StartAgain { .. }, .. } => {
                 power.write(|| self.running = self.disk.link.clone())?;
-                Event::WentBack { health: Some(Verdict::Good), kept: Vec::new() }
+                Event::WentBack {
+                    health: Some(Verdict::Good),
+                    kept: Vec::new(),
+                    log: String::new(),
+                }
             }
             Step::GoBack { undo: Undo::Restore { .. }, .. } => self.restore()?,
             Step::Settle { ended: Phase::Stuck, .. } => {

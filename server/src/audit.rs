@@ -246,7 +246,8 @@ pub fn contradiction(
     };
     let help = "run `refit audit verify`; if this server was put back to an older copy, that is this; \
                 else somebody has rewritten the log";
-    Ok(Some(ReportedFailure { cause: cause.to_owned(), text, help: help.to_owned() }))
+    let (cause, help, log) = (cause.to_owned(), help.to_owned(), String::new());
+    Ok(Some(ReportedFailure { cause, text, help, log }))
 }
 
 /// Reads a head from its parts, as checkpoints carry it.

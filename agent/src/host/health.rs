@@ -396,6 +396,10 @@ mod tests {
         fn state(&mut self, _: &UnitName) -> Result<ServiceState, ServiceError> {
             self.0.clone()
         }
+
+        fn log(&mut self, _: &UnitName) -> String {
+            String::new()
+        }
     }
 
     fn ask_on(stand: Result<ServiceState, ServiceError>, probe: Probe) -> Answer {

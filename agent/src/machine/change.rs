@@ -87,6 +87,8 @@ impl HostMachine {
     ) -> Result<Event, Failure> {
         let failed = |error: &dyn std::fmt::Display| failure(Cause::RollbackFailed, error);
         let mut kept = Vec::new();
+        // Before anything is put back: what failed may take its log with it.
+        let log = self.keep_log(&change.attempt);
         match undo {
             Undo::StartAgain { .. } => {
                 let before = self.before(&change.attempt).map_err(|error| failed(&error.text))?;
@@ -105,7 +107,7 @@ impl HostMachine {
             }
         }
         let health = self.health_after_going_back(&change.attempt, wait)?;
-        Ok(Event::WentBack { health, kept })
+        Ok(Event::WentBack { health, kept, log })
     }
 
     fn take(&mut self, change: &Change, steps: Vec<UndoStep>) -> Result<(), way_back::RunError> {

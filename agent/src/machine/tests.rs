@@ -74,6 +74,10 @@ impl Services for FakeServices {
         Ok(())
     }
 
+    fn log(&mut self, unit: &UnitName) -> String {
+        format!("{unit} fell over\n")
+    }
+
     fn state(&mut self, unit: &UnitName) -> Result<ServiceState, ServiceError> {
         let tree = Tree::new(&self.files, "/opt/refit".into(), platform());
         let bad = tree.current(&payments()).is_ok_and(|current| current == self.bad);
@@ -716,7 +720,10 @@ fn a_failing_first_install_ends_with_nothing_left() {
     world.bad = Some(one.digest);
     let before = world.outside();
     let outcome = world.update(attempt(&one, None, "i1")).unwrap();
-    let Outcome::RolledBack { health: None, .. } = outcome else { panic!("{outcome:?}") };
+    let Outcome::RolledBack { health: None, failure } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(failure.log, "web.service fell over\n");
+    let kept = files::read_file(&world.files, Path::new("/data/failed/i1.log"), 100).unwrap();
+    assert_eq!(kept, b"web.service fell over\n");
     assert_eq!(world.stands_on("back"), None);
     let after = world.outside();
     // The folder for units was made for it; it is empty.

@@ -194,6 +194,7 @@ pub(super) fn failure(failure: &update::Failure) -> Failure {
         cause: failure.cause.to_string(),
         text: failure.text.clone(),
         help: failure.cause.help().to_owned(),
+        log: failure.log.clone(),
     }
 }
 

@@ -102,6 +102,7 @@ mod tests {
             cause: "no-space".into(),
             text: "/opt is full".into(),
             help: "free it".into(),
+            ..Default::default()
         };
         let product = ProductState {
             product: "payments".into(),

@@ -283,13 +283,17 @@ pub struct Failure {
     pub cause: Cause,
     /// For people: one sentence that names the thing and the cause, without the help.
     pub text: String,
+    /// The end of what the failed release's services wrote, where going back has kept it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub log: String,
 }
 
 impl Failure {
     /// A failure of this cause; a text that is too long is cut.
     pub fn new(cause: Cause, text: impl Into<String>) -> Failure {
         let text: String = text.into();
-        Failure { cause, text: text.chars().take(LONGEST_TEXT).collect() }
+        let text = text.chars().take(LONGEST_TEXT).collect();
+        Failure { cause, text, log: String::new() }
     }
 
     /// The same failure, which also names where that is kept which going back found in its way. The
@@ -304,6 +308,12 @@ impl Failure {
         let room = LONGEST_TEXT.saturating_sub(named.chars().count());
         let text: String = self.text.chars().take(room).collect();
         Failure::new(self.cause, text + &named)
+    }
+
+    /// The same failure with the end of the log of what failed.
+    #[must_use]
+    pub fn with_log(self, log: String) -> Failure {
+        Failure { log, ..self }
     }
 
     /// Who has to act.

@@ -110,6 +110,8 @@ pub enum Event {
         health: Option<Verdict>,
         /// Where that is kept which stood in the way of what was brought back.
         kept: Vec<PathBuf>,
+        /// The end of what the failed release's services wrote.
+        log: String,
     },
     /// Nothing is left to tidy up.
     Settled,

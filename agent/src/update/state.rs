@@ -485,11 +485,13 @@ impl Update {
             ) => go_back(change, sealed, failure),
 
             // Going back.
-            (RollingBack { change, failure, .. }, Event::WentBack { health, kept }) => finished(
-                change.attempt,
-                Some(change.lease),
-                Outcome::RolledBack { failure: failure.and_kept(&kept), health },
-            ),
+            (RollingBack { change, failure, .. }, Event::WentBack { health, kept, log }) => {
+                finished(
+                    change.attempt,
+                    Some(change.lease),
+                    Outcome::RolledBack { failure: failure.and_kept(&kept).with_log(log), health },
+                )
+            }
             // What was damaged stays damaged; anything else may pass.
             (RollingBack { change, undo, failure, retry }, Event::Failed { failure: rollback })
                 if rollback.cause != Cause::BackupDamaged && retry.failed < MOST_ROLLBACKS =>

@@ -167,7 +167,10 @@ pub(crate) fn every_event() -> Vec<(&'static str, Event)> {
         ("good", good(105)),
         ("bad", bad()),
         ("unknown", unknown(105)),
-        ("went-back", Event::WentBack { health: Some(Verdict::Good), kept: Vec::new() }),
+        (
+            "went-back",
+            Event::WentBack { health: Some(Verdict::Good), kept: Vec::new(), log: String::new() },
+        ),
         ("settled", Event::Settled),
         ("weather", failed(Cause::ServerAway)),
         ("release's fault", failed(Cause::ContentMismatch)),

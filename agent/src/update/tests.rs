@@ -303,7 +303,8 @@ fn what_was_red_before_is_not_the_releases_fault() {
     {
         let back = probation(change).on(bad()).unwrap();
         assert_eq!(back.failure().map(|failure| failure.cause), Some(cause));
-        let went_back = Event::WentBack { health: Some(Verdict::Good), kept: Vec::new() };
+        let went_back =
+            Event::WentBack { health: Some(Verdict::Good), kept: Vec::new(), log: String::new() };
         let Update::Finished { outcome, .. } = back.on(went_back).unwrap() else { panic!() };
         assert_eq!(outcome.quarantines(), quarantined);
     }
@@ -435,7 +436,7 @@ fn answer(update: &Update) -> Event {
         Some(Step::Reboot { .. }) => Event::Resumed { at: at_boot("boot-2", 1) },
         Some(Step::Watch { .. }) => good(200),
         Some(Step::GoBack { .. }) => {
-            Event::WentBack { health: Some(Verdict::Good), kept: Vec::new() }
+            Event::WentBack { health: Some(Verdict::Good), kept: Vec::new(), log: String::new() }
         }
         Some(Step::Settle { .. }) | None => Event::Settled,
     }

@@ -364,6 +364,9 @@ pub struct ReportedFailure {
     pub text: String,
     /// What to do about it.
     pub help: String,
+    /// The end of the failed release's log.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub log: String,
 }
 
 /// Why the host does not move, in its own words.

@@ -17,6 +17,8 @@ use crate::fleet::{
 const MOST_QUARANTINED: usize = 64;
 /// Longest text of a host that is kept, in bytes. A record stays small whatever a host sends.
 const LONGEST_TEXT: usize = 1000;
+/// The same of a log, whose end is kept.
+const LONGEST_LOG: usize = 8 << 10;
 
 /// What a report says of one product, parsed once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,8 +122,10 @@ fn attempt(attempt: wire::Attempt) -> Result<Attempt, ReportError> {
 
 /// What went wrong on a host, in its words, as long as they may be.
 pub fn reported(failure: wire::Failure) -> ReportedFailure {
-    let wire::Failure { cause, text, help } = failure;
-    ReportedFailure { cause: short(cause), text: short(text), help: short(help) }
+    let wire::Failure { cause, text, help, mut log } = failure;
+    // The end is where the error stands.
+    log.drain(..log.ceil_char_boundary(log.len().saturating_sub(LONGEST_LOG)));
+    ReportedFailure { cause: short(cause), text: short(text), help: short(help), log }
 }
 
 /// Cut where a character begins.

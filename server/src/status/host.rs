@@ -57,8 +57,8 @@ pub fn host(view: &HostView<'_>, now: Timestamp) -> wire::HostStatus {
 }
 
 fn failure(reported: ReportedFailure) -> wire::Failure {
-    let ReportedFailure { cause, text, help } = reported;
-    wire::Failure { cause, text, help }
+    let ReportedFailure { cause, text, help, log } = reported;
+    wire::Failure { cause, text, help, log }
 }
 
 fn placement(host: &Host, view: &PlacementView<'_>, now: Timestamp) -> wire::PlacementStatus {

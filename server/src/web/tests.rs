@@ -105,6 +105,7 @@ fn hosts() -> wire::ListHostsReply {
         cause: "health-check-failed".into(),
         text: "<script>alert(1)</script>".into(),
         help: String::new(),
+        ..Default::default()
     };
     let placement = wire::PlacementStatus {
         product: "payments".into(),

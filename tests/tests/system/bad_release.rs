@@ -105,3 +105,25 @@ fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     }
     found
 }
+
+#[test]
+fn the_last_words_of_a_release_that_failed_are_kept_and_reported() {
+    let fleet = super::one_host_on_1_0();
+    fleet.publish("1.1", Behaviour::Exits).unwrap();
+    fleet.promote("1.1", "pilot").unwrap();
+    fleet.until_rollout("pilot", "1.1", "halted").unwrap();
+    let words = "share/fault says that this release can't start";
+    let status = fleet.host_status("web-1").unwrap();
+    let reported = status["products"][0]["failure"]["log"].as_str().unwrap();
+    assert!(reported.contains(words), "{status}");
+    let shown = fleet.refit(["host", "show", "web-1"]).unwrap();
+    assert!(
+        shown.lines().any(|line| line.starts_with("  log ") && line.contains(words)),
+        "{shown}"
+    );
+    // On the host there is more of it than is reported.
+    let kept: Vec<_> =
+        std::fs::read_dir(fleet.host_named("web-1").data().join("failed")).unwrap().collect();
+    let kept = std::fs::read_to_string(kept[0].as_ref().unwrap().path()).unwrap();
+    assert!(kept.contains(words), "{kept}");
+}

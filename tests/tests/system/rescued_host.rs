@@ -157,6 +157,9 @@ fn a_release_that_hangs_or_ends_at_once_is_undone_by_the_agent_and_the_rescuer_h
         lab.until_says("1.0");
         let host = lab.fleet.host_status("debian-1").unwrap().to_string();
         assert!(host.contains("rolled-back") && !host.contains("refit-rescue"), "{host}");
+        if behaviour == Behaviour::Exits {
+            assert!(host.contains("says that this release can't start"), "its last words: {host}");
+        }
     }
 }
 

@@ -45,7 +45,12 @@ pub trait Services: Send {
     /// # Errors
     /// If that cannot be told.
     fn state(&mut self, unit: &UnitName) -> Result<ServiceState, ServiceError>;
+    /// The end of what a service wrote, as far as its manager keeps that; empty where it doesn't.
+    fn log(&mut self, unit: &UnitName) -> String;
 }
+
+/// As much of a service's log as is read, bytes.
+const LONGEST_LOG: u64 = 1 << 20;
 
 /// How a service is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]

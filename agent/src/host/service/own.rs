@@ -210,6 +210,19 @@ impl Services for OwnSupervisor {
             Some(Unit { wanted: false, .. }) | None => ServiceState::Unknown,
         })
     }
+
+    fn log(&mut self, unit: &UnitName) -> String {
+        use io::{Read as _, Seek as _};
+        let path = self.lock().folder.join(format!("{unit}.log"));
+        let read = fs::File::open(path).and_then(|mut log| {
+            let from = log.metadata()?.len().saturating_sub(super::LONGEST_LOG);
+            log.seek(io::SeekFrom::Start(from))?;
+            let mut bytes = Vec::new();
+            log.take(super::LONGEST_LOG).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        });
+        String::from_utf8_lossy(&read.unwrap_or_default()).into_owned()
+    }
 }
 
 impl Inner {

@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -136,6 +137,15 @@ impl Services for Systemd {
             return Err(ServiceError::new("ask for", unit, why));
         }
         read_state(&output).ok_or_else(|| ServiceError::new("ask for", unit, output))
+    }
+
+    fn log(&mut self, unit: &UnitName) -> String {
+        let Some(journalctl) = system_program("journalctl") else { return String::new() };
+        let mut asked = Command::new(journalctl);
+        asked.args(["--no-pager", "--quiet", "--output=short-iso", "--lines=5000", "--unit"]);
+        asked.arg(unit.as_str()).stdin(Stdio::null()).stderr(Stdio::null());
+        let said = asked.output().map(|output| output.stdout).unwrap_or_default();
+        String::from_utf8_lossy(&said).into_owned()
     }
 }
 

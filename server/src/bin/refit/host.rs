@@ -222,10 +222,19 @@ fn show(host: &HostStatus) -> String {
             if !failure.help.is_empty() {
                 lines.push(format!("  help        {}", failure.help));
             }
+            // The service's words, which may be anything; the last of them.
+            let log: Vec<&str> = failure.log.lines().collect();
+            for line in log.iter().skip(log.len().saturating_sub(SHOWN_LOG)) {
+                let plain: String = line.chars().filter(|c| !c.is_control()).collect();
+                lines.push(format!("  log         {plain}"));
+            }
         }
     }
     lines.join("\n")
 }
+
+/// Lines of a failed release's log that `host show` shows; `--output json` has all that were reported.
+const SHOWN_LOG: usize = 20;
 
 async fn revoke(connection: &Connection, leave: Leave) -> anyhow::Result<()> {
     let host = one(connection, &leave.host).await?;

@@ -399,8 +399,8 @@ impl World {
         let mut report = self.report_of(host, self.hosts[host].phase);
         let go = |report: &mut ProductReport, phase| report.phase = Some(phase);
         let fail = |report: &mut ProductReport, cause: &str| {
-            let (text, help) = (String::new(), String::new());
-            report.failure = Some(ReportedFailure { cause: cause.into(), text, help });
+            let (text, help, log) = (String::new(), String::new(), String::new());
+            report.failure = Some(ReportedFailure { cause: cause.into(), text, help, log });
         };
         match verb {
             ["fetches"] => go(&mut report, Phase::Fetching),
