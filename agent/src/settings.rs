@@ -93,7 +93,7 @@ pub enum SettingsError {
     #[error(transparent)]
     File(#[from] FileError),
     /// What is in it can't be used.
-    #[error("{}: {why}\nhelp: correct the file; docs/ARCHITECTURE.md lists the agent's settings", path.display())]
+    #[error("{}: {why}\nhelp: correct the file; docs/FILES.md lists the agent's settings", path.display())]
     Wrong {
         /// The file.
         path: PathBuf,

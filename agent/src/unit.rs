@@ -20,6 +20,8 @@ const UNIT: &str = "\
 Description=Refit agent: keeps this host on the release that its ring permits
 Wants=network-online.target
 After=network-online.target
+# Installed and not enrolled yet: nothing to run, and nothing that failed.
+ConditionPathExists=@IDENTITY@
 # One that fails again and again in the middle of an update does not bring the host back; what does also
 # starts it again, so that however often it fails it is tried again.
 StartLimitIntervalSec=300
@@ -81,7 +83,13 @@ pub fn text(unit: Unit, program: &Path, data: &Path) -> String {
     };
     text.replace("@PROGRAM@", &quoted(program))
         .replace("@RESCUE@", &quoted(&program.with_file_name("refit-rescue")))
+        .replace("@IDENTITY@", &rest_of_line(&data.join("identity")))
         .replace("@DATA@", &quoted(data))
+}
+
+/// A value that takes no quotes: everything up to the end of the line is the path.
+fn rest_of_line(path: &Path) -> String {
+    path.to_string_lossy().replace('%', "%%")
 }
 
 /// A word of a command line, as systemd.service(5) reads it: `%` and `$` would be expanded.
@@ -107,12 +115,13 @@ mod tests {
             unit.contains("\nExecStart=/usr/local/bin/refit-agent run --data \"/data/a b%%\"\n"),
             "{unit}"
         );
+        assert!(unit.contains("\nConditionPathExists=/data/a b%%/identity\n"), "{unit}");
         let rescue = text(Unit::Rescue, program, data);
         assert!(
             rescue.contains("\nExecStart=/usr/local/bin/refit-rescue %i --data \"/data/a b%%\"\n"),
             "{rescue}"
         );
-        for left in ["@PROGRAM@", "@RESCUE@", "@DATA@"] {
+        for left in ["@PROGRAM@", "@RESCUE@", "@IDENTITY@", "@DATA@"] {
             assert!(!unit.contains(left) && !rescue.contains(left), "{left}");
         }
     }

@@ -1,8 +1,8 @@
-//! A plain HTTP GET over loopback, as a person with a browser would make it.
+//! A plain HTTP GET, as a person with a browser would make it.
 
 use std::{
     io::{Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -13,11 +13,18 @@ use anyhow::{Context, Result};
 /// # Errors
 /// No connection, or no answer within ten seconds.
 pub fn get(port: u16, path: &str) -> Result<(u16, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    get_at(SocketAddr::from(([127, 0, 0, 1], port)), path, Duration::from_secs(10))
+}
+
+/// The same at any address, with another patience.
+///
+/// # Errors
+/// No connection, or no answer in time.
+pub fn get_at(address: SocketAddr, path: &str, patience: Duration) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, patience)?;
+    stream.set_read_timeout(Some(patience))?;
     // In one piece: who answers after the first line may hang up before a second one is sent.
-    let request =
-        format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;

@@ -4,9 +4,10 @@
 use std::{
     env,
     fs::{self, File},
+    io::Write as _,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
@@ -149,12 +150,23 @@ impl Ran {
     /// If it can't be started.
     pub fn of(command: &mut Command) -> Result<Ran> {
         let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok(Ran {
-            success: output.status.success(),
-            out: text(output.stdout),
-            err: text(output.stderr),
-        })
+        Ok(Ran::from(output))
+    }
+
+    /// Runs a command to its end with this text on its standard input.
+    ///
+    /// # Errors
+    /// If it can't be started, or does not take the text.
+    pub fn fed(command: &mut Command, text: &str) -> Result<Ran> {
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().with_context(|| format!("cannot start {command:?}"))?;
+        let taken = child.stdin.take().context("no standard input")?.write_all(text.as_bytes());
+        let ran = Ran::from(child.wait_with_output()?);
+        // Who hangs up first says why.
+        if ran.success {
+            taken?;
+        }
+        Ok(ran)
     }
 
     /// The output of a command that must succeed.
@@ -177,6 +189,13 @@ impl Ran {
             bail!("it succeeded and should not have:\n{}{}", self.out, self.err);
         }
         Ok(self.err)
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Ran {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ran { success: output.status.success(), out: text(output.stdout), err: text(output.stderr) }
     }
 }
 

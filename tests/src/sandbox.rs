@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::TcpListener,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -49,9 +49,28 @@ pub struct Sandbox {
     hosts: BTreeMap<String, Host>,
     server: Option<Process>,
     folder: Folder,
+    address: IpAddr,
+    product: &'static str,
     port: u16,
     status_port: u16,
     environment: Vec<(String, String)>,
+}
+
+/// What differs between sandboxes.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// A folder that stays; else it goes with the sandbox.
+    pub kept: Option<PathBuf>,
+    /// Where the server listens.
+    pub address: IpAddr,
+    /// The product.
+    pub product: &'static str,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        Setup { kept: None, address: Ipv4Addr::LOCALHOST.into(), product: PRODUCT }
+    }
 }
 
 /// Kept by `refit-demo --keep`, else gone with the sandbox.
@@ -114,8 +133,7 @@ impl Sandbox {
     /// # Errors
     /// Whatever does not work.
     pub fn new(rings: &[Ring]) -> Result<Sandbox> {
-        let folder = tempfile::Builder::new().prefix("refit-").tempdir()?;
-        Sandbox::begin(Folder::Passing(folder), rings)
+        Sandbox::set_up(Setup::default(), rings)
     }
 
     /// The same in a folder that stays.
@@ -123,16 +141,28 @@ impl Sandbox {
     /// # Errors
     /// Whatever does not work.
     pub fn kept(folder: PathBuf, rings: &[Ring]) -> Result<Sandbox> {
-        fs::create_dir_all(&folder)?;
-        Sandbox::begin(Folder::Kept(folder), rings)
+        Sandbox::set_up(Setup { kept: Some(folder), ..Setup::default() }, rings)
     }
 
-    fn begin(folder: Folder, rings: &[Ring]) -> Result<Sandbox> {
+    /// The same with what else may differ.
+    ///
+    /// # Errors
+    /// Whatever does not work.
+    pub fn set_up(setup: Setup, rings: &[Ring]) -> Result<Sandbox> {
+        let folder = match setup.kept {
+            Some(folder) => {
+                fs::create_dir_all(&folder)?;
+                Folder::Kept(folder)
+            }
+            None => Folder::Passing(tempfile::Builder::new().prefix("refit-").tempdir()?),
+        };
         let (port, status_port) = (free_port()?, free_port()?);
         let mut sandbox = Sandbox {
             hosts: BTreeMap::new(),
             server: None,
             folder,
+            address: setup.address,
+            product: setup.product,
             port,
             status_port,
             environment: Vec::new(),
@@ -200,16 +230,19 @@ impl Sandbox {
         self.path().join("server")
     }
 
+    fn listen(&self) -> String {
+        SocketAddr::new(self.address, self.port).to_string()
+    }
+
     /// Makes the server's data folder, with new keys, where there is none; its first administrator's token.
     ///
     /// # Errors
     /// If there is one already.
     pub fn init_server(&self) -> Result<String> {
-        let address = format!("127.0.0.1:{}", self.port);
         let out = Ran::of(
             command("refit-server")?
-                .args(["init", "--admin", "alice", "--address", "127.0.0.1"])
-                .args(["--address", "localhost", "--listen", &address])
+                .args(["init", "--admin", "alice", "--address", &self.address.to_string()])
+                .args(["--address", "localhost", "--listen", &self.listen()])
                 .arg("--data")
                 .arg(self.server_data()),
         )?
@@ -233,7 +266,7 @@ impl Sandbox {
     /// If it does not get ready.
     pub fn start_server_with(&mut self, environment: &[(&str, &str)]) -> Result<()> {
         let mut run = command("refit-server")?;
-        run.args(["run", "--listen", &format!("127.0.0.1:{}", self.port)])
+        run.args(["run", "--listen", &self.listen()])
             .args(["--status-listen", &format!("127.0.0.1:{}", self.status_port)])
             .arg("--data")
             .arg(self.server_data())
@@ -316,10 +349,10 @@ impl Sandbox {
         for role in ["root", "targets", "policy"] {
             self.refit(["key", "generate", "--role", role, "--name", role, "--unencrypted"])?;
         }
-        let release = ["key", "generate", "--role", "release", "--product", PRODUCT, "--name"];
+        let release = ["key", "generate", "--role", "release", "--product", self.product, "--name"];
         self.refit(release.into_iter().chain(["release", "--unencrypted"]))?;
         for ring in rings {
-            let key = ["key", "generate", "--role", "ring", "--product", PRODUCT];
+            let key = ["key", "generate", "--role", "ring", "--product", self.product];
             self.refit(key.into_iter().chain([
                 "--ring",
                 ring.name,
@@ -337,7 +370,7 @@ impl Sandbox {
             "targets",
             "--from-server",
         ])?;
-        let mut delegate = vec!["trust", "delegate", "--product", PRODUCT];
+        let mut delegate = vec!["trust", "delegate", "--product", self.product];
         delegate.extend(["--release-key", "release", "--policy-key", "policy"]);
         let pairs: Vec<String> =
             rings.iter().map(|ring| format!("{}={}", ring.name, ring.name)).collect();
@@ -354,7 +387,7 @@ impl Sandbox {
     /// # Errors
     /// If it is refused.
     pub fn apply(&self, rings: &[Ring]) -> Result<String> {
-        let mut fleet = format!("[[product]]\nname = \"{PRODUCT}\"\n");
+        let mut fleet = format!("[[product]]\nname = \"{}\"\n", self.product);
         for ring in rings {
             let name = ring.name;
             fleet.push_str(&format!(
@@ -480,9 +513,17 @@ impl Sandbox {
         release::write(&source, version, behaviour, probation, extra)?;
         let description = source.join("refit.toml");
         fs::write(&description, format!("{head}\n{}", fs::read_to_string(&description)?))?;
+        self.build_from(&source, version)
+    }
+
+    /// Builds a release from a folder with a `refit.toml` and returns its folder.
+    ///
+    /// # Errors
+    /// If it can't be built.
+    pub fn build_from(&self, source: &Path, version: &str) -> Result<PathBuf> {
         let built = self.path().join(format!("release-{version}"));
         let (source, out) = (source.to_string_lossy(), built.to_string_lossy());
-        let words = ["release", "build", &source, "--product", PRODUCT, "--version", version];
+        let words = ["release", "build", &source, "--product", self.product, "--version", version];
         self.refit(words.into_iter().chain(["--out", &*out]))?;
         Ok(built)
     }
@@ -512,7 +553,7 @@ impl Sandbox {
     /// # Errors
     /// If `refit` doesn't tell.
     pub fn releases(&self) -> Result<Vec<String>> {
-        let listed = self.json(["release", "list", PRODUCT])?;
+        let listed = self.json(["release", "list", self.product])?;
         let listed = listed.as_array().context("no list of releases")?.iter();
         Ok(listed.filter_map(|row| Some(row["version"].as_str()?.to_owned())).collect())
     }
@@ -522,7 +563,7 @@ impl Sandbox {
     /// # Errors
     /// If it is refused.
     pub fn promote(&self, version: &str, ring: &str) -> Result<String> {
-        self.refit(["release", "promote", PRODUCT, version, "--to", ring])
+        self.refit(["release", "promote", self.product, version, "--to", ring])
     }
 
     /// Writes a promoted release into a bundle for a ring.
@@ -531,7 +572,8 @@ impl Sandbox {
     /// If it is refused.
     pub fn export(&self, version: &str, ring: &str) -> Result<PathBuf> {
         let out = self.path().join(format!("{version}-{ring}.bundle"));
-        let words = ["bundle", "export", PRODUCT, version, "--ring", ring, "--valid-for", "30d"];
+        let words =
+            ["bundle", "export", self.product, version, "--ring", ring, "--valid-for", "30d"];
         self.refit(words.into_iter().chain(["--out", &*out.to_string_lossy()]))?;
         Ok(out)
     }

@@ -11,10 +11,15 @@ pub(crate) fn workspace() -> PathBuf {
     path
 }
 
+/// Where cargo puts everything.
+pub(crate) fn target() -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    target.unwrap_or_else(|| workspace().join("target"))
+}
+
 /// Where debug binaries are put.
 pub(crate) fn binaries() -> PathBuf {
-    let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    target.unwrap_or_else(|| workspace().join("target")).join("debug")
+    target().join("debug")
 }
 
 /// A cargo command at the top of the checkout.

@@ -1,9 +1,10 @@
-//! Refit's own chores: `cargo xtask demo`, `cargo xtask test`, `cargo xtask tidy`, `cargo xtask fuzz`,
-//! `cargo xtask powercuts`.
+//! Refit's own chores: `cargo xtask demo`, `test`, `lab`, `dist`, `tidy`, `powercuts`, `fuzz`.
 
 mod cargo;
 mod demo;
+mod dist;
 mod fuzz;
+mod lab;
 mod powercuts;
 mod reference;
 mod test;
@@ -30,6 +31,10 @@ enum Chore {
     Test(test::Arguments),
     /// Gives every parser inputs that nobody thought of, for a bounded time.
     Fuzz(fuzz::Arguments),
+    /// Boots a fleet of Debian hosts to try things on: up, shell, kill, power-cut, partition, clock, down ...
+    Lab(lab::Arguments),
+    /// Makes what others install.
+    Dist(dist::Arguments),
     /// Cuts the power, and lets files fail, at every operation of whole updates, and counts what survives.
     Powercuts,
     /// Checks the layout and the invariants that can be read off the source.
@@ -41,6 +46,8 @@ fn main() -> ExitCode {
         Chore::Demo(arguments) => demo::run(&arguments),
         Chore::Test(arguments) => test::run(&arguments),
         Chore::Fuzz(arguments) => fuzz::run(&arguments),
+        Chore::Lab(arguments) => lab::run(&arguments),
+        Chore::Dist(arguments) => dist::run(arguments),
         Chore::Powercuts => powercuts::run(),
         Chore::Tidy => tidy::run(),
     };

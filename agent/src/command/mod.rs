@@ -56,6 +56,9 @@ enum Command {
         /// Which
         #[arg(value_enum, default_value_t = unit::Unit::Agent)]
         unit: unit::Unit,
+        /// Where refit-agent will lie, if not where this one does: for whoever makes a package of it
+        #[arg(long)]
+        program: Option<PathBuf>,
     },
 }
 
@@ -70,8 +73,9 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Status(args) => status::run(&common, &args),
         Command::Recover => recover::run(&common),
         Command::Quarantine(args) => quarantine::run(&common, args),
-        Command::PrintUnit { unit } => {
-            let (program, data) = (std::env::current_exe()?, std::path::absolute(&common.data)?);
+        Command::PrintUnit { unit, program } => {
+            let program = program.map_or_else(std::env::current_exe, std::path::absolute)?;
+            let data = std::path::absolute(&common.data)?;
             print!("{}", unit::text(unit, &program, &data));
             Ok(ExitCode::SUCCESS)
         }

@@ -54,7 +54,9 @@ fn run() -> io::Result<()> {
         // However it ends: what counts is what it did to the host.
         std::process::Command::new("sh").arg(installed.join("share/commands")).status()?;
     }
-    let listener = TcpListener::bind(format!("127.0.0.1:{port}"))?;
+    // Configuration of the host, not of the release.
+    let address = fs::read_to_string("/etc/payments/listen").unwrap_or("127.0.0.1".into());
+    let listener = TcpListener::bind(format!("{}:{port}", address.trim()))?;
     println!("payments {version} listens on {}", listener.local_addr()?);
     for stream in listener.incoming().flatten() {
         let version = version.clone();

@@ -3,20 +3,20 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Command};
 
 use refit_tests::{
-    http,
-    lab::DebianHost,
+    lab::{self, DebianHost},
     process::Ran,
     release::{self, Behaviour},
-    sandbox::{Sandbox, free_port},
+    sandbox::Sandbox,
     wait::until,
 };
+
+use super::lab_host::{SETTINGS, let_payments_be_reached, until_says};
 
 const CONF: &str = "/etc/payments.conf";
 
 struct Lab {
     fleet: Sandbox,
     host: DebianHost,
-    port: u16,
 }
 
 impl Lab {
@@ -25,23 +25,19 @@ impl Lab {
             refit_durable::testing::not_run(claim, "sudo apt-get install dpkg");
             return None;
         }
-        let host = DebianHost::boot(claim).unwrap()?;
-        let fleet = Sandbox::new(&super::ONE_RING).unwrap();
-        let port = free_port().unwrap();
-        let settings = format!(
-            "services = \"systemd\"\nrescue_after_seconds = 10\n\n[variables]\nPORT = \"{port}\"\n"
-        );
-        host.write("/var/lib/refit-agent/agent.toml", &settings).unwrap();
-        let token = fleet.token(&["ring=pilot"]).unwrap();
-        host.good(["refit-agent", "enroll", "--token", &token, "--name", "debian-1"]).unwrap();
-        host.install_units().unwrap();
-        Some(Lab { fleet, host, port })
+        let lab = lab::Lab::new(claim).unwrap()?;
+        let host = lab.host("debian-1", &[]).unwrap();
+        let fleet = lab.fleet(&super::ONE_RING).unwrap();
+        let_payments_be_reached(&host);
+        let settings = format!("rescue_after_seconds = 10\n{SETTINGS}");
+        host.enroll(&fleet, &["ring=pilot"], &settings).unwrap();
+        Some(Lab { fleet, host })
     }
 
     /// A package `payments` of this version, as its maintainer would build it.
     fn deb(&self, version: &str, behaviour: Behaviour, script: &str) -> PathBuf {
         let root = self.fleet.path().join(format!("deb-{version}"));
-        let (tree, port) = (root.join("usr/lib/payments"), self.port);
+        let tree = root.join("usr/lib/payments");
         let made = self.fleet.path().join(format!("tree-{version}"));
         release::write(&made, version, behaviour, Default::default(), "").unwrap();
         fs::create_dir_all(tree.parent().unwrap()).unwrap();
@@ -52,12 +48,10 @@ impl Lab {
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         };
-        let unit = format!(
-            "[Service]\nWorkingDirectory=/usr/lib/payments\n\
-             ExecStart=/usr/lib/payments/bin/demo-service {port}\n\
-             [Install]\nWantedBy=multi-user.target\n"
-        );
-        write("lib/systemd/system/payments.service", &unit, 0o644);
+        let unit = "[Service]\nWorkingDirectory=/usr/lib/payments\n\
+             ExecStart=/usr/lib/payments/bin/demo-service 8080\n\
+             [Install]\nWantedBy=multi-user.target\n";
+        write("lib/systemd/system/payments.service", unit, 0o644);
         write(&CONF[1..], &format!("conf of {version}\n"), 0o644);
         let control = format!(
             "Package: payments\nVersion: {version}\nArchitecture: amd64\nInstalled-Size: 20000\n\
@@ -89,20 +83,13 @@ impl Lab {
             good_seconds = 1\nmax_seconds = 600\n\n[[health.checked.checks]]\nname = \"answers\"\n\
             kind = \"http\"\nurl = \"http://127.0.0.1:${PORT}/health\"\ntimeout_seconds = 2\n";
         fs::write(source.join("refit.toml"), description).unwrap();
-        let built = self.fleet.path().join(format!("release-{version}"));
-        let (source, out) = (source.to_str().unwrap(), built.to_str().unwrap());
-        let words = ["release", "build", source, "--product", "payments", "--version", version];
-        self.fleet.refit(words.into_iter().chain(["--out", out])).unwrap();
+        let built = self.fleet.build_from(&source, version).unwrap();
         self.fleet.publish_built(&built).unwrap();
         self.fleet.promote(version, "pilot").unwrap();
     }
 
     fn until_says(&self, version: &str) {
-        until(&format!("the service says {version}"), || {
-            let said = http::get(self.port, "/")?.1;
-            Ok((said.trim() == format!("payments {version}")).then_some(()))
-        })
-        .unwrap();
+        until_says(&self.host, version);
     }
 
     /// The version that dpkg has; nothing if it has none, and nothing of it.

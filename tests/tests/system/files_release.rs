@@ -3,12 +3,13 @@
 use std::{fs, path::Path};
 
 use refit_tests::{
-    http,
-    lab::DebianHost,
+    lab::{DebianHost, Lab},
     release::{self, Behaviour},
-    sandbox::{Sandbox, free_port},
+    sandbox::Sandbox,
     wait::until,
 };
+
+use super::lab_host::{SETTINGS, let_payments_be_reached, until_says};
 
 /// `cap_net_bind_service=ep`, as the kernel keeps it (capabilities(7), version 2 of the attribute).
 const CAPABILITY: &str = "0x0100000200040000000000000000000000000000";
@@ -46,10 +47,7 @@ fn promote(
     let description = source.join("refit.toml");
     let text = fs::read_to_string(&description).unwrap();
     fs::write(&description, format!("installer = \"files\"\n{text}")).unwrap();
-    let built = fleet.path().join(format!("release-{version}"));
-    let (source, out) = (source.to_str().unwrap(), built.to_str().unwrap());
-    let words = ["release", "build", source, "--product", "payments", "--version", version];
-    fleet.refit(words.into_iter().chain(["--out", out])).unwrap();
+    let built = fleet.build_from(&source, version).unwrap();
     fleet.publish_built(&built).unwrap();
     fleet.promote(version, "pilot").unwrap();
 }
@@ -80,23 +78,14 @@ fn attributes(path: &Path) -> String {
 #[test]
 fn files_stand_with_owners_modes_and_capabilities_and_a_bad_release_of_them_leaves_no_trace() {
     let claim = "files with owners and capabilities, on a booted Debian host";
-    let Some(host) = DebianHost::boot(claim).unwrap() else { return };
-    let fleet = Sandbox::new(&super::ONE_RING).unwrap();
-    let port = free_port().unwrap();
-    let settings = format!("services = \"systemd\"\n\n[variables]\nPORT = \"{port}\"\n");
-    host.write("/var/lib/refit-agent/agent.toml", &settings).unwrap();
+    let Some(lab) = Lab::new(claim).unwrap() else { return };
+    let host = lab.host("debian-1", &[]).unwrap();
+    let fleet = lab.fleet(&super::ONE_RING).unwrap();
+    let_payments_be_reached(&host);
     host.write("/etc/payments.conf", "by hand").unwrap();
     host.good(["chmod", "600", "/etc/payments.conf"]).unwrap();
-    let token = fleet.token(&["ring=pilot"]).unwrap();
-    host.good(["refit-agent", "enroll", "--token", &token, "--name", "debian-1"]).unwrap();
-    host.install_units().unwrap();
-    let says = |version: &str| {
-        until(&format!("the service says {version}"), || {
-            let said = http::get(port, "/")?.1;
-            Ok((said.trim() == format!("payments {version}")).then_some(()))
-        })
-        .unwrap();
-    };
+    host.enroll(&fleet, &["ring=pilot"], SETTINGS).unwrap();
+    let says = |version: &str| until_says(&host, version);
 
     // A first release that is bad: what another hand had put there is back, and nothing else is left.
     let files = [("etc/payments.conf", "conf 1"), ("usr/local/bin/pay-tool", "tool 1")];

@@ -1,34 +1,32 @@
 //! Releases that need a boot, on a booted Debian host: the boot comes when nothing holds it off, at most
 //! twice, and what comes of it is judged afterwards.
 
+use std::time::Duration;
+
 use refit_tests::{
     http,
-    lab::DebianHost,
+    lab::{self, DebianHost},
     release::{Behaviour, Probation},
-    sandbox::{Sandbox, free_port},
+    sandbox::Sandbox,
     wait::until,
 };
+
+use super::lab_host::{SETTINGS, let_payments_be_reached, says, until_says};
 
 struct Lab {
     fleet: Sandbox,
     host: DebianHost,
-    port: u16,
 }
 
 impl Lab {
     /// A host on 1.0; `None` where this machine can't.
     fn on_1_0(claim: &str, hold: u32) -> Option<Lab> {
-        let host = DebianHost::boot(claim).unwrap()?;
-        let fleet = Sandbox::new(&super::ONE_RING).unwrap();
-        let port = free_port().unwrap();
-        let settings = format!(
-            "services = \"systemd\"\nreboot_hold_seconds = {hold}\n\n[variables]\nPORT = \"{port}\"\n"
-        );
-        host.write("/var/lib/refit-agent/agent.toml", &settings).unwrap();
-        let token = fleet.token(&["ring=pilot"]).unwrap();
-        host.good(["refit-agent", "enroll", "--token", &token, "--name", "debian-1"]).unwrap();
-        host.install_units().unwrap();
-        let lab = Lab { fleet, host, port };
+        let lab = lab::Lab::new(claim).unwrap()?;
+        let host = lab.host("debian-1", &[]).unwrap();
+        let fleet = lab.fleet(&super::ONE_RING).unwrap();
+        let_payments_be_reached(&host);
+        host.enroll(&fleet, &["ring=pilot"], &settings(hold)).unwrap();
+        let lab = Lab { fleet, host };
         lab.fleet.publish("1.0", Behaviour::Good).unwrap();
         lab.fleet.promote("1.0", "pilot").unwrap();
         lab.fleet.until_rollout("pilot", "1.0", "done").unwrap();
@@ -37,13 +35,11 @@ impl Lab {
     }
 
     fn says(&self) -> String {
-        says(self.port)
+        says(&self.host).unwrap_or_default()
     }
 
     fn until_says(&self, version: &str) {
-        let wanted = format!("payments {version}");
-        let says = || Ok((self.says() == wanted).then_some(()));
-        until(&format!("the host's service says {wanted}"), says).unwrap();
+        until_says(&self.host, version);
     }
 
     fn promote(&self, version: &str, behaviour: Behaviour, head: &str, extra: &str) {
@@ -79,8 +75,8 @@ impl Lab {
     }
 }
 
-fn says(port: u16) -> String {
-    http::get(port, "/").map(|said| said.1.trim().to_owned()).unwrap_or_default()
+fn settings(hold: u32) -> String {
+    format!("reboot_hold_seconds = {hold}\n{SETTINGS}")
 }
 
 #[test]
@@ -130,12 +126,8 @@ fn a_power_cut_in_place_of_the_boot_is_a_boot_and_what_holds_it_off_too_long_sen
     lab.fleet.until_rollout("pilot", "1.1", "halted").unwrap();
 
     // Longer now, so that the power goes first.
-    let settings = format!(
-        "services = \"systemd\"\nreboot_hold_seconds = 3600\n\n[variables]\nPORT = \"{}\"\n",
-        lab.port
-    );
     lab.host.good(["systemctl", "stop", "nightly"]).unwrap();
-    lab.host.write("/var/lib/refit-agent/agent.toml", &settings).unwrap();
+    lab.host.write("/etc/refit/agent.toml", &settings(3600)).unwrap();
     lab.host.good(["systemctl", "restart", "refit-agent"]).unwrap();
     lab.promote("1.2", Behaviour::Good, "reboot = \"always\"", hook);
     lab.until_reports(&["rebooting", "nightly holds a shutdown off"]);
@@ -152,12 +144,13 @@ fn a_host_that_boots_in_a_loop_or_not_at_all_goes_back() {
     lab.promote("1.1", Behaviour::Runs("systemctl reboot"), "reboot = \"always\"", "");
     // The one that was asked for, and then each start of the new release boots the host: at the third of
     // those nobody waits any more.
-    let port = lab.port;
+    let at = lab.host.at(8080);
     let begun = std::cell::Cell::new(false);
     let back = || {
-        let says = says(port);
-        begun.set(begun.get() || says.is_empty());
-        begun.get() && says == "payments 1.0"
+        let said = http::get_at(at, "/", Duration::from_secs(1)).map(|said| said.1);
+        let said = said.unwrap_or_default();
+        begun.set(begun.get() || said.is_empty());
+        begun.get() && said.trim() == "payments 1.0"
     };
     let boots = lab.host.keep_booting(back).unwrap();
     assert_eq!(boots, 4);

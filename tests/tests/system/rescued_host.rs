@@ -2,12 +2,13 @@
 //! host to what ran before without the agent.
 
 use refit_tests::{
-    http,
-    lab::DebianHost,
+    lab::{self, DebianHost},
     release::{Behaviour, Probation},
-    sandbox::{Sandbox, free_port},
+    sandbox::Sandbox,
     wait::until,
 };
+
+use super::lab_host::{SETTINGS, let_payments_be_reached, until_says};
 
 /// So long that none of these releases is committed before the host goes back.
 const LONG: Probation = Probation { start: 1, good: 500 };
@@ -15,7 +16,6 @@ const LONG: Probation = Probation { start: 1, good: 500 };
 struct Lab {
     fleet: Sandbox,
     host: DebianHost,
-    port: u16,
 }
 
 impl Lab {
@@ -27,25 +27,19 @@ impl Lab {
     /// The same with small disks of their own at these places, and another time, in seconds, after which
     /// a missing agent is no more waited for.
     fn on(claim: &str, disks: &[&str], rescue_after: u32) -> Option<Lab> {
-        let host = DebianHost::boot(claim).unwrap()?;
+        let lab = lab::Lab::new(claim).unwrap()?;
+        let host = lab.host("debian-1", &[]).unwrap();
         for at in disks {
-            host.good(["mkdir", "-p", at]).unwrap();
-            host.good(["mount", "-t", "tmpfs", "-o", "size=160m,mode=755", "tmpfs", at]).unwrap();
+            // With what the package has put there.
+            let script = "mkdir -p $1 /root/moved && mount -t tmpfs -o size=160m,mode=755 tmpfs /root/moved \
+                          && cp -a $1/. /root/moved && mount --bind /root/moved $1";
+            host.good(["sh", "-c", script, "mount", at]).unwrap();
         }
-        let fleet = Sandbox::new(&super::ONE_RING).unwrap();
-        let port = free_port().unwrap();
-        let settings = format!(
-            "services = \"systemd\"\nrescue_after_seconds = {rescue_after}\n\n\
-             [variables]\nPORT = \"{port}\"\n"
-        );
-        // By the host itself: what is mounted there is not seen from outside.
-        host.write("/root/agent.toml", &settings).unwrap();
-        let folder = "/var/lib/refit-agent/";
-        host.good(["install", "-D", "-t", folder, "/root/agent.toml"]).unwrap();
-        let token = fleet.token(&["ring=pilot"]).unwrap();
-        host.good(["refit-agent", "enroll", "--token", &token, "--name", "debian-1"]).unwrap();
-        host.install_units().unwrap();
-        let lab = Lab { fleet, host, port };
+        let fleet = lab.fleet(&super::ONE_RING).unwrap();
+        let_payments_be_reached(&host);
+        let settings = format!("rescue_after_seconds = {rescue_after}\n{SETTINGS}");
+        host.enroll(&fleet, &["ring=pilot"], &settings).unwrap();
+        let lab = Lab { fleet, host };
         lab.fleet.publish("1.0", Behaviour::Good).unwrap();
         lab.fleet.promote("1.0", "pilot").unwrap();
         lab.until_says("1.0");
@@ -53,16 +47,8 @@ impl Lab {
         Some(lab)
     }
 
-    fn says(&self) -> anyhow::Result<String> {
-        Ok(http::get(self.port, "/")?.1.trim().to_owned())
-    }
-
     fn until_says(&self, version: &str) {
-        let wanted = format!("payments {version}");
-        until(&format!("the host's service says {wanted}"), || {
-            Ok((self.says()? == wanted).then_some(()))
-        })
-        .unwrap();
+        until_says(&self.host, version);
     }
 
     /// Lets a release loose and waits until it has taken the place of 1.0.
@@ -118,13 +104,13 @@ fn a_release_that_takes_the_agent_away_is_undone_without_it() {
 fn an_agent_whose_program_is_damaged_by_a_release_is_not_needed_to_go_back() {
     let claim = "a release that damages the agent's program, on a booted Debian host";
     let Some(lab) = Lab::on_1_0(claim) else { return };
-    let damage = "cd /usr/local/bin && cp refit-agent /root/whole && \
+    let damage = "cd /usr/bin && cp refit-agent /root/whole && \
                   head -c 100000 /root/whole > damaged && chmod 755 damaged && \
                   mv damaged refit-agent && systemctl kill -s KILL refit-agent";
     lab.let_loose("1.1", Behaviour::Runs(damage));
     lab.until_says("1.0");
     // Nobody could tell yet; once the program is whole again, the agent does.
-    lab.host.good(["mv", "/root/whole", "/usr/local/bin/refit-agent"]).unwrap();
+    lab.host.good(["mv", "/root/whole", "/usr/bin/refit-agent"]).unwrap();
     lab.host.good(["systemctl", "restart", "refit-agent"]).unwrap();
     lab.until_back_from("1.1", "during the update");
 }

@@ -1,0 +1,57 @@
+//! What others install: built for release, one package at a time, so that no feature of one reaches another.
+
+mod deb;
+mod elf;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use crate::cargo;
+
+/// Options of `cargo xtask dist`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    form: Form,
+}
+
+#[derive(Subcommand)]
+enum Form {
+    /// The agent and the rescuer as a Debian package.
+    Deb(Deb),
+}
+
+#[derive(clap::Args)]
+struct Deb {
+    /// The folder for the package.
+    #[arg(long, default_value_os_t = cargo::target().join("dist"))]
+    out: PathBuf,
+    /// Takes programs that were built already from this folder: for tests.
+    #[arg(long)]
+    programs: Option<PathBuf>,
+    /// The package's version, instead of the workspace's.
+    #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
+    package_version: String,
+}
+
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
+    match arguments.form {
+        Form::Deb(arguments) => {
+            let programs = match arguments.programs {
+                Some(folder) => deb::Programs { folder, compressed: false },
+                None => deb::Programs { folder: built()?, compressed: true },
+            };
+            let made = deb::make(&programs, &arguments.package_version, &arguments.out)?;
+            println!("{}", made.display());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn built() -> Result<PathBuf> {
+    eprintln!("building for release (takes a few minutes) ...");
+    cargo::run(&mut cargo::cargo(&["build", "--quiet", "--release", "--package", "refit-agent"]))?;
+    Ok(cargo::target().join("release"))
+}
