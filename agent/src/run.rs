@@ -27,7 +27,7 @@ use crate::{
     },
     identity::{Identity, IdentityError, Ways},
     journal::{Journal, StoreJournal},
-    link::{Pace, Server, Sync, Wanted},
+    link::{Bucket, Pace, Server, Sync, Wanted},
     machine::Manager,
     outbox::Outbox,
     report::{Inventory, Reporter, ReportingJournal},
@@ -245,6 +245,9 @@ pub fn run<M: Machine + 'static>(
         inventory,
         damages: std::collections::BTreeMap::new(),
         spool: spool.clone(),
+        cap: settings
+            .most_bytes_per_second
+            .map(|rate| Arc::new(Mutex::new(Bucket::full(rate, clock.running())))),
         opened: None,
         said: None,
     };

@@ -32,6 +32,9 @@ const PATIENCE: std::ops::RangeInclusive<u64> = 1..=3600;
 const RESCUE_AFTER: std::ops::RangeInclusive<u64> = 10..=86_400;
 const USUAL_RESCUE_AFTER: u64 = 600;
 
+/// The lowest limit for content, bytes per second: below, a release takes longer than it is offered.
+const LEAST_CAP: u64 = 1024;
+
 /// How long a boot that a release needs may be held off: long enough for a dump or another installation to
 /// end, and not so long that a host stands half updated for days.
 const REBOOT_HOLD: std::ops::RangeInclusive<u64> = 1..=86_400;
@@ -52,6 +55,8 @@ pub struct Settings {
     pub poll: Option<Duration>,
     /// How slow a download may be.
     pub patience: Patience,
+    /// How fast content may come, bytes per second; `None`: as fast as it comes.
+    pub most_bytes_per_second: Option<u64>,
     /// For how long no agent may run in the middle of an update before the rescuer goes back.
     pub rescue_after: Duration,
     /// For how much running time a boot that a release needs may be held off before the host goes back.
@@ -114,6 +119,7 @@ struct Written {
     poll_seconds: Option<u64>,
     patience_seconds: Option<u64>,
     slowest_bytes_per_second: Option<u32>,
+    most_bytes_per_second: Option<u64>,
     rescue_after_seconds: Option<u64>,
     reboot_hold_seconds: Option<u64>,
     #[serde(default)]
@@ -150,6 +156,7 @@ impl Settings {
             variables: written.variables,
             poll: written.poll_seconds.map(Duration::from_secs),
             patience,
+            most_bytes_per_second: written.most_bytes_per_second,
             rescue_after: Duration::from_secs(
                 written.rescue_after_seconds.unwrap_or(USUAL_RESCUE_AFTER),
             ),
@@ -232,6 +239,9 @@ fn parse(bytes: &[u8]) -> Result<Written, String> {
     if written.slowest_bytes_per_second == Some(0) {
         return Err("slowest_bytes_per_second: must be at least 1".to_owned());
     }
+    if written.most_bytes_per_second.is_some_and(|most| most < LEAST_CAP) {
+        return Err(format!("most_bytes_per_second: must be at least {LEAST_CAP}"));
+    }
     if written.install_root.as_ref().is_some_and(|path| !path.is_absolute()) {
         return Err("install_root: must be an absolute path".to_owned());
     }
@@ -297,6 +307,7 @@ mod tests {
             ("patience_seconds = 0", "patience_seconds"),
             ("slowest_bytes_per_second = 0", "slowest_bytes_per_second"),
             ("reboot_hold_seconds = 0", "reboot_hold_seconds"),
+            ("most_bytes_per_second = 1", "most_bytes_per_second"),
             ("services = \"upstart\"", "services"),
             ("[variables]\nPORT = 1", "PORT"),
         ] {

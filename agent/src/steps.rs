@@ -8,7 +8,11 @@ mod permit;
 
 pub use memory::Memory;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use refit_proto::{
     names::{Digest, Product},
@@ -22,7 +26,7 @@ use crate::{
     drive::{Host, HostError},
     host::content::Fetch,
     journal::StoreJournal,
-    link::{MirroredFrames, Server, ServerFrames, Wanted, ask_leave, ask_reboot},
+    link::{Bucket, Capped, MirroredFrames, Server, ServerFrames, Wanted, ask_leave, ask_reboot},
     report::Inventory,
     trusted::Trust,
     update::{Attempt, Cause, Event, Failure, InstallId, OrderedBy, Phase, Step},
@@ -104,6 +108,8 @@ pub struct Steps<M> {
     /// The failure that the log was told last, and of which update: one that passes is tried again and
     /// again, and is one line.
     pub said: Option<(InstallId, String)>,
+    /// How fast content may come, where that is limited.
+    pub cap: Option<Arc<Mutex<Bucket>>>,
 }
 
 impl<M: Machine> Host for Steps<M> {
@@ -228,7 +234,20 @@ impl<M: Machine> Steps<M> {
     }
 
     fn by_machine(&mut self, step: &Step) -> Result<Event, HostError> {
-        let mut frames: Box<dyn Fetch> = match step {
+        let (clock, orders) = (self.clock.clone(), self.wanted.clone());
+        let now = || clock.running();
+        let rest = |span: Duration| {
+            let until = clock.running().plus(span);
+            loop {
+                let seen = orders.changes();
+                let now = clock.running();
+                if orders.is_ending() || now >= until {
+                    return;
+                }
+                orders.wait(seen, until.since(now));
+            }
+        };
+        let mut frames: Box<dyn Fetch + '_> = match step {
             Step::Preflight { attempt, .. } | Step::Fetch { attempt, .. }
                 if attempt.ordered_by == OrderedBy::LocalRoot =>
             {
@@ -259,6 +278,9 @@ impl<M: Machine> Steps<M> {
                 wanted.wait(seen, until.since(now));
             }
         };
+        if let Some(cap) = &self.cap {
+            frames = Box::new(Capped::new(frames, cap.clone(), &now, &rest));
+        }
         let event = self.machine.perform(step, &mut *frames, &wait)?;
         self.look();
         Ok(event)

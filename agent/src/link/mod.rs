@@ -4,6 +4,7 @@
 //! [`crate::update`]. Nothing that comes from here is trusted because it came from here.
 
 mod call;
+mod cap;
 mod content;
 mod enroll;
 mod frames;
@@ -20,6 +21,7 @@ mod sync;
 pub mod tls;
 
 pub use call::{CallError, Trouble};
+pub use cap::{Bucket, Capped};
 pub use content::Download;
 pub use enroll::{EnrollError, enroll, fetch_first_root};
 pub use frames::ServerFrames;
