@@ -393,7 +393,9 @@ fn is_nspawn(id: u32) -> bool {
 impl Drop for DebianHost {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- the agent's journal on {}\n{}", self.name, self.journal("refit-agent"));
+            let journal = self.run(["journalctl", "--no-pager", "--lines=80"]);
+            let journal = journal.map(|ran| ran.out).unwrap_or_default();
+            eprintln!("--- the end of the journal of {}\n{journal}", self.name);
         }
         if self.nspawn.is_some()
             && !self.lab.is_kept()

@@ -8,6 +8,7 @@ mod clock;
 mod disk;
 mod host;
 mod network;
+pub mod software;
 mod traffic;
 
 use std::{

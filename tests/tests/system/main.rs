@@ -28,6 +28,7 @@ mod pause;
 mod people;
 mod publishing;
 mod real_host;
+mod real_software;
 mod reboots;
 mod rescued_host;
 mod server_away;
