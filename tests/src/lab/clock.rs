@@ -45,6 +45,11 @@ impl DebianHost {
     }
 }
 
+/// Whether clocks of hosts can be moved from this machine.
+pub fn clocks_can_move() -> bool {
+    library().is_ok()
+}
+
 /// Where Debian's `libfaketime` has its library.
 fn library() -> Result<PathBuf> {
     let folders = fs::read_dir("/usr/lib")?.flatten().map(|entry| entry.path());

@@ -27,6 +27,7 @@ use refit_durable::testing::not_run;
 use rustix::fs::{FlockOperation, flock};
 
 pub use base::debian_package;
+pub use clock::clocks_can_move;
 pub use host::{DebianHost, SmallDisk};
 pub use network::Cable;
 pub use traffic::{Client, Traffic};

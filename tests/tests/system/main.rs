@@ -18,6 +18,7 @@ mod installed_package;
 mod keys;
 mod killed_agent;
 mod killed_server;
+mod lab;
 mod lab_host;
 mod lost_server;
 mod mirrors;

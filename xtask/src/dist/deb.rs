@@ -111,17 +111,14 @@ fn printed_unit(programs: &Path, unit: &str) -> Result<String> {
     output(print.env_remove("REFIT_AGENT_DATA"))
 }
 
-/// Both licences, as Debian's format wants them: indented, an empty line as a dot.
+/// The licences as Debian's format wants them: a text that every Debian has is named, the other indented,
+/// an empty line as a dot.
 fn copyright() -> Result<String> {
     let mut text = COPYRIGHT.to_owned();
-    for (name, file) in [("MIT", "LICENSE-MIT"), ("Apache-2.0", "LICENSE-APACHE")] {
-        let licence = fs::read_to_string(cargo::workspace().join(file)).context(file)?;
-        text.push_str(&format!("License: {name}\n"));
-        for line in licence.lines() {
-            let line = line.trim_end();
-            text.push_str(&if line.is_empty() { " .\n".to_owned() } else { format!(" {line}\n") });
-        }
-        text.push('\n');
+    let licence = fs::read_to_string(cargo::workspace().join("LICENSE-MIT"))?;
+    for line in licence.lines() {
+        let line = line.trim_end();
+        text.push_str(&if line.is_empty() { " .\n".to_owned() } else { format!(" {line}\n") });
     }
     Ok(text)
 }
