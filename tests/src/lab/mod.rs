@@ -101,7 +101,7 @@ impl Lab {
                 return Ok(None);
             }
         };
-        remove_left_over()?;
+        let _alone = remove_left_over()?;
         static NUMBER: AtomicU16 = AtomicU16::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         Lab::make(&format!("refit-{}-{number}", std::process::id()), layers).map(Some)
@@ -115,7 +115,7 @@ impl Lab {
         if let Some(Lacking { why, remedy }) = lacking() {
             bail!("a lab can't be made: {why}\nhelp: {remedy}");
         }
-        remove_left_over()?;
+        let _alone = remove_left_over()?;
         if kept_folder()?.exists() {
             bail!(
                 "a lab is up already\n\
@@ -257,8 +257,11 @@ fn labs() -> Result<PathBuf> {
     Ok(labs)
 }
 
-/// Removes the labs of tests that were killed.
-fn remove_left_over() -> Result<()> {
+/// Removes the labs of tests that were killed. Until what it gives is dropped nobody else does: a lab that is
+/// being made is not locked from its first moment on.
+fn remove_left_over() -> Result<File> {
+    let alone = File::create(base::folder()?.join("lock-labs"))?;
+    flock(&alone, FlockOperation::LockExclusive)?;
     for entry in fs::read_dir(labs()?)? {
         let folder = entry?.path();
         if folder.join(KEPT).exists() {
@@ -270,7 +273,7 @@ fn remove_left_over() -> Result<()> {
             take_down(&folder)?;
         }
     }
-    Ok(())
+    Ok(alone)
 }
 
 /// Ends all of a lab, from its folder alone: processes, mounts, namespaces, files.
