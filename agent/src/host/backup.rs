@@ -13,8 +13,9 @@
 //! going back brings them back as they were, and what the new release or a person wrote there since is
 //! set aside and named, never destroyed. Data is what no manifest names; it is not touched.
 //!
-//! Files with several names come back as several files, sparse files without their holes: the bytes are
-//! what counts. Sockets are left out, since whoever listens makes them anew.
+//! A file with several names under one of these paths comes back as one file with these names; a name that
+//! it has elsewhere is not covered and stays with the file that is set aside. Holes come back as holes.
+//! Sockets are left out, since whoever listens makes them anew.
 
 use std::{
     collections::BTreeSet,
@@ -30,7 +31,10 @@ use super::{
     files::{self, FileError, Files},
     preflight::{lacking, on_disk},
 };
-use crate::update::{BackupId, SealedBackup};
+use crate::{
+    update::{BackupId, SealedBackup},
+    way_back,
+};
 
 mod covers;
 mod index;
@@ -117,6 +121,9 @@ const INDEX: &str = "index.json";
 const SEAL: &str = "seal";
 /// Largest index that is read: half a million entries of 400 bytes.
 const INDEX_MAX: u64 = 200_000_000;
+/// How long the steps of a way back may be: what else it holds, and what is written to what is covered
+/// until it is sealed, find room in the last eighth.
+const MOST_STEPS: u64 = way_back::LARGEST / 8 * 7;
 
 impl<'a> Backups<'a> {
     /// Those below this data folder.
@@ -149,8 +156,9 @@ impl<'a> Backups<'a> {
     pub fn size(&self, covers: &[Cover]) -> Result<(u64, u64), BackupError> {
         let (mut bytes, mut inodes) = (0_u64, 8_u64);
         for cover in covers {
-            let scanned = scan::scan(self.files, cover, &mut |_, stat| {
-                bytes = bytes.saturating_add(on_disk(stat.length));
+            let scanned = scan::scan(self.files, cover, &mut |path, stat| {
+                let data = files::data_length(self.files, path, stat.length)?;
+                bytes = bytes.saturating_add(on_disk(data));
                 Ok(Some(FileRef { sha256: Digest::of(b""), length: stat.length }))
             })?;
             inodes += scanned.entries.len() as u64;
@@ -166,8 +174,23 @@ impl<'a> Backups<'a> {
     /// # Errors
     /// If something cannot be saved.
     pub fn save(&self, id: &BackupId, covers: &[Cover]) -> Result<(), BackupError> {
-        let saved = covers.iter().try_for_each(|cover| self.save_one(id, cover).map(drop));
+        let saved = self.try_save(id, covers);
         self.or_discard(id, saved)
+    }
+
+    fn try_save(&self, id: &BackupId, covers: &[Cover]) -> Result<(), BackupError> {
+        let mut length = 0;
+        for cover in covers {
+            let (path, role) = (cover.path.clone(), cover.role);
+            let entries = self.save_one(id, cover)?.entries;
+            // Found out now, and not when the services are down.
+            length += way_back::length(&self.undo(id, &Covered { path, role, entries })?);
+            if length > MOST_STEPS {
+                let why = "it holds too many files for a way back".to_owned();
+                return Err(BackupError::Unsaveable { path: cover.path.clone(), why });
+            }
+        }
+        Ok(())
     }
 
     /// Saves what changed since, at rest; reads everything back, restores it beside, compares, and

@@ -158,7 +158,7 @@ impl HostMachine {
             freed.into_iter().map(|path| Undoing::Remove { path }.into()).collect();
         let stops = units.iter().map(|unit| Undoing::StopUnit { unit: unit.to_string() }.into());
         steps.extend(stops);
-        steps.extend(self.backups().undo_steps(&index));
+        steps.extend(self.backups().undo_steps(&index)?);
         steps.push(Undoing::ReloadUnits.into());
         steps.extend(self.starts(attempt, before.as_ref()));
         Ok(steps)

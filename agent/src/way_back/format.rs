@@ -99,6 +99,11 @@ impl WayBack {
     }
 }
 
+/// How long the lines of these steps are: nearly all of a way back.
+pub(crate) fn length(steps: &[UndoStep]) -> u64 {
+    steps.iter().map(|step| step_line(step).len() as u64 + 1).sum()
+}
+
 /// The text before the last line, if that line holds its hash.
 fn unsealed(text: &str) -> Result<&str, FormatError> {
     let body = text.strip_suffix('\n').and_then(|text| text.rsplit_once('\n'));

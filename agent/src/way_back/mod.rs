@@ -12,8 +12,8 @@ mod run;
 mod undo_step;
 
 pub use format::FormatError;
-pub(crate) use format::{decode, encode};
-pub use place::{Place, PlaceError};
+pub(crate) use format::{decode, encode, length};
+pub use place::{LARGEST, Place, PlaceError};
 pub use recover::{Decision, RecoverError, Recovered, decide, recover};
 pub use rescued::Rescued;
 pub use run::{RunError, Units, UnitsError, run};

@@ -82,6 +82,13 @@ pub enum What {
         #[serde(flatten)]
         content: FileRef,
     },
+    /// Another name of a file that stands before it under the same covered path, with which it has
+    /// everything else in common.
+    HardLink {
+        /// The name that stands before, below the covered path.
+        #[serde(with = "as_text")]
+        first: PathBuf,
+    },
     /// A folder.
     Directory,
     /// A symbolic link.
@@ -113,7 +120,7 @@ impl Index {
         entries
             .filter_map(|entry| match entry.what {
                 What::File { content } => Some(content),
-                What::Directory | What::Link { .. } => None,
+                What::Directory | What::Link { .. } | What::HardLink { .. } => None,
             })
             .collect()
     }
@@ -123,7 +130,7 @@ impl Index {
         let link = self.covered.iter().find(|covered| covered.role == Role::Link)?;
         match &link.entries.first()?.what {
             What::Link { target } => Some(target),
-            What::File { .. } | What::Directory => None,
+            What::File { .. } | What::Directory | What::HardLink { .. } => None,
         }
     }
 }

@@ -186,6 +186,7 @@ fn restore(
         match &entry.what {
             What::Directory => files.create_dir(&at, 0o700)?,
             What::Link { target } => files.symlink(target, &at)?,
+            What::HardLink { first } => files.hard_link(&join(to, first), &at)?,
             What::File { content: wanted } => {
                 let from = content(entry, wanted);
                 let mut file = files.create(&at, 0o600)?;
@@ -202,8 +203,11 @@ fn restore(
     // What is in a folder first: putting something into it changes its time, and its mode may forbid it.
     for entry in entries.iter().rev() {
         let at = join(to, &entry.path);
-        if entry.what == What::Directory {
-            files.sync_dir(&at)?;
+        match entry.what {
+            // It has all that under its first name.
+            What::HardLink { .. } => continue,
+            What::Directory => files.sync_dir(&at)?,
+            What::File { .. } | What::Link { .. } => {}
         }
         dress(files, &at, entry)?;
     }

@@ -66,6 +66,7 @@ fn host() -> RecordingFiles {
     put(&files, &path("/etc/payments").join(odd()), b"odd", 0o600);
     files.symlink(path("../nowhere"), path("/etc/payments/link")).unwrap();
     files.set_owner(path("/etc/payments/link"), 7, 8).unwrap();
+    files.hard_link(path("/etc/payments/a/deep"), path("/etc/payments/second")).unwrap();
     files.special(path("/etc/payments/socket"), Kind::Socket);
     files.set_mode(path("/etc/payments/a"), 0o550).unwrap();
     files.fork()
@@ -106,6 +107,7 @@ impl Units for NoUnits {
 /// Goes back as a host does: by the file of the way back, then what is left to do.
 fn go_back(files: &RecordingFiles, sealed: &SealedBackup) -> Result<Vec<PathBuf>, String> {
     let index = backups(files).verify(sealed).map_err(|error| error.to_string())?;
+    let steps = backups(files).undo_steps(&index).map_err(|error| error.to_string())?;
     let way_back = WayBack {
         install: InstallId::parse("i1").unwrap(),
         boot: BootId::parse("b").unwrap(),
@@ -115,7 +117,7 @@ fn go_back(files: &RecordingFiles, sealed: &SealedBackup) -> Result<Vec<PathBuf>
         starts: 3,
         attempt: None,
         lease: None,
-        steps: backups(files).undo_steps(&index),
+        steps,
     };
     let way_back = WayBack::parse(&way_back.to_bytes()).map_err(|error| error.to_string())?;
     way_back::run(&way_back, files, &mut NoUnits).map_err(|error| error.to_string())?;
@@ -390,7 +392,7 @@ fn on_a_real_disk_everything_comes_back_with_owner_mode_time_and_attributes() {
     };
     std::fs::write(&file, "changed").unwrap();
     std::fs::remove_file(etc.join("conf/link")).unwrap();
-    let steps = backups.undo_steps(&index);
+    let steps = backups.undo_steps(&index).unwrap();
     let way_back = WayBack {
         install: InstallId::parse("i1").unwrap(),
         boot: BootId::parse("b").unwrap(),
