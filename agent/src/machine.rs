@@ -28,7 +28,7 @@ use crate::{
     clock::Clock,
     drive::HostError,
     host::{
-        backup::Backups,
+        backup::{Backups, Retention},
         content::{ContentStore, Fetch},
         documents::Documents,
         files::{Files, create_dirs},
@@ -118,6 +118,7 @@ pub struct HostMachine {
     hooks: Hooks,
     rescue: Option<Rescue>,
     rescue_after: Duration,
+    retention: Retention,
     clock: Clock,
     /// How the checks of the release on probation have gone. Lost with the agent; then they begin anew.
     probation: Option<(InstallId, health::Checks)>,
@@ -153,6 +154,7 @@ impl HostMachine {
             hooks: manager.hooks(),
             rescue: manager.rescue(),
             rescue_after: settings.rescue_after,
+            retention: settings.backup.retention,
             manager,
             clock,
             probation: None,

@@ -14,6 +14,10 @@ use serde::Deserialize;
 
 use crate::{identity::IdentityFolder, link::Patience};
 
+mod backup;
+
+pub use backup::BackupSettings;
+
 /// Where the agent keeps everything of its own, unless told otherwise.
 pub const DEFAULT_DATA: &str = "/var/lib/refit-agent";
 const DEFAULT_INSTALL_ROOT: &str = "/opt/refit";
@@ -49,6 +53,8 @@ pub struct Settings {
     pub patience: Patience,
     /// For how long no agent may run in the middle of an update before the rescuer goes back.
     pub rescue_after: Duration,
+    /// How backups are made and kept.
+    pub backup: BackupSettings,
     /// What this host runs.
     pub platform: Platform,
 }
@@ -109,6 +115,8 @@ struct Written {
     slowest_bytes_per_second: Option<u32>,
     rescue_after_seconds: Option<u64>,
     #[serde(default)]
+    backup: backup::Written,
+    #[serde(default)]
     variables: BTreeMap<String, String>,
 }
 
@@ -134,6 +142,10 @@ impl Settings {
             })
         };
         let patience = patience(&written);
+        let backup = written
+            .backup
+            .check()
+            .map_err(|why| SettingsError::Wrong { path: path.clone(), why })?;
         let install_root = written.install_root.unwrap_or_else(|| DEFAULT_INSTALL_ROOT.into());
         Ok(Settings {
             data: absolute(data)?,
@@ -145,6 +157,7 @@ impl Settings {
             rescue_after: Duration::from_secs(
                 written.rescue_after_seconds.unwrap_or(USUAL_RESCUE_AFTER),
             ),
+            backup,
             platform: own_platform(),
         })
     }
@@ -282,6 +295,8 @@ mod tests {
             ("patience_seconds = 0", "patience_seconds"),
             ("slowest_bytes_per_second = 0", "slowest_bytes_per_second"),
             ("services = \"upstart\"", "services"),
+            ("[backup]\nkeep = 0", "backup.keep"),
+            ("[backup]\nkeeep = 1", "keeep"),
             ("[variables]\nPORT = 1", "PORT"),
         ] {
             let said = load(text).unwrap_err().to_string();

@@ -16,7 +16,7 @@ use std::{
 
 use refit_agent::{
     host::{
-        backup::{Backups, Cover, Index, Role},
+        backup::{About, Backups, Cover, Index, Role},
         files::{Attributes, Files as _, RealFiles, Time},
     },
     update::{BackupId, BootId, InstallId, Running, SealedBackup},
@@ -132,7 +132,8 @@ impl Host {
         let id = BackupId::parse("b1").unwrap();
         let product = Product::parse("payments").unwrap();
         self.backups().save(&id, &self.covers()).unwrap();
-        let sealed = self.backups().seal(&id, &product, &self.covers()).unwrap();
+        let about = About { id, product, from: None, to: None, made: 0 };
+        let sealed = self.backups().seal(&about, &self.covers()).unwrap();
         let index = self.backups().verify(&sealed).unwrap();
         (sealed, index)
     }

@@ -17,13 +17,10 @@
 //! it has elsewhere is not covered and stays with the file that is set aside. Holes come back as holes.
 //! Sockets are left out, since whoever listens makes them anew.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use refit_proto::{
-    names::{Digest, Product},
+    names::Digest,
     package::{ExpandError, FileRef},
 };
 
@@ -38,12 +35,15 @@ use crate::{
 
 mod covers;
 mod index;
+mod kept;
 mod restore;
+mod retention;
 mod scan;
 mod undo;
 
 pub use covers::{Cover, Role, covers};
-pub use index::{Covered, Entry, Index, What};
+pub use index::{About, Covered, Entry, Index, What};
+pub use retention::{Kept, Retention};
 
 /// Why there is no backup, or none to go back to.
 #[derive(Debug, thiserror::Error)]
@@ -198,22 +198,13 @@ impl<'a> Backups<'a> {
     ///
     /// # Errors
     /// If there is no backup that brings back what is there. Nothing of it is left then.
-    pub fn seal(
-        &self,
-        id: &BackupId,
-        product: &Product,
-        covers: &[Cover],
-    ) -> Result<SealedBackup, BackupError> {
-        let sealed = self.try_seal(id, product, covers);
-        self.or_discard(id, sealed)
+    pub fn seal(&self, about: &About, covers: &[Cover]) -> Result<SealedBackup, BackupError> {
+        let sealed = self.try_seal(about, covers);
+        self.or_discard(&about.id, sealed)
     }
 
-    fn try_seal(
-        &self,
-        id: &BackupId,
-        product: &Product,
-        covers: &[Cover],
-    ) -> Result<SealedBackup, BackupError> {
+    fn try_seal(&self, about: &About, covers: &[Cover]) -> Result<SealedBackup, BackupError> {
+        let id = &about.id;
         let folder = self.folder(id);
         files::create_dirs(self.files, &folder, 0o700)?;
         files::remove_tree(self.files, &folder.join(SEAL))?;
@@ -226,7 +217,7 @@ impl<'a> Backups<'a> {
             let (path, role) = (cover.path.clone(), cover.role);
             covered.push(Covered { path, role, entries: scanned.entries });
         }
-        let index = Index::new(id.clone(), product.clone(), covered);
+        let index = Index::new(about.clone(), covered);
         let bytes = index.to_bytes();
         files::write_file(self.files, &folder.join(INDEX), &bytes, 0o600)?;
         self.read_back(&index)?;
@@ -246,6 +237,9 @@ impl<'a> Backups<'a> {
                 return Ok(Some(hashed));
             }
             saved_any = true;
+            if self.is_kept_elsewhere(id, &hashed, &place)? {
+                return Ok(Some(hashed));
+            }
             Ok(self.copy_in(path, &place, &hashed)?.then_some(hashed))
         })?;
         if saved_any {
@@ -319,58 +313,6 @@ impl<'a> Backups<'a> {
             }
         }
         Ok(())
-    }
-
-    /// The index of a backup, by its own seal: to know what it refers to, not to go back from.
-    ///
-    /// # Errors
-    /// If it has no seal or is damaged.
-    pub fn index(&self, id: &BackupId) -> Result<Index, BackupError> {
-        let folder = self.folder(id);
-        let seal = self.read(&folder.join(SEAL), 64)?;
-        let bytes = self.read(&folder.join(INDEX), INDEX_MAX)?;
-        if Digest::of(&bytes).to_string().as_bytes() != seal {
-            return Err(damaged(&folder.join(INDEX), "its hash is not the sealed one"));
-        }
-        Index::parse(&bytes).ok_or_else(|| damaged(&folder.join(INDEX), "it is no index"))
-    }
-
-    /// The ids of all backups, sealed or not, in order.
-    ///
-    /// # Errors
-    /// If they cannot be listed.
-    pub fn list(&self) -> Result<Vec<BackupId>, FileError> {
-        if !files::exists(self.files, &self.root())? {
-            return Ok(Vec::new());
-        }
-        let names = self.files.list(&self.root())?;
-        let names = names.iter().filter_map(|name| name.to_str());
-        let names = names.filter(|name| !name.starts_with('.'));
-        Ok(names.filter_map(|name| BackupId::parse(name).ok()).collect())
-    }
-
-    /// Removes the backups of a product that are not in `keep`. One whose index cannot be read stays,
-    /// since nobody knows whose it is.
-    ///
-    /// # Errors
-    /// If the system refuses; the next call goes on.
-    pub fn clean(&self, product: &Product, keep: &BTreeSet<BackupId>) -> Result<(), BackupError> {
-        for id in self.list()?.iter().filter(|id| !keep.contains(id)) {
-            if self.index(id).is_ok_and(|index| index.product == *product) {
-                self.remove(id)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes a backup, whatever there is of it: the seal first, so that no half of one counts.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub fn remove(&self, id: &BackupId) -> Result<(), FileError> {
-        files::remove_tree(self.files, &self.folder(id).join(SEAL))?;
-        files::remove_tree(self.files, &self.folder(id))?;
-        files::remove_tree(self.files, &self.scratch(id)).map(drop)
     }
 
     fn full(&self, path: PathBuf, bytes: u64) -> Result<BackupError, FileError> {

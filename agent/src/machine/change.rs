@@ -8,6 +8,7 @@ use refit_proto::package::{self, HookTime};
 use super::{HostMachine, failures::failure};
 use crate::{
     host::{
+        backup::About,
         documents::Documents,
         files,
         hook::HookContext,
@@ -40,9 +41,20 @@ impl HostMachine {
     pub(super) fn seal(&mut self, change: &Change) -> Result<Event, Failure> {
         let after = self.after(&change.attempt)?;
         let covers = self.covers(&change.attempt, &after)?;
-        let sealed = self.backups().seal(&change.backup, &change.attempt.product, &covers)?;
+        let sealed = self.backups().seal(&self.about(change), &covers)?;
         self.arm_for_the_switch(change, &sealed)?;
         Ok(Event::Sealed { sealed })
+    }
+
+    fn about(&self, change: &Change) -> About {
+        let attempt = &change.attempt;
+        About {
+            id: change.backup.clone(),
+            product: attempt.product.clone(),
+            from: attempt.previous.clone(),
+            to: Some(attempt.release.clone()),
+            made: self.clock.now().as_second(),
+        }
     }
 
     /// Payload, then pointer, then services.

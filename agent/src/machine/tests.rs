@@ -180,6 +180,7 @@ impl World {
             poll: None,
             patience: crate::link::Patience::default(),
             rescue_after: Duration::from_secs(600),
+            backup: Default::default(),
             platform: platform(),
         };
         let manager = Manager::Fake(Box::new(self.services()));
@@ -385,7 +386,7 @@ fn a_good_release_stays_and_what_it_may_go_back_to_is_kept() {
     world.is_tidy("updated");
     let releases = world.files.list(Path::new("/opt/refit/payments/releases")).unwrap();
     assert_eq!(releases.len(), 2);
-    assert_eq!(world.files.list(Path::new("/data/backups")).unwrap(), ["i2"]);
+    assert_eq!(world.files.list(Path::new("/data/backups")).unwrap(), ["i1", "i2"]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::{
     Role,
 };
 use crate::{
-    update::BackupId,
+    update::{BackupId, ReleaseId},
     way_back::{decode, encode},
 };
 
@@ -33,8 +33,32 @@ pub struct Index {
     pub id: BackupId,
     /// Of which product.
     pub product: Product,
+    /// What ran when it was made; `None` if nothing did, or the agent that made it did not say.
+    #[serde(default)]
+    pub from: Option<ReleaseId>,
+    /// Before which release it was made.
+    #[serde(default)]
+    pub to: Option<ReleaseId>,
+    /// When, in seconds since 1970 by the host's clock; 0 if the agent that made it did not say.
+    #[serde(default)]
+    pub made: i64,
     /// What stood where.
     pub covered: Vec<Covered>,
+}
+
+/// What a backup is made for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// Its id: that of the update.
+    pub id: BackupId,
+    /// Of which product.
+    pub product: Product,
+    /// What runs.
+    pub from: Option<ReleaseId>,
+    /// What comes.
+    pub to: Option<ReleaseId>,
+    /// Now, in seconds since 1970.
+    pub made: i64,
 }
 
 /// What stood at one path.
@@ -100,8 +124,9 @@ pub enum What {
 }
 
 impl Index {
-    pub(super) fn new(id: BackupId, product: Product, covered: Vec<Covered>) -> Index {
-        Index { kind: KIND.into(), format: FORMAT, id, product, covered }
+    pub(super) fn new(about: About, covered: Vec<Covered>) -> Index {
+        let About { id, product, from, to, made } = about;
+        Index { kind: KIND.into(), format: FORMAT, id, product, from, to, made, covered }
     }
 
     pub(super) fn to_bytes(&self) -> Vec<u8> {
