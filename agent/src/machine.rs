@@ -8,6 +8,7 @@ mod change;
 mod failures;
 mod health;
 mod installed;
+mod restore;
 mod settle;
 
 pub use installed::inventory;
@@ -41,7 +42,7 @@ use crate::{
     report::Inventory,
     settings::Settings,
     steps::{Machine, Waited},
-    update::{Attempt, BackupId, Event, Failure, InstallId, Step},
+    update::{Attempt, BackupId, Event, Failure, InstallId, Step, Update},
     way_back::Place,
 };
 
@@ -272,6 +273,23 @@ impl Machine for HostMachine {
 
     fn learn(&mut self, release: &[u8]) -> Result<(), Failure> {
         self.keep_release(release)
+    }
+
+    fn arm_restore(
+        &mut self,
+        backup: &BackupId,
+        install: &InstallId,
+        last: &dyn Fn(&Product) -> Option<Attempt>,
+    ) -> Result<Attempt, Failure> {
+        self.arm_restore_of(backup, install, last)
+    }
+
+    fn restore(&mut self, wait: &dyn Fn(Duration) -> Waited) -> Result<Option<Update>, Failure> {
+        self.restore_armed(wait)
+    }
+
+    fn restored(&mut self, attempt: &Attempt) -> Result<(), Failure> {
+        self.settle_restore(attempt)
     }
 
     fn start_services(&mut self, except: Option<&Product>) {

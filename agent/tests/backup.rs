@@ -25,6 +25,10 @@ use refit_agent::{
 use refit_durable::testing::not_run;
 use refit_proto::names::{Digest, Product};
 
+fn turn() -> InstallId {
+    InstallId::parse("b1").unwrap()
+}
+
 struct NoUnits;
 
 impl Units for NoUnits {
@@ -140,7 +144,7 @@ impl Host {
 
     fn arm(&self, index: &Index) -> WayBack {
         let way_back = WayBack {
-            install: InstallId::parse("b1").unwrap(),
+            install: turn(),
             boot: BootId::parse("boot-1").unwrap(),
             deadline: Running::from_nanos(0),
             patience: Duration::from_secs(600),
@@ -148,7 +152,8 @@ impl Host {
             starts: 3,
             attempt: None,
             lease: None,
-            steps: self.backups().undo_steps(index).unwrap(),
+            restores: None,
+            steps: self.backups().undo_steps(index, &turn()).unwrap(),
         };
         Place::in_folder(Arc::new(RealFiles), &self.data()).arm(&way_back).unwrap();
         way_back
@@ -184,7 +189,7 @@ impl Host {
         for (who, go_back) in [("agent", agent), ("rescuer", rescuer)] {
             self.change();
             go_back();
-            let kept = self.backups().finish(&index).unwrap();
+            let kept = self.backups().finish(&index, &turn()).unwrap();
             assert_eq!(seen(&self.root().join("etc")), before, "{who}");
             assert_eq!(fs::read(kept[0].join("new")).unwrap(), b"new", "{who}");
             fs::remove_dir_all(self.data().join("set-aside")).unwrap();

@@ -323,6 +323,7 @@ fn way_back(steps: Vec<UndoStep>) -> WayBack {
         starts: 10,
         attempt: Some(attempt()),
         lease: None,
+        restores: None,
         steps,
     }
 }

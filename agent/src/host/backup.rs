@@ -29,7 +29,7 @@ use super::{
     preflight::{lacking, on_disk},
 };
 use crate::{
-    update::{BackupId, SealedBackup},
+    update::{BackupId, InstallId, SealedBackup},
     way_back,
 };
 
@@ -180,11 +180,15 @@ impl<'a> Backups<'a> {
 
     fn try_save(&self, id: &BackupId, covers: &[Cover]) -> Result<(), BackupError> {
         let mut length = 0;
+        // Only for the length of its name.
+        let turn = InstallId::parse(id.as_str()).map_err(|error| {
+            BackupError::Unsaveable { path: self.folder(id), why: error.to_string() }
+        })?;
         for cover in covers {
             let (path, role) = (cover.path.clone(), cover.role);
             let entries = self.save_one(id, cover)?.entries;
             // Found out now, and not when the services are down.
-            length += way_back::length(&self.undo(id, &Covered { path, role, entries })?);
+            length += way_back::length(&self.undo(id, &turn, &Covered { path, role, entries })?);
             if length > MOST_STEPS {
                 let why = "it holds too many files for a way back".to_owned();
                 return Err(BackupError::Unsaveable { path: cover.path.clone(), why });

@@ -21,9 +21,9 @@ use crate::{
 };
 
 /// How much longer than its probation an update may take before the rescuer goes back.
-const MORE_PATIENCE: Duration = Duration::from_secs(3600);
+pub(super) const MORE_PATIENCE: Duration = Duration::from_secs(3600);
 /// After how many starts of the host in the middle of an update the rescuer goes back.
-const STARTS: u32 = 3;
+pub(super) const STARTS: u32 = 3;
 
 impl HostMachine {
     /// Arms the way back, then stops what runs.
@@ -103,7 +103,7 @@ impl HostMachine {
                 let index = self.backups().verify(sealed)?;
                 let steps = self.undo(change, sealed)?;
                 self.take(change, steps).map_err(|error| failed(&error))?;
-                kept = self.backups().finish(&index).map_err(|error| failed(&error))?;
+                kept = self.backups().finish(&index, &change.attempt.install).map_err(|error| failed(&error))?;
                 for path in &kept {
                     tracing::warn!(path = %path.display(), "what the failed release wrote is kept");
                 }
@@ -130,12 +130,17 @@ impl HostMachine {
             starts: STARTS,
             attempt: Some(change.attempt.clone()),
             lease: Some(change.lease.clone()),
+            restores: None,
             steps,
         }
     }
 
     fn arm(&self, change: &Change, steps: Vec<UndoStep>) -> Result<(), Failure> {
-        self.place().arm(&self.way_back(change, steps))?;
+        self.arm_with_rescue(&self.way_back(change, steps))
+    }
+
+    pub(super) fn arm_with_rescue(&self, way_back: &WayBack) -> Result<(), Failure> {
+        self.place().arm(way_back)?;
         match &self.rescue {
             Some(rescue) => {
                 rescue.arm(&self.data).map_err(|error| failure(Cause::HostFault, &error))
@@ -170,13 +175,13 @@ impl HostMachine {
             freed.into_iter().map(|path| Undoing::Remove { path }.into()).collect();
         let stops = units.iter().map(|unit| Undoing::StopUnit { unit: unit.to_string() }.into());
         steps.extend(stops);
-        steps.extend(self.backups().undo_steps(&index)?);
+        steps.extend(self.backups().undo_steps(&index, &attempt.install)?);
         steps.push(Undoing::ReloadUnits.into());
         steps.extend(self.starts(attempt, before.as_ref()));
         Ok(steps)
     }
 
-    fn starts(&self, attempt: &Attempt, before: Option<&Documents>) -> Vec<UndoStep> {
+    pub(super) fn starts(&self, attempt: &Attempt, before: Option<&Documents>) -> Vec<UndoStep> {
         let units = before.map(|before| self.units_of(&attempt.product, before));
         let starts = units.into_iter().flatten();
         starts.map(|unit| Undoing::StartUnit { unit: unit.to_string() }.into()).collect()

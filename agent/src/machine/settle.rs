@@ -17,12 +17,7 @@ use crate::{
 impl HostMachine {
     pub(super) fn settle(&mut self, attempt: &Attempt, ended: Phase) -> Result<(), Failure> {
         // Durable is the end already; now nobody may go back by it any more.
-        self.place().disarm()?;
-        if let Some(rescue) = &self.rescue
-            && let Err(error) = rescue.stand_down(&self.data)
-        {
-            tracing::warn!("{error}");
-        }
+        self.disarm()?;
         self.probation = None;
         let room = self.preflight_of(attempt);
         for purpose in Purpose::ALL {
@@ -63,6 +58,16 @@ impl HostMachine {
         Ok(())
     }
 
+    pub(super) fn disarm(&self) -> Result<(), Failure> {
+        self.place().disarm()?;
+        if let Some(rescue) = &self.rescue
+            && let Err(error) = rescue.stand_down(&self.data)
+        {
+            tracing::warn!("{error}");
+        }
+        Ok(())
+    }
+
     /// Removes the product's backups that retention does not keep, but for these, and its releases but the
     /// current one and those that a backup leads to or a process runs from.
     pub(super) fn clean(
@@ -89,7 +94,7 @@ impl HostMachine {
 }
 
 /// The release that a path below a product's folder is in.
-fn release_in(path: &Path) -> Option<Digest> {
+pub(super) fn release_in(path: &Path) -> Option<Digest> {
     let mut names = path.components().skip_while(|name| name.as_os_str() != "releases");
     Digest::parse(names.nth(1)?.as_os_str().to_str()?).ok()
 }

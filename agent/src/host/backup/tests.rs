@@ -28,6 +28,10 @@ fn id() -> BackupId {
     BackupId::parse("b1").unwrap()
 }
 
+fn turn() -> InstallId {
+    InstallId::parse("b1").unwrap()
+}
+
 fn path(text: &str) -> &Path {
     Path::new(text)
 }
@@ -116,9 +120,9 @@ impl Units for NoUnits {
 /// Goes back as a host does: by the file of the way back, then what is left to do.
 fn go_back(files: &RecordingFiles, sealed: &SealedBackup) -> Result<Vec<PathBuf>, String> {
     let index = backups(files).verify(sealed).map_err(|error| error.to_string())?;
-    let steps = backups(files).undo_steps(&index).map_err(|error| error.to_string())?;
+    let steps = backups(files).undo_steps(&index, &turn()).map_err(|error| error.to_string())?;
     let way_back = WayBack {
-        install: InstallId::parse("i1").unwrap(),
+        install: turn(),
         boot: BootId::parse("b").unwrap(),
         deadline: Running::from_nanos(0),
         patience: Duration::ZERO,
@@ -126,11 +130,12 @@ fn go_back(files: &RecordingFiles, sealed: &SealedBackup) -> Result<Vec<PathBuf>
         starts: 3,
         attempt: None,
         lease: None,
+        restores: None,
         steps,
     };
     let way_back = WayBack::parse(&way_back.to_bytes()).map_err(|error| error.to_string())?;
     way_back::run(&way_back, files, &mut NoUnits).map_err(|error| error.to_string())?;
-    backups(files).finish(&index).map_err(|error| error.to_string())
+    backups(files).finish(&index, &turn()).map_err(|error| error.to_string())
 }
 
 /// What a release, a hook and a person may do to what is covered.
@@ -431,9 +436,9 @@ fn on_a_real_disk_everything_comes_back_with_owner_mode_time_and_attributes() {
     };
     std::fs::write(&file, "changed").unwrap();
     std::fs::remove_file(etc.join("conf/link")).unwrap();
-    let steps = backups.undo_steps(&index).unwrap();
+    let steps = backups.undo_steps(&index, &turn()).unwrap();
     let way_back = WayBack {
-        install: InstallId::parse("i1").unwrap(),
+        install: turn(),
         boot: BootId::parse("b").unwrap(),
         deadline: Running::from_nanos(0),
         patience: Duration::ZERO,
@@ -441,10 +446,11 @@ fn on_a_real_disk_everything_comes_back_with_owner_mode_time_and_attributes() {
         starts: 3,
         attempt: None,
         lease: None,
+        restores: None,
         steps,
     };
     way_back::run(&way_back, &RealFiles, &mut NoUnits).unwrap();
-    let kept = backups.finish(&index).unwrap();
+    let kept = backups.finish(&index, &turn()).unwrap();
     let mut after = snapshot(&RealFiles, &etc);
     after.remove(&etc);
     // A link's own owner is not in a way back; everything else is as it was.

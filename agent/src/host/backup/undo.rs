@@ -15,7 +15,7 @@ use super::{
     scan::join,
 };
 use crate::{
-    update::BackupId,
+    update::{BackupId, InstallId},
     way_back::{UndoStep, Undoing},
 };
 
@@ -27,17 +27,22 @@ const NO_ACCESS_LIST: [u8; 4] = [2, 0, 0, 0];
 
 impl Backups<'_> {
     /// The steps that bring back everything that the backup covers, in their order. Services have to
-    /// be stopped before the first and started after the last.
+    /// be stopped before the first and started after the last. `turn` is the name under which they set
+    /// aside what is there: another each time that a backup is brought back.
     ///
     /// # Errors
     /// If the folders that it all stands in can't be looked at.
-    pub fn undo_steps(&self, index: &Index) -> Result<Vec<UndoStep>, FileError> {
+    pub fn undo_steps(
+        &self,
+        index: &Index,
+        turn: &InstallId,
+    ) -> Result<Vec<UndoStep>, FileError> {
         // What the new release may read comes first, the pointer to the old one last.
         let last = |covered: &&Covered| covered.role == Role::Link;
         let (link, others): (Vec<_>, Vec<_>) = index.covered.iter().partition(last);
         let mut steps = Vec::new();
         for covered in others.into_iter().chain(link) {
-            steps.extend(self.undo(&index.id, covered)?);
+            steps.extend(self.undo(&index.id, turn, covered)?);
         }
         Ok(steps)
     }
@@ -45,6 +50,7 @@ impl Backups<'_> {
     pub(super) fn undo(
         &self,
         id: &BackupId,
+        turn: &InstallId,
         covered: &Covered,
     ) -> Result<Vec<UndoStep>, FileError> {
         let path = covered.path.clone();
@@ -58,8 +64,8 @@ impl Backups<'_> {
                 let steps = std::iter::once(made).chain(bared).chain(dress(entry, &path));
                 steps.map(UndoStep::from).collect()
             }
-            (Role::Declared, None) => swap_in_nothing(id, path),
-            (Role::Declared, Some(_)) => self.swap_in(id, covered)?,
+            (Role::Declared, None) => swap_in_nothing(turn, path),
+            (Role::Declared, Some(_)) => self.swap_in(id, turn, covered)?,
         })
     }
 
@@ -97,9 +103,14 @@ impl Backups<'_> {
         }
     }
 
-    fn swap_in(&self, id: &BackupId, covered: &Covered) -> Result<Vec<UndoStep>, FileError> {
+    fn swap_in(
+        &self,
+        id: &BackupId,
+        turn: &InstallId,
+        covered: &Covered,
+    ) -> Result<Vec<UndoStep>, FileError> {
         let path = covered.path.clone();
-        let (from, aside) = (beside(&path, "back", id), aside_of(&path, id));
+        let (from, aside) = (beside(&path, "back", turn), aside_of(&path, turn));
         // None of it is done again once the swap has begun: then `from` may be in its place already.
         let unless = Some(aside.clone());
         let before = |undoing| UndoStep { undoing, unless: unless.clone() };
@@ -155,8 +166,8 @@ fn dress(entry: &Entry, at: &Path) -> Vec<Undoing> {
 }
 
 /// Nothing was there: what is there now is set aside, by swapping an empty folder in and removing it.
-fn swap_in_nothing(id: &BackupId, path: PathBuf) -> Vec<UndoStep> {
-    let (from, aside) = (beside(&path, "back", id), aside_of(&path, id));
+fn swap_in_nothing(turn: &InstallId, path: PathBuf) -> Vec<UndoStep> {
+    let (from, aside) = (beside(&path, "back", turn), aside_of(&path, turn));
     let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let (uid, gid) = own;
     vec![
@@ -167,14 +178,14 @@ fn swap_in_nothing(id: &BackupId, path: PathBuf) -> Vec<UndoStep> {
     ]
 }
 
-fn beside(path: &Path, word: &str, id: &BackupId) -> PathBuf {
+fn beside(path: &Path, word: &str, turn: &InstallId) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".refit-{word}-{id}"));
+    name.push(format!(".refit-{word}-{turn}"));
     path.with_file_name(name)
 }
 
 /// Where a way back sets aside what stands at a path.
-pub(super) fn aside_of(path: &Path, id: &BackupId) -> PathBuf {
-    beside(path, "aside", id)
+pub(super) fn aside_of(path: &Path, turn: &InstallId) -> PathBuf {
+    beside(path, "aside", turn)
 }
