@@ -13,6 +13,7 @@ pub mod machine;
 pub mod offline;
 pub mod outbox;
 pub mod report;
+pub mod restore;
 pub mod run;
 pub mod settings;
 pub mod status;

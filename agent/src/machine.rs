@@ -10,6 +10,7 @@ mod health;
 mod installed;
 mod last_words;
 mod reboot;
+mod restore;
 mod settle;
 
 pub use installed::inventory;
@@ -30,7 +31,7 @@ use crate::{
     clock::Clock,
     drive::HostError,
     host::{
-        backup::Backups,
+        backup::{Backups, Retention},
         boot::{Boots, SystemdBoots},
         content::{ContentStore, Fetch},
         deb::Debs,
@@ -46,7 +47,7 @@ use crate::{
     report::Inventory,
     settings::Settings,
     steps::{Machine, Waited},
-    update::{Attempt, BackupId, Event, Failure, InstallId, Step},
+    update::{Attempt, BackupId, Event, Failure, InstallId, Step, Update},
     way_back::Place,
 };
 
@@ -135,6 +136,7 @@ pub struct HostMachine {
     rescue_after: Duration,
     boots: Option<Box<dyn Boots>>,
     reboot_hold: Duration,
+    retention: Retention,
     clock: Clock,
     /// How the checks of the release on probation have gone. Lost with the agent; then they begin anew.
     probation: Option<(InstallId, health::Checks)>,
@@ -172,6 +174,7 @@ impl HostMachine {
             rescue_after: settings.rescue_after,
             boots: manager.boots(),
             reboot_hold: settings.reboot_hold,
+            retention: settings.backup.retention,
             manager,
             clock,
             probation: None,
@@ -314,6 +317,23 @@ impl Machine for HostMachine {
 
     fn learn(&mut self, release: &[u8]) -> Result<(), Failure> {
         self.keep_release(release)
+    }
+
+    fn arm_restore(
+        &mut self,
+        backup: &BackupId,
+        install: &InstallId,
+        last: &dyn Fn(&Product) -> Option<Attempt>,
+    ) -> Result<Attempt, Failure> {
+        self.arm_restore_of(backup, install, last)
+    }
+
+    fn restore(&mut self, wait: &dyn Fn(Duration) -> Waited) -> Result<Option<Update>, Failure> {
+        self.restore_armed(wait)
+    }
+
+    fn restored(&mut self, attempt: &Attempt) -> Result<(), Failure> {
+        self.settle_restore(attempt)
     }
 
     fn start_services(&mut self, except: Option<&Product>) {

@@ -31,6 +31,7 @@ use crate::{
     machine::Manager,
     outbox::Outbox,
     report::{Inventory, Reporter, ReportingJournal},
+    restore,
     settings::Settings,
     status,
     steps::{Machine, Memory, Steps},
@@ -252,7 +253,9 @@ pub fn run<M: Machine + 'static>(
         said: None,
     };
     steps.look();
-    let driver = driver::Driver { steps, journal, queue: StoreJournal::new(store) };
+    let restores = Arc::new(restore::Requests::default());
+    let queue = StoreJournal::new(store);
+    let driver = driver::Driver { steps, journal, queue, restores: restores.clone() };
     let (ended, driver_ended) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new().name("updates".into()).spawn(move || {
         driver.run();
@@ -281,7 +284,7 @@ pub fn run<M: Machine + 'static>(
         let broken = tokio::select! {
             () = sync.run() => false,
             () = network.refresh_for_ever() => false,
-            () = status::serve(socket, reporter, spool) => false,
+            () = status::serve(socket, reporter, spool, restores) => false,
             () = watchdog() => false,
             signal = told_to_end() => {
                 signal?;

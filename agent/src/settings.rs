@@ -14,6 +14,10 @@ use serde::Deserialize;
 
 use crate::{identity::IdentityFolder, link::Patience};
 
+mod backup;
+
+pub use backup::BackupSettings;
+
 /// Where the agent keeps everything of its own, unless told otherwise.
 pub const DEFAULT_DATA: &str = "/var/lib/refit-agent";
 const DEFAULT_INSTALL_ROOT: &str = "/opt/refit";
@@ -61,6 +65,8 @@ pub struct Settings {
     pub rescue_after: Duration,
     /// For how much running time a boot that a release needs may be held off before the host goes back.
     pub reboot_hold: Duration,
+    /// How backups are made and kept.
+    pub backup: BackupSettings,
     /// What this host runs.
     pub platform: Platform,
 }
@@ -123,6 +129,8 @@ struct Written {
     rescue_after_seconds: Option<u64>,
     reboot_hold_seconds: Option<u64>,
     #[serde(default)]
+    backup: backup::Written,
+    #[serde(default)]
     variables: BTreeMap<String, String>,
 }
 
@@ -148,6 +156,10 @@ impl Settings {
             })
         };
         let patience = patience(&written);
+        let backup = written
+            .backup
+            .check()
+            .map_err(|why| SettingsError::Wrong { path: path.clone(), why })?;
         let install_root = written.install_root.unwrap_or_else(|| DEFAULT_INSTALL_ROOT.into());
         Ok(Settings {
             data: absolute(data)?,
@@ -163,6 +175,7 @@ impl Settings {
             reboot_hold: Duration::from_secs(
                 written.reboot_hold_seconds.unwrap_or(USUAL_REBOOT_HOLD),
             ),
+            backup,
             platform: own_platform(),
         })
     }
@@ -309,6 +322,8 @@ mod tests {
             ("reboot_hold_seconds = 0", "reboot_hold_seconds"),
             ("most_bytes_per_second = 1", "most_bytes_per_second"),
             ("services = \"upstart\"", "services"),
+            ("[backup]\nkeep = 0", "backup.keep"),
+            ("[backup]\nkeeep = 1", "keeep"),
             ("[variables]\nPORT = 1", "PORT"),
         ] {
             let said = load(text).unwrap_err().to_string();

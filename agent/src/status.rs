@@ -1,7 +1,7 @@
 //! What the agent on this host is doing, for people on the host: the running agent answers on a socket
 //! in its data folder, readable by its owner alone; where none runs, its store is read. Shows the same
 //! state that is reported. The socket can't make the agent install anything: it takes no words at all
-//! but the name of a quarantine to lift, and the install of a bundle that its
+//! but the name of a quarantine to lift, of a backup to bring back, and the install of a bundle that its
 //! owner has put into the agent's folder, to hear how it goes.
 
 mod install;
@@ -35,9 +35,10 @@ use tokio::{
 
 use crate::{
     bundle::Spool,
-    journal::{JournalError, StoreJournal},
+    journal::{Journal as _, JournalError, StoreJournal},
     report::Reporter,
-    update::InstallId,
+    restore::{self, Requests, RestoreError},
+    update::{BackupId, InstallId},
 };
 
 /// Longest question and longest answer.
@@ -62,6 +63,14 @@ pub enum Question {
     /// How does the install of a bundle go?
     Install {
         /// Which one.
+        install: InstallId,
+    },
+    /// Bring this backup back, which the agent itself has made and sealed, and how does that go? It undoes
+    /// an update; it can bring nothing that was not here.
+    Restore {
+        /// Which backup.
+        backup: BackupId,
+        /// Names the request: asked again, it is the same one.
         install: InstallId,
     },
     /// Take this release out of quarantine, since a person on the host names it.
@@ -110,16 +119,22 @@ pub fn listen(path: &Path, runtime: &Handle) -> io::Result<UnixListener> {
 }
 
 /// Answers questions for ever.
-pub async fn serve(listener: UnixListener, reporter: Arc<Reporter>, spool: Arc<Spool>) {
+pub async fn serve(
+    listener: UnixListener,
+    reporter: Arc<Reporter>,
+    spool: Arc<Spool>,
+    restores: Arc<Requests>,
+) {
     let places = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (reporter, spool) = (reporter.clone(), spool.clone());
+                let asked = (reporter.clone(), spool.clone(), restores.clone());
                 tokio::spawn(async move {
-                    let _whoever_asked_is_gone =
-                        tokio::time::timeout(PATIENCE, answer(stream, &reporter, &spool)).await;
+                    let (reporter, spool, restores) = asked;
+                    let answered = answer(stream, &reporter, &spool, &restores);
+                    let _whoever_asked_is_gone = tokio::time::timeout(PATIENCE, answered).await;
                     drop(place);
                 });
             }
@@ -131,7 +146,12 @@ pub async fn serve(listener: UnixListener, reporter: Arc<Reporter>, spool: Arc<S
     }
 }
 
-async fn answer(mut stream: UnixStream, reporter: &Reporter, spool: &Spool) -> io::Result<()> {
+async fn answer(
+    mut stream: UnixStream,
+    reporter: &Reporter,
+    spool: &Spool,
+    restores: &Requests,
+) -> io::Result<()> {
     let mut question = Vec::new();
     (&mut stream).take(LONGEST_QUESTION).read_to_end(&mut question).await?;
     let answer = match serde_json::from_slice(&question) {
@@ -141,6 +161,9 @@ async fn answer(mut stream: UnixStream, reporter: &Reporter, spool: &Spool) -> i
         }
         Ok(Question::Install { install }) => {
             serde_json::to_vec(&install::how_it_goes(&install, reporter, spool))?
+        }
+        Ok(Question::Restore { backup, install }) => {
+            serde_json::to_vec(&restore_it(&backup, &install, reporter, restores))?
         }
         Ok(Question::Status) => serde_json::to_vec(&reporter.state())?,
         Ok(Question::LiftQuarantine { product, digest }) => {
@@ -157,6 +180,27 @@ async fn answer(mut stream: UnixStream, reporter: &Reporter, spool: &Spool) -> i
     };
     stream.write_all(&answer).await?;
     stream.shutdown().await
+}
+
+fn restore_it(
+    backup: &BackupId,
+    install: &InstallId,
+    reporter: &Reporter,
+    restores: &Requests,
+) -> restore::Progress {
+    let progress = restores.ask(install, backup);
+    if progress != restore::Progress::Waiting {
+        return progress;
+    }
+    // Who carries an update sees the request only when it is over, which can take a day.
+    if let Ok(Some(update)) = reporter.journal.load() {
+        let under_way = RestoreError::UnderWay(update.attempt().product.clone());
+        let refused = restore::Progress::Refused { text: under_way.to_string() };
+        restores.stands(install, refused.clone());
+        return refused;
+    }
+    reporter.wanted.stir();
+    progress
 }
 
 /// Asks the running agent; `None` if none runs.
@@ -224,6 +268,8 @@ mod tests {
                 Question::LiftQuarantine { .. } => assert_eq!(said, "lift-quarantine"),
                 // They ask how an install goes, and name no file.
                 Question::MayInstall { .. } | Question::Install { .. } => {}
+                // It names a backup that this agent has sealed, and undoes an update.
+                Question::Restore { .. } => {}
             }
         }
     }

@@ -29,7 +29,7 @@ use crate::{
     link::{Bucket, Capped, MirroredFrames, Server, ServerFrames, Wanted, ask_leave, ask_reboot},
     report::Inventory,
     trusted::Trust,
-    update::{Attempt, Cause, Event, Failure, InstallId, OrderedBy, Phase, Step},
+    update::{Attempt, BackupId, Cause, Event, Failure, InstallId, OrderedBy, Phase, Step, Update},
 };
 
 /// What changes this machine. Every step is safe to repeat.
@@ -62,6 +62,30 @@ pub trait Machine: Send {
 
     /// What of that is not as it was signed, by product. Reads all of it.
     fn damages(&self) -> BTreeMap<Product, String>;
+
+    /// Makes ready to bring a backup back that leads away from what is committed: from here on it is brought
+    /// back, also after a power cut. Says what it is about. Nothing is changed if it can't be.
+    ///
+    /// # Errors
+    /// Why it is not brought back.
+    fn arm_restore(
+        &mut self,
+        backup: &BackupId,
+        install: &InstallId,
+        last: &dyn Fn(&Product) -> Option<Attempt>,
+    ) -> Result<Attempt, Failure>;
+
+    /// Brings the backup back that was made ready, if one was, and says how that ended. Safe to repeat.
+    ///
+    /// # Errors
+    /// What stands in the way; it is tried again.
+    fn restore(&mut self, wait: &dyn Fn(Duration) -> Waited) -> Result<Option<Update>, Failure>;
+
+    /// After that end is saved.
+    ///
+    /// # Errors
+    /// If the system refuses; then [`Self::restore`] comes again.
+    fn restored(&mut self, attempt: &Attempt) -> Result<(), Failure>;
 
     /// Starts what runs here, at a start of the agent; but nothing of `except`, whose services an update
     /// that is under way has stopped.
@@ -258,10 +282,25 @@ impl<M: Machine> Steps<M> {
             }
             _ => self.server_frames(step.attempt()),
         };
-        let product = step.attempt().product.clone();
         let probation = matches!(step, Step::Watch { .. });
+        let wait = self.wait_in(probation.then(|| step.attempt().product.clone()));
+        if let Some(cap) = &self.cap {
+            frames = Box::new(Capped::new(frames, cap.clone(), &now, &rest));
+        }
+        let event = self.machine.perform(step, &mut *frames, &wait)?;
+        self.look();
+        Ok(event)
+    }
+
+    /// Waits unless the agent ends.
+    pub fn waiting(&self) -> impl Fn(Duration) -> Waited + use<M> {
+        self.wait_in(None)
+    }
+
+    /// Waits unless the agent ends, or the server orders the product on probation to go back.
+    fn wait_in(&self, probation: Option<Product>) -> impl Fn(Duration) -> Waited + use<M> {
         let (wanted, clock) = (self.wanted.clone(), self.clock.clone());
-        let wait = move |longest: Duration| {
+        move |longest: Duration| {
             let until = clock.running().plus(longest);
             loop {
                 let seen = wanted.changes();
@@ -269,7 +308,7 @@ impl<M: Machine> Steps<M> {
                 if wanted.is_ending() {
                     return Waited::Ending;
                 }
-                if probation && wanted.backs_out(&product) {
+                if probation.as_ref().is_some_and(|product| wanted.backs_out(product)) {
                     return Waited::BackOut;
                 }
                 if now >= until {
@@ -277,13 +316,7 @@ impl<M: Machine> Steps<M> {
                 }
                 wanted.wait(seen, until.since(now));
             }
-        };
-        if let Some(cap) = &self.cap {
-            frames = Box::new(Capped::new(frames, cap.clone(), &now, &rest));
         }
-        let event = self.machine.perform(step, &mut *frames, &wait)?;
-        self.look();
-        Ok(event)
     }
 
     fn server_frames(&self, attempt: &Attempt) -> Box<dyn Fetch> {

@@ -155,6 +155,7 @@ impl Host {
             starts: 3,
             attempt: None,
             lease: None,
+            restores: None,
             steps,
         }
     }

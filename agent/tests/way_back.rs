@@ -18,7 +18,9 @@ use std::{
 };
 
 use refit_agent::{
-    host::files::{Action, Attributes, FileError, Files, RealFiles, Space, Stat, Time, Writing},
+    host::files::{
+        Action, Attributes, FileError, Files, Reading, RealFiles, Space, Stat, Time, Writing,
+    },
     journal::{Journal, JournalError, MemoryJournal},
     update::{
         Attempt, BootId, Cause, InstallId, Outcome, Phase, ReleaseId, Retry, Running, Update,
@@ -69,7 +71,7 @@ impl Files for CutFiles {
     fn list(&self, path: &Path) -> Result<Vec<OsString>, FileError> {
         self.real.list(path)
     }
-    fn open(&self, path: &Path) -> Result<Box<dyn io::Read + Send>, FileError> {
+    fn open(&self, path: &Path) -> Result<Box<dyn Reading>, FileError> {
         self.real.open(path)
     }
     fn read_link(&self, path: &Path) -> Result<PathBuf, FileError> {
@@ -321,6 +323,7 @@ fn way_back(steps: Vec<UndoStep>) -> WayBack {
         starts: 10,
         attempt: Some(attempt()),
         lease: None,
+        restores: None,
         steps,
     }
 }

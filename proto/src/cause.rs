@@ -23,6 +23,8 @@ pub const LEASE_DENIED: &str = "lease-denied";
 pub const BUSY: &str = "busy";
 /// The server ordered the host to go back.
 pub const BACKED_OUT: &str = "backed-out";
+/// A person on the host brought a backup back.
+pub const RESTORED: &str = "restored";
 
 /// A person paused the rollout of a host's ring.
 pub const PAUSED: &str = "paused";
@@ -34,7 +36,7 @@ pub const ROLLED_BACK: &str = "rolled-back";
 pub const STOPS: [&str; 3] = [PAUSED, HALTED, ROLLED_BACK];
 
 /// All causes above: the weather, or an order of ours. A rollout does not count them as failures.
-pub const BLAMELESS: [&str; 11] = [
+pub const BLAMELESS: [&str; 12] = [
     NOT_PERMITTED,
     NOT_APPROVED,
     NOT_PROVEN,
@@ -46,4 +48,5 @@ pub const BLAMELESS: [&str; 11] = [
     LEASE_DENIED,
     BUSY,
     BACKED_OUT,
+    RESTORED,
 ];

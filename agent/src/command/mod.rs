@@ -1,5 +1,6 @@
 //! The commands of `refit-agent`, one file each.
 
+mod backup;
 mod enroll;
 mod install;
 mod quarantine;
@@ -49,6 +50,8 @@ enum Command {
     Status(status::Args),
     /// Go back by the way back, where an update was cut and its journal cannot be read
     Recover,
+    /// List, verify or bring back what this host saved before its updates
+    Backup(backup::Args),
     /// Let a release that failed here be tried again
     Quarantine(quarantine::Args),
     /// Print a systemd unit: the agent's, or the one of what brings the host back without it
@@ -72,6 +75,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Install(args) => install::run(&common, &args),
         Command::Status(args) => status::run(&common, &args),
         Command::Recover => recover::run(&common),
+        Command::Backup(args) => backup::run(&common, args),
         Command::Quarantine(args) => quarantine::run(&common, args),
         Command::PrintUnit { unit, program } => {
             let program = program.map_or_else(std::env::current_exe, std::path::absolute)?;

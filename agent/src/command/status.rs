@@ -20,7 +20,7 @@ pub(super) struct Args {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Output {
+pub(super) enum Output {
     Text,
     Json,
 }

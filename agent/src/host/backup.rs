@@ -13,16 +13,14 @@
 //! going back brings them back as they were, and what the new release or a person wrote there since is
 //! set aside and named, never destroyed. Data is what no manifest names; it is not touched.
 //!
-//! Files with several names come back as several files, sparse files without their holes: the bytes are
-//! what counts. Sockets are left out, since whoever listens makes them anew.
+//! A file with several names under one of these paths comes back as one file with these names; a name that
+//! it has elsewhere is not covered and stays with the file that is set aside. Holes come back as holes.
+//! Sockets are left out, since whoever listens makes them anew.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use refit_proto::{
-    names::{Digest, Product},
+    names::Digest,
     package::{ExpandError, FileRef},
 };
 
@@ -30,16 +28,22 @@ use super::{
     files::{self, FileError, Files},
     preflight::{lacking, on_disk},
 };
-use crate::update::{BackupId, SealedBackup};
+use crate::{
+    update::{BackupId, InstallId, SealedBackup},
+    way_back,
+};
 
 mod covers;
 mod index;
+mod kept;
 mod restore;
+mod retention;
 mod scan;
 mod undo;
 
 pub use covers::{Cover, Role, covers, resolve};
-pub use index::{Covered, Entry, Index, What};
+pub use index::{About, Covered, Entry, Index, What};
+pub use retention::{Kept, Retention};
 
 /// Why there is no backup, or none to go back to.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +121,9 @@ const INDEX: &str = "index.json";
 const SEAL: &str = "seal";
 /// Largest index that is read: half a million entries of 400 bytes.
 const INDEX_MAX: u64 = 200_000_000;
+/// How long the steps of a way back may be: what else it holds, and what is written to what is covered
+/// until it is sealed, find room in the last eighth.
+const MOST_STEPS: u64 = way_back::LARGEST / 8 * 7;
 
 impl<'a> Backups<'a> {
     /// Those below this data folder.
@@ -149,8 +156,9 @@ impl<'a> Backups<'a> {
     pub fn size(&self, covers: &[Cover]) -> Result<(u64, u64), BackupError> {
         let (mut bytes, mut inodes) = (0_u64, 8_u64);
         for cover in covers {
-            let scanned = scan::scan(self.files, cover, &mut |_, stat| {
-                bytes = bytes.saturating_add(on_disk(stat.length));
+            let scanned = scan::scan(self.files, cover, &mut |path, stat| {
+                let data = files::data_length(self.files, path, stat.length)?;
+                bytes = bytes.saturating_add(on_disk(data));
                 Ok(Some(FileRef { sha256: Digest::of(b""), length: stat.length }))
             })?;
             inodes += scanned.entries.len() as u64;
@@ -166,8 +174,28 @@ impl<'a> Backups<'a> {
     /// # Errors
     /// If something cannot be saved.
     pub fn save(&self, id: &BackupId, covers: &[Cover]) -> Result<(), BackupError> {
-        let saved = covers.iter().try_for_each(|cover| self.save_one(id, cover).map(drop));
+        let saved = self.try_save(id, covers);
         self.or_discard(id, saved)
+    }
+
+    fn try_save(&self, id: &BackupId, covers: &[Cover]) -> Result<(), BackupError> {
+        let mut length = 0;
+        // Only for the length of its name.
+        let turn = InstallId::parse(id.as_str()).map_err(|error| BackupError::Unsaveable {
+            path: self.folder(id),
+            why: error.to_string(),
+        })?;
+        for cover in covers {
+            let (path, role) = (cover.path.clone(), cover.role);
+            let entries = self.save_one(id, cover)?.entries;
+            // Found out now, and not when the services are down.
+            length += way_back::length(&self.undo(id, &turn, &Covered { path, role, entries })?);
+            if length > MOST_STEPS {
+                let why = "it holds too many files for a way back".to_owned();
+                return Err(BackupError::Unsaveable { path: cover.path.clone(), why });
+            }
+        }
+        Ok(())
     }
 
     /// Saves what changed since, at rest; reads everything back, restores it beside, compares, and
@@ -175,22 +203,13 @@ impl<'a> Backups<'a> {
     ///
     /// # Errors
     /// If there is no backup that brings back what is there. Nothing of it is left then.
-    pub fn seal(
-        &self,
-        id: &BackupId,
-        product: &Product,
-        covers: &[Cover],
-    ) -> Result<SealedBackup, BackupError> {
-        let sealed = self.try_seal(id, product, covers);
-        self.or_discard(id, sealed)
+    pub fn seal(&self, about: &About, covers: &[Cover]) -> Result<SealedBackup, BackupError> {
+        let sealed = self.try_seal(about, covers);
+        self.or_discard(&about.id, sealed)
     }
 
-    fn try_seal(
-        &self,
-        id: &BackupId,
-        product: &Product,
-        covers: &[Cover],
-    ) -> Result<SealedBackup, BackupError> {
+    fn try_seal(&self, about: &About, covers: &[Cover]) -> Result<SealedBackup, BackupError> {
+        let id = &about.id;
         let folder = self.folder(id);
         files::create_dirs(self.files, &folder, 0o700)?;
         files::remove_tree(self.files, &folder.join(SEAL))?;
@@ -203,7 +222,7 @@ impl<'a> Backups<'a> {
             let (path, role) = (cover.path.clone(), cover.role);
             covered.push(Covered { path, role, entries: scanned.entries });
         }
-        let index = Index::new(id.clone(), product.clone(), covered);
+        let index = Index::new(about.clone(), covered);
         let bytes = index.to_bytes();
         files::write_file(self.files, &folder.join(INDEX), &bytes, 0o600)?;
         self.read_back(&index)?;
@@ -223,6 +242,9 @@ impl<'a> Backups<'a> {
                 return Ok(Some(hashed));
             }
             saved_any = true;
+            if self.is_kept_elsewhere(id, &hashed, &place)? {
+                return Ok(Some(hashed));
+            }
             Ok(self.copy_in(path, &place, &hashed)?.then_some(hashed))
         })?;
         if saved_any {
@@ -295,58 +317,6 @@ impl<'a> Backups<'a> {
             }
         }
         Ok(())
-    }
-
-    /// The index of a backup, by its own seal: to know what it refers to, not to go back from.
-    ///
-    /// # Errors
-    /// If it has no seal or is damaged.
-    pub fn index(&self, id: &BackupId) -> Result<Index, BackupError> {
-        let folder = self.folder(id);
-        let seal = self.read(&folder.join(SEAL), 64)?;
-        let bytes = self.read(&folder.join(INDEX), INDEX_MAX)?;
-        if Digest::of(&bytes).to_string().as_bytes() != seal {
-            return Err(damaged(&folder.join(INDEX), "its hash is not the sealed one"));
-        }
-        Index::parse(&bytes).ok_or_else(|| damaged(&folder.join(INDEX), "it is no index"))
-    }
-
-    /// The ids of all backups, sealed or not, in order.
-    ///
-    /// # Errors
-    /// If they cannot be listed.
-    pub fn list(&self) -> Result<Vec<BackupId>, FileError> {
-        if !files::exists(self.files, &self.root())? {
-            return Ok(Vec::new());
-        }
-        let names = self.files.list(&self.root())?;
-        let names = names.iter().filter_map(|name| name.to_str());
-        let names = names.filter(|name| !name.starts_with('.'));
-        Ok(names.filter_map(|name| BackupId::parse(name).ok()).collect())
-    }
-
-    /// Removes the backups of a product that are not in `keep`. One whose index cannot be read stays,
-    /// since nobody knows whose it is.
-    ///
-    /// # Errors
-    /// If the system refuses; the next call goes on.
-    pub fn clean(&self, product: &Product, keep: &BTreeSet<BackupId>) -> Result<(), BackupError> {
-        for id in self.list()?.iter().filter(|id| !keep.contains(id)) {
-            if self.index(id).is_ok_and(|index| index.product == *product) {
-                self.remove(id)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes a backup, whatever there is of it: the seal first, so that no half of one counts.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub fn remove(&self, id: &BackupId) -> Result<(), FileError> {
-        files::remove_tree(self.files, &self.folder(id).join(SEAL))?;
-        files::remove_tree(self.files, &self.folder(id))?;
-        files::remove_tree(self.files, &self.scratch(id)).map(drop)
     }
 
     fn full(&self, path: PathBuf, bytes: u64) -> Result<BackupError, FileError> {

@@ -323,23 +323,40 @@ impl<'a> Debs<'a> {
     /// # Errors
     /// If that cannot be read.
     pub fn undo_steps(&self, backup: &Path) -> Result<Vec<UndoStep>, DebError> {
+        Ok(plan_steps(self.written(backup)?))
+    }
+
+    /// The same where other releases came after that backup, and `now` runs: what only that brought goes.
+    ///
+    /// # Errors
+    /// If what was written down, or a package of `now`, cannot be read.
+    pub fn undo_from(
+        &self,
+        backup: &Path,
+        now: &Documents,
+        folder: &Path,
+    ) -> Result<Vec<UndoStep>, DebError> {
+        let mut plan = self.written(backup)?;
+        let mut stay = BTreeSet::new();
+        for path in &plan.install {
+            stay.insert(read(path)?.name);
+        }
+        for deb in self.debs(now, folder)? {
+            if !stay.contains(&deb.name) && !plan.purge.contains(&deb.name) {
+                plan.purge.push(deb.name);
+            }
+        }
+        Ok(plan_steps(plan))
+    }
+
+    fn written(&self, backup: &Path) -> Result<Plan, DebError> {
         let path = backup.join(PLAN);
         if !files::exists(self.files, &path)? {
-            return Ok(Vec::new());
+            return Ok(Plan::default());
         }
         let bytes = files::read_file(self.files, &path, LONGEST_PLAN)?;
-        let plan: Plan = serde_json::from_slice(&bytes)
-            .map_err(|error| DebError::Unasked(path.display().to_string(), error.to_string()))?;
-        let mut steps = Vec::new();
-        if !plan.install.is_empty() {
-            let files = plan.install.iter().map(|path| path.display().to_string());
-            let words = ["--install", "--force-downgrade", "--force-confold"].map(str::to_owned);
-            steps.push(patiently(words.into_iter().chain(files)));
-        }
-        if !plan.purge.is_empty() {
-            steps.push(patiently(std::iter::once("--purge".to_owned()).chain(plan.purge)));
-        }
-        Ok(steps)
+        serde_json::from_slice(&bytes)
+            .map_err(|error| DebError::Unasked(path.display().to_string(), error.to_string()))
     }
 
     /// Whether what the packages brought is on the host as they brought it; conffiles are the host's owner's.
@@ -480,6 +497,20 @@ fn conffiles_of_file(deb: &Path) -> Result<Vec<PathBuf>, DebError> {
 
 fn first_lines(said: &str) -> String {
     said.split_whitespace().take(40).collect::<Vec<_>>().join(" ")
+}
+
+/// What is in the plan, as dpkg is told it.
+fn plan_steps(plan: Plan) -> Vec<UndoStep> {
+    let mut steps = Vec::new();
+    if !plan.install.is_empty() {
+        let files = plan.install.iter().map(|path| path.display().to_string());
+        let words = ["--install", "--force-downgrade", "--force-confold"].map(str::to_owned);
+        steps.push(patiently(words.into_iter().chain(files)));
+    }
+    if !plan.purge.is_empty() {
+        steps.push(patiently(std::iter::once("--purge".to_owned()).chain(plan.purge)));
+    }
+    steps
 }
 
 #[cfg(test)]

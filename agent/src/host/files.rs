@@ -22,8 +22,8 @@ mod real_tests;
 
 pub(crate) use durably::beside;
 pub use durably::{
-    copy, create_dirs, exists, file_system, nearest, read_file, remove_if_empty, remove_tree,
-    remove_unfinished, replace_link, sync_parent, write_file,
+    copy, create_dirs, data_length, exists, file_system, nearest, read_file, remove_if_empty,
+    remove_tree, remove_unfinished, replace_link, sync_parent, write_file,
 };
 pub use real::RealFiles;
 
@@ -173,8 +173,56 @@ pub struct Space {
 /// Extended attributes by name.
 pub type Attributes = BTreeMap<OsString, Vec<u8>>;
 
+/// A piece of a file, in its order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece {
+    /// So many bytes were read.
+    Data(usize),
+    /// So many zeros follow that take no space.
+    Hole(u64),
+    /// Nothing follows.
+    End,
+}
+
+/// A file being read.
+pub trait Reading: Read + Send {
+    /// The next piece, and its bytes where it has any. Where the file system knows of no holes, everything
+    /// is data.
+    ///
+    /// # Errors
+    /// As reading.
+    fn piece(&mut self, buffer: &mut [u8]) -> io::Result<Piece> {
+        Ok(match self.read(buffer)? {
+            0 => Piece::End,
+            read => Piece::Data(read),
+        })
+    }
+
+    /// How many bytes of the whole file are holes.
+    ///
+    /// # Errors
+    /// As reading.
+    fn holes(&mut self) -> io::Result<u64> {
+        Ok(0)
+    }
+}
+
 /// A file being written.
 pub trait Writing: Write + Send {
+    /// Writes so many zeros; where the file system can, without taking space for them.
+    ///
+    /// # Errors
+    /// As writing.
+    fn hole(&mut self, mut bytes: u64) -> io::Result<()> {
+        let zeros = [0; 64 * 1024];
+        while bytes > 0 {
+            let next = usize::try_from(bytes).unwrap_or(zeros.len()).min(zeros.len());
+            self.write_all(&zeros[..next])?;
+            bytes -= next as u64;
+        }
+        Ok(())
+    }
+
     /// Brings what was written to stable storage.
     ///
     /// # Errors
@@ -194,7 +242,7 @@ pub trait Files: Send + Sync {
     /// The names in a folder, sorted.
     fn list(&self, path: &Path) -> Result<Vec<OsString>, FileError>;
     /// Opens a regular file.
-    fn open(&self, path: &Path) -> Result<Box<dyn Read + Send>, FileError>;
+    fn open(&self, path: &Path) -> Result<Box<dyn Reading>, FileError>;
     /// Where a symbolic link points.
     fn read_link(&self, path: &Path) -> Result<PathBuf, FileError>;
     /// Its extended attributes; none where the file system has none.

@@ -6,12 +6,14 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    io::{self, Read, Write},
+    io::{self, Read as _, Write},
     path::{Component, Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use super::files::{Action, Attributes, FileError, Files, Kind, Space, Stat, Time, Writing};
+use super::files::{
+    Action, Attributes, FileError, Files, Kind, Reading, Space, Stat, Time, Writing,
+};
 
 /// What happens to operations from the n-th on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -344,6 +346,8 @@ impl Write for MemoryWriting {
     }
 }
 
+impl Reading for io::Cursor<Vec<u8>> {}
+
 impl Writing for MemoryWriting {
     fn sync(&mut self) -> io::Result<()> {
         self.act("sync", |bytes, synced| synced.clone_from(bytes))
@@ -420,10 +424,10 @@ impl Files for RecordingFiles {
         })
     }
 
-    fn open(&self, path: &Path) -> Result<Box<dyn Read + Send>, FileError> {
+    fn open(&self, path: &Path) -> Result<Box<dyn Reading>, FileError> {
         self.act(Action::Read, path, |disk| match &disk.node(path)?.content {
             Content::File { bytes, .. } => {
-                Ok(Box::new(io::Cursor::new(bytes.clone())) as Box<dyn Read + Send>)
+                Ok(Box::new(io::Cursor::new(bytes.clone())) as Box<dyn Reading>)
             }
             _ => Err(io::Error::other("it is not a regular file")),
         })

@@ -8,6 +8,7 @@ use refit_proto::package::{self, HookTime, Reboot};
 use super::{HostMachine, failures::failure};
 use crate::{
     host::{
+        backup::About,
         documents::Documents,
         files,
         hook::HookContext,
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// How much longer than its probation an update may take before the rescuer goes back.
-const MORE_PATIENCE: Duration = Duration::from_secs(3600);
+pub(super) const MORE_PATIENCE: Duration = Duration::from_secs(3600);
 /// After how many starts of the host in the middle of an update the rescuer goes back.
 pub(super) const STARTS: u32 = 3;
 
@@ -41,9 +42,20 @@ impl HostMachine {
     pub(super) fn seal(&mut self, change: &Change) -> Result<Event, Failure> {
         let after = self.after(&change.attempt)?;
         let covers = self.covers(&change.attempt, &after)?;
-        let sealed = self.backups().seal(&change.backup, &change.attempt.product, &covers)?;
+        let sealed = self.backups().seal(&self.about(change), &covers)?;
         self.arm_for_the_switch(change, &sealed, STARTS)?;
         Ok(Event::Sealed { sealed })
+    }
+
+    fn about(&self, change: &Change) -> About {
+        let attempt = &change.attempt;
+        About {
+            id: change.backup.clone(),
+            product: attempt.product.clone(),
+            from: attempt.previous.clone(),
+            to: Some(attempt.release.clone()),
+            made: self.clock.now().as_second(),
+        }
     }
 
     /// Payload, then pointer, then services.
@@ -100,7 +112,10 @@ impl HostMachine {
                 let index = self.backups().verify(sealed)?;
                 let steps = self.undo(change, sealed)?;
                 self.take(change, steps).map_err(|error| failed(&error))?;
-                kept = self.backups().finish(&index).map_err(|error| failed(&error))?;
+                kept = self
+                    .backups()
+                    .finish(&index, &change.attempt.install)
+                    .map_err(|error| failed(&error))?;
                 for path in &kept {
                     tracing::warn!(path = %path.display(), "what the failed release wrote is kept");
                 }
@@ -127,12 +142,17 @@ impl HostMachine {
             starts,
             attempt: Some(change.attempt.clone()),
             lease: Some(change.lease.clone()),
+            restores: None,
             steps,
         }
     }
 
     fn arm(&self, change: &Change, steps: Vec<UndoStep>, starts: u32) -> Result<(), Failure> {
-        self.place().arm(&self.way_back(change, steps, starts))?;
+        self.arm_with_rescue(&self.way_back(change, steps, starts))
+    }
+
+    pub(super) fn arm_with_rescue(&self, way_back: &WayBack) -> Result<(), Failure> {
+        self.place().arm(way_back)?;
         match &self.rescue {
             Some(rescue) => {
                 rescue.arm(&self.data).map_err(|error| failure(Cause::HostFault, &error))
@@ -174,14 +194,14 @@ impl HostMachine {
             freed.into_iter().map(|path| Undoing::Remove { path }.into()).collect();
         let stops = units.iter().map(|unit| Undoing::StopUnit { unit: unit.to_string() }.into());
         steps.extend(stops);
-        steps.extend(self.backups().undo_steps(&index));
+        steps.extend(self.backups().undo_steps(&index, &attempt.install)?);
         steps.extend(self.debs().undo_steps(&self.backups().folder(&sealed.id))?);
         steps.push(Undoing::ReloadUnits.into());
         steps.extend(self.starts(attempt, before.as_ref()));
         Ok(steps)
     }
 
-    fn starts(&self, attempt: &Attempt, before: Option<&Documents>) -> Vec<UndoStep> {
+    pub(super) fn starts(&self, attempt: &Attempt, before: Option<&Documents>) -> Vec<UndoStep> {
         let units = before.map(|before| self.units_of(&attempt.product, before));
         let starts = units.into_iter().flatten();
         starts.map(|unit| Undoing::StartUnit { unit: unit.to_string() }.into()).collect()

@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use refit_proto::{names::Digest, package::HookTime};
+use refit_proto::{
+    names::{Digest, Product},
+    package::HookTime,
+};
 
 use super::{HostMachine, backup_id, failures::failure};
 use crate::{
@@ -14,12 +17,7 @@ use crate::{
 impl HostMachine {
     pub(super) fn settle(&mut self, attempt: &Attempt, ended: Phase) -> Result<(), Failure> {
         // Durable is the end already; now nobody may go back by it any more.
-        self.place().disarm()?;
-        if let Some(rescue) = &self.rescue
-            && let Err(error) = rescue.stand_down(&self.data)
-        {
-            tracing::warn!("{error}");
-        }
+        self.disarm()?;
         self.probation = None;
         let room = self.preflight_of(attempt);
         for at in self.rooms(attempt) {
@@ -35,14 +33,14 @@ impl HostMachine {
                 if let Err(failure) = self.run_hooks(attempt, &after, HookTime::AfterCommit) {
                     tracing::warn!("{failure}");
                 }
-                self.clean(attempt, &[backup_id(attempt)?].into())?;
+                self.clean(&attempt.product, &[backup_id(attempt)?].into())?;
             }
             Phase::Refused | Phase::Dropped | Phase::RolledBack => {
                 self.backups().remove(&backup_id(attempt)?)?;
-                self.clean(attempt, &self.all_backups()?)?;
+                self.clean(&attempt.product, &BTreeSet::new())?;
             }
-            // A person will want all of it.
-            Phase::Stuck => return Ok(()),
+            // A person will want all of it, also after the next update.
+            Phase::Stuck => return Ok(self.backups().pin(&backup_id(attempt)?)?),
             Phase::Offered
             | Phase::Preflight
             | Phase::Fetching
@@ -62,15 +60,26 @@ impl HostMachine {
         Ok(())
     }
 
-    fn all_backups(&self) -> Result<BTreeSet<BackupId>, Failure> {
-        Ok(self.backups().list()?.into_iter().collect())
+    pub(super) fn disarm(&self) -> Result<(), Failure> {
+        self.place().disarm()?;
+        if let Some(rescue) = &self.rescue
+            && let Err(error) = rescue.stand_down(&self.data)
+        {
+            tracing::warn!("{error}");
+        }
+        Ok(())
     }
 
-    /// Removes the product's backups but these, and its releases but the current one and those that a
-    /// backup leads to.
-    fn clean(&self, attempt: &Attempt, backups: &BTreeSet<BackupId>) -> Result<(), Failure> {
-        self.backups().clean(&attempt.product, backups)?;
-        let mut keep = running(&self.tree().product(&attempt.product));
+    /// Removes the product's backups that retention does not keep, but for these, and its releases but the
+    /// current one and those that a backup leads to or a process runs from.
+    pub(super) fn clean(
+        &self,
+        product: &Product,
+        backups: &BTreeSet<BackupId>,
+    ) -> Result<(), Failure> {
+        let now = self.clock.now().as_second();
+        self.backups().clean(product, &self.retention, backups, now)?;
+        let mut keep = running(&self.tree().product(product));
         for id in self.backups().list()? {
             match self.backups().index(&id) {
                 Ok(index) => keep.extend(index.link_target().and_then(|target| release_in(target))),
@@ -81,13 +90,13 @@ impl HostMachine {
                 }
             }
         }
-        let removed = self.tree().clean(&attempt.product, &keep);
+        let removed = self.tree().clean(product, &keep);
         removed.map(drop).map_err(|error| failure(Cause::HostFault, &error))
     }
 }
 
 /// The release that a path below a product's folder is in.
-fn release_in(path: &Path) -> Option<Digest> {
+pub(super) fn release_in(path: &Path) -> Option<Digest> {
     let mut names = path.components().skip_while(|name| name.as_os_str() != "releases");
     Digest::parse(names.nth(1)?.as_os_str().to_str()?).ok()
 }

@@ -19,6 +19,7 @@ use refit_proto::{
 };
 
 mod placed;
+mod restore;
 
 use super::*;
 use crate::{
@@ -216,6 +217,7 @@ impl World {
             most_bytes_per_second: None,
             rescue_after: Duration::from_secs(600),
             reboot_hold: Duration::from_secs(600),
+            backup: Default::default(),
             platform: platform(),
         };
         let manager = Manager::Fake(Box::new(self.services()));
@@ -459,7 +461,7 @@ fn a_good_release_stays_and_what_it_may_go_back_to_is_kept() {
     world.is_tidy("updated");
     let releases = world.files.list(Path::new("/opt/refit/payments/releases")).unwrap();
     assert_eq!(releases.len(), 2);
-    assert_eq!(world.files.list(Path::new("/data/backups")).unwrap(), ["i2"]);
+    assert_eq!(world.files.list(Path::new("/data/backups")).unwrap(), ["i1", "i2"]);
 }
 
 /// The same with a release 3.0 that has a word on boots.
@@ -692,7 +694,7 @@ fn a_release_without_a_way_back_is_not_undone_where_the_journal_is_lost() {
 }
 
 #[test]
-fn thirty_updates_in_a_row_leave_the_current_release_and_the_one_to_go_back_to() {
+fn thirty_updates_in_a_row_leave_the_current_release_and_those_that_backups_lead_to() {
     let mut world = empty();
     let mut before: Option<ReleaseId> = None;
     for n in 1..=30 {
@@ -707,9 +709,10 @@ fn thirty_updates_in_a_row_leave_the_current_release_and_the_one_to_go_back_to()
         let runs = world.stands_on(&format!("update {n}")).unwrap();
         assert_eq!(Some(&runs), before.as_ref().map(|release| &release.version), "{n}");
         let releases = world.files.list(Path::new("/opt/refit/payments/releases")).unwrap();
-        assert!(releases.len() <= 2, "{n}: {releases:?}");
+        // Three backups are kept by default, each with the release that it leads back to.
+        assert!(releases.len() <= 4, "{n}: {releases:?}");
         let backups = world.files.list(Path::new("/data/backups")).unwrap();
-        assert!(backups.len() <= 1, "{n}: {backups:?}");
+        assert!(backups.len() <= 3, "{n}: {backups:?}");
         world.is_tidy(&format!("update {n}"));
     }
 }
@@ -782,6 +785,17 @@ fn at_each_of(
     share: usize,
     check: impl Fn(&mut World, Result<Outcome, String>, &str),
 ) {
+    at_each_doing(start, |world| world.update(update.clone()), fault, share, check);
+}
+
+/// Does it again and again, with the fault at one operation of the disk after the other.
+fn at_each_doing(
+    start: World,
+    act: impl Fn(&mut World) -> Result<Outcome, String>,
+    fault: Fault,
+    share: usize,
+    check: impl Fn(&mut World, Result<Outcome, String>, &str),
+) {
     let share = one_in(share);
     // Each way to lose what was not synced; in a share of the cut points, one in its turn.
     let ways = if fault == Fault::PowerCut && share == 1 && one_in(2) == 1 { 3 } else { 1 };
@@ -789,7 +803,7 @@ fn at_each_of(
     for n in (0..).step_by(share) {
         let mut world = start.fork();
         world.files.fault_after(n, fault);
-        let outcome = world.update(update.clone());
+        let outcome = act(&mut world);
         let hit = world.files.operations(0).get(n).cloned();
         let step = format!("{fault:?} at operation {n}: {}", hit.as_deref().unwrap_or("none"));
         if fault == Fault::PowerCut {

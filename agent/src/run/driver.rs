@@ -1,7 +1,7 @@
 //! The thread that carries updates: the one in the journal first, then what the server offers, one at a
 //! time. Whatever fails, it tries again from the journal; only the end of the agent ends it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use refit_proto::names::{Product, RingName};
 
@@ -11,6 +11,7 @@ use crate::{
     journal::{Journal, JournalError, StoreJournal},
     link::{Offer, Order},
     report::ReportingJournal,
+    restore::{self, Progress, RestoreError},
     steps::{Machine, Steps},
     trusted::Source,
     update::{Attempt, InstallId, OrderedBy, Outcome, Queued, ReleaseId, Update},
@@ -30,6 +31,8 @@ pub(super) struct Driver<M> {
     pub(super) journal: ReportingJournal<StoreJournal>,
     /// What waits, and how the last updates ended.
     pub(super) queue: StoreJournal,
+    /// Backups that people ask for.
+    pub(super) restores: Arc<restore::Requests>,
 }
 
 impl<M: Machine> Driver<M> {
@@ -67,12 +70,15 @@ impl<M: Machine> Driver<M> {
         }
     }
 
-    /// Carries one update; says whether there was one.
+    /// Carries one update, or brings one backup back; says whether there was one.
     fn turn(&mut self) -> Result<bool, DriveError> {
         let at = self.steps.clock.moment();
         let resumed = drive::resume(at, &mut self.steps, &mut self.journal, &mut ())?;
         if let Some(outcome) = &resumed {
             self.ended(outcome);
+            return Ok(true);
+        }
+        if self.restored()? {
             return Ok(true);
         }
         let bundled = self.bundled()?;
@@ -86,6 +92,40 @@ impl<M: Machine> Driver<M> {
         let outcome = drive::drive(update, &mut self.steps, &mut self.journal, &mut ())?;
         self.ended(&outcome);
         Ok(true)
+    }
+
+    /// Brings a backup back that a person asks for, or goes on with one.
+    fn restored(&mut self) -> Result<bool, DriveError> {
+        if let Some((install, backup)) = self.restores.waiting() {
+            let queue = &self.queue;
+            let last = |product: &Product| Some(queue.last(product).ok()??.attempt);
+            let machine = &mut self.steps.machine;
+            let begun = restore::begin(machine, &self.journal, &backup, &install, &last);
+            self.restores.stands(
+                &install,
+                match begun {
+                    Ok(()) => Progress::UnderWay { text: String::new() },
+                    Err(error) => Progress::Refused { text: error.to_string() },
+                },
+            );
+        }
+        let wait = self.steps.waiting();
+        match restore::go_on(&mut self.steps.machine, &mut self.journal, &wait) {
+            Ok(None) => Ok(false),
+            Ok(Some(ended)) => {
+                let text = ended.failure().map(|failure| failure.text.clone()).unwrap_or_default();
+                self.restores.stands(ended.install(), Progress::Done { text });
+                if let Update::Finished { outcome, .. } = &ended {
+                    self.ended(outcome);
+                }
+                Ok(true)
+            }
+            Err(RestoreError::Journal(error)) => Err(error.into()),
+            Err(error) => {
+                self.restores.hindered(&error.to_string());
+                Err(HostError::Failed(error.to_string()).into())
+            }
+        }
     }
 
     fn ended(&mut self, outcome: &Outcome) {

@@ -6,6 +6,8 @@ use std::{fmt, path::PathBuf};
 use refit_proto::cause;
 use serde::{Deserialize, Serialize};
 
+use super::ids::BackupId;
+
 /// Why an update did not go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -60,6 +62,8 @@ pub enum Cause {
     Interrupted,
     /// The server ordered the host to go back.
     BackedOut,
+    /// A person on the host brought a backup back.
+    Restored,
     /// The sealed backup is not what was sealed.
     BackupDamaged,
     /// What undoes an update failed.
@@ -88,7 +92,7 @@ pub enum Blame {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Cause; 30] = [
+    pub const ALL: [Cause; 31] = [
         Cause::NotPermitted,
         Cause::NotApproved,
         Cause::NotProven,
@@ -114,6 +118,7 @@ impl Cause {
         Cause::RebootHeld,
         Cause::Interrupted,
         Cause::BackedOut,
+        Cause::Restored,
         Cause::BackupDamaged,
         Cause::RollbackFailed,
         Cause::JournalUnreadable,
@@ -153,7 +158,8 @@ impl Cause {
             | Cause::NotProven
             | Cause::BelowFloor
             | Cause::Quarantined
-            | Cause::BackedOut => Blame::Order,
+            | Cause::BackedOut
+            | Cause::Restored => Blame::Order,
         }
     }
 
@@ -185,6 +191,7 @@ impl Cause {
             Cause::RebootHeld => "reboot-held",
             Cause::Interrupted => "interrupted",
             Cause::BackedOut => cause::BACKED_OUT,
+            Cause::Restored => cause::RESTORED,
             Cause::BackupDamaged => "backup-damaged",
             Cause::RollbackFailed => "rollback-failed",
             Cause::JournalUnreadable => "journal-unreadable",
@@ -257,6 +264,9 @@ impl Cause {
                 "find out what ends the agent or the host while this release is installed"
             }
             Cause::BackedOut => "nothing: the order came from the server",
+            Cause::Restored => {
+                "publish a corrected release, or lift the quarantine on the host: `refit-agent quarantine lift`"
+            }
             Cause::BackupDamaged => "go on by docs/RUNBOOK.md, \"Stuck host\"; check the disk",
             Cause::RollbackFailed => "go on by docs/RUNBOOK.md, \"Stuck host\"",
             Cause::JournalUnreadable => "check the host's disk; the damaged store was set aside",
@@ -294,6 +304,11 @@ impl Failure {
         let text: String = text.into();
         let text = text.chars().take(LONGEST_TEXT).collect();
         Failure { cause, text, log: String::new() }
+    }
+
+    /// A release does not run any more, since a person on the host brought this backup back.
+    pub fn restored(backup: &BackupId) -> Failure {
+        Failure::new(Cause::Restored, format!("root on this host brought backup {backup} back"))
     }
 
     /// The same failure, which also names where that is kept which going back found in its way. The

@@ -187,6 +187,8 @@ impl Outcome {
     /// was changed on its way would else let whoever changed it ban a good release.
     pub fn quarantines(&self) -> bool {
         match self {
+            // Who undoes what was committed does not want it back by itself.
+            Outcome::RolledBack { failure, .. } if failure.cause == Cause::Restored => true,
             Outcome::RolledBack { failure, .. } | Outcome::Stuck { failure, .. } => {
                 match failure.blame() {
                     Blame::Release => true,

@@ -16,7 +16,7 @@ use refit_proto::names::Digest;
 use super::{UndoStep, Undoing, WayBack};
 use crate::{
     host::files::Time,
-    update::{BootId, InstallId, LeaseId, Running},
+    update::{BackupId, BootId, InstallId, LeaseId, Running},
 };
 
 const FIRST_LINE: &str = "refit-way-back 1";
@@ -69,6 +69,9 @@ impl WayBack {
         if let Some(lease) = &self.lease {
             line(&format!("lease {lease}"));
         }
+        if let Some(backup) = &self.restores {
+            line(&format!("restores {backup}"));
+        }
         for step in &self.steps {
             line(&step_line(step));
         }
@@ -99,6 +102,11 @@ impl WayBack {
     }
 }
 
+/// How long the lines of these steps are: nearly all of a way back.
+pub(crate) fn length(steps: &[UndoStep]) -> u64 {
+    steps.iter().map(|step| step_line(step).len() as u64 + 1).sum()
+}
+
 /// The text before the last line, if that line holds its hash.
 fn unsealed(text: &str) -> Result<&str, FormatError> {
     let body = text.strip_suffix('\n').and_then(|text| text.rsplit_once('\n'));
@@ -121,6 +129,7 @@ struct Headers {
     starts: Option<u32>,
     attempt: Option<crate::update::Attempt>,
     lease: Option<LeaseId>,
+    restores: Option<BackupId>,
 }
 
 impl Headers {
@@ -132,6 +141,7 @@ impl Headers {
             "patience" => self.patience = Some(value.parse().map_err(why)?),
             "alone" => self.alone = Some(value.parse().map_err(why)?),
             "starts" => self.starts = Some(value.parse().map_err(why)?),
+            "restores" => self.restores = Some(BackupId::parse(value).map_err(why)?),
             "lease" => self.lease = Some(LeaseId::parse(value).map_err(why)?),
             // Only for the report. One that this version cannot read keeps nobody from going back.
             "attempt" => self.attempt = serde_json::from_slice(&decode(value)?).ok(),
@@ -152,6 +162,7 @@ impl Headers {
             starts: self.starts.ok_or(missing("starts"))?,
             attempt: self.attempt,
             lease: self.lease,
+            restores: self.restores,
             steps,
         })
     }
@@ -477,6 +488,7 @@ mod tests {
                 starts,
                 attempt: known.then(|| attempt_of("payments", "2.0")),
                 lease: known.then(|| LeaseId::parse("lease-1").unwrap()),
+                restores: known.then(|| BackupId::parse("b-1").unwrap()),
                 steps,
             })
     }
@@ -491,6 +503,7 @@ mod tests {
             starts: 3,
             attempt: None,
             lease: None,
+            restores: None,
             steps: vec![
                 UndoStep::from(Undoing::StopUnit { unit: "payments.service".into() }),
                 UndoStep {

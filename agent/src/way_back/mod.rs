@@ -12,8 +12,8 @@ mod run;
 mod undo_step;
 
 pub use format::FormatError;
-pub(crate) use format::{decode, encode};
-pub use place::{Place, PlaceError};
+pub(crate) use format::{decode, encode, length};
+pub use place::{LARGEST, Place, PlaceError};
 pub use recover::{Decision, RecoverError, Recovered, decide, recover};
 pub use rescued::Rescued;
 pub use run::{RunError, Units, UnitsError, run};
@@ -21,7 +21,7 @@ pub use undo_step::{UndoStep, Undoing};
 
 use std::time::Duration;
 
-use crate::update::{Attempt, BootId, InstallId, LeaseId, Running};
+use crate::update::{Attempt, BackupId, BootId, InstallId, LeaseId, Running};
 
 /// How to put back what ran before an update, and until when the update may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,22 @@ pub struct WayBack {
     pub attempt: Option<Attempt>,
     /// Under which leave it began.
     pub lease: Option<LeaseId>,
+    /// Which backup a person has asked for, where it undoes what was committed; `None` for the backup of
+    /// the update that armed it.
+    pub restores: Option<BackupId>,
     /// What to do, in this order.
     pub steps: Vec<UndoStep>,
+}
+
+impl WayBack {
+    /// The backup that it brings back.
+    ///
+    /// # Errors
+    /// If no backup has this name.
+    pub fn backup(&self) -> Result<BackupId, crate::update::IdError> {
+        match &self.restores {
+            Some(backup) => Ok(backup.clone()),
+            None => BackupId::parse(self.install.as_str()),
+        }
+    }
 }

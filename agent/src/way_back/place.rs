@@ -8,8 +8,8 @@ use std::{
 use super::{FormatError, Rescued, WayBack};
 use crate::host::files::{FileError, Files, exists, read_file, remove_tree, write_file};
 
-/// The largest way back that is read: 300,000 steps of 200 bytes.
-const LARGEST: u64 = 64 << 20;
+/// The largest way back that is read, here and by every rescuer: about 100,000 files of 600 bytes.
+pub const LARGEST: u64 = 64 << 20;
 
 /// Where the way back lies. There is one, since a host runs one update at a time.
 #[derive(Clone)]
@@ -31,6 +31,15 @@ pub enum PlaceError {
         path: PathBuf,
         /// What is wrong with it.
         source: FormatError,
+    },
+    /// It would be longer than any that is read.
+    #[error(
+        "the way back would be {length} bytes long; at most {LARGEST} are read\n\
+         help: take folders with very many files out of the manifest's backup"
+    )]
+    TooLarge {
+        /// How long.
+        length: u64,
     },
     /// The system refused.
     #[error(transparent)]
@@ -55,7 +64,11 @@ impl Place {
     /// If it is not certain that it is there.
     pub fn arm(&self, way_back: &WayBack) -> Result<(), PlaceError> {
         let bytes = way_back.to_bytes();
-        // What this reader cannot read must not take the place of one that it can.
+        // What no reader can read must not take the place of one that it can.
+        let length = bytes.len() as u64;
+        if length > LARGEST {
+            return Err(PlaceError::TooLarge { length });
+        }
         WayBack::parse(&bytes).map_err(|source| self.unusable(source))?;
         write_file(&*self.files, &self.path, &bytes, 0o600)?;
         match self.load()? {

@@ -177,9 +177,11 @@ fn record(
 ) -> Result<Option<Outcome>, JournalError> {
     let Some(attempt) = way_back.attempt.clone() else { return Ok(None) };
     let other = journal.load()?;
-    let failure = match rescued.filter(|rescued| rescued.install == way_back.install) {
-        Some(rescued) => rescued.failure(),
-        None => {
+    let rescued = rescued.filter(|rescued| rescued.install == way_back.install);
+    let failure = match (&way_back.restores, rescued) {
+        (Some(backup), _) => Failure::restored(backup),
+        (None, Some(rescued)) => rescued.failure(),
+        (None, None) => {
             let text = "the journal lost this update, so the host went back by the way back";
             Failure::new(Cause::JournalUnreadable, text)
         }

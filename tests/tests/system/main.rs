@@ -5,6 +5,7 @@
 
 mod approvals;
 mod audit_log;
+mod backup_restored;
 mod bad_release;
 mod changed_host;
 mod clocks;

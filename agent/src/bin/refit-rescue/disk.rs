@@ -4,7 +4,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::{self, File, Metadata, Permissions},
-    io::{Read as _, Write as _},
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
     os::{
         fd::{AsRawFd as _, OwnedFd},
         unix::fs::{OpenOptionsExt as _, PermissionsExt as _, lchown, symlink},
@@ -236,21 +236,58 @@ pub(crate) fn sha256(path: &Path) -> Result<String> {
     copy(&mut Place::of(path)?.open()?, None)
 }
 
+/// Holes are copied as holes.
 fn copy(from: &mut File, mut to: Option<&mut File>) -> Result<String> {
+    let length = from.metadata()?.len();
     ensure!(from.metadata()?.is_file(), "it is no regular file");
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 128 * 1024];
-    loop {
-        let length = match from.read(&mut buffer) {
-            Ok(0) => return Ok(hex_of(hash.finalize().as_slice())),
-            Ok(length) => length,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error.into()),
-        };
-        hash.update(&buffer[..length]);
+    let mut at = 0;
+    while at < length {
+        let (data, hole) = next_data(from, at, length)?;
+        let mut zeros = data - at;
         if let Some(to) = &mut to {
-            to.write_all(&buffer[..length])?;
+            to.set_len(data)?;
+            to.seek(SeekFrom::Start(data))?;
         }
+        buffer.fill(0);
+        while zeros > 0 {
+            let next = buffer.len().min(usize::try_from(zeros)?);
+            hash.update(&buffer[..next]);
+            zeros -= next as u64;
+        }
+        from.seek(SeekFrom::Start(data))?;
+        let mut source = (&*from).take(hole - data);
+        loop {
+            let read = match source.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.into()),
+            };
+            hash.update(&buffer[..read]);
+            if let Some(to) = &mut to {
+                to.write_all(&buffer[..read])?;
+            }
+        }
+        at = hole;
+    }
+    Ok(hex_of(hash.finalize().as_slice()))
+}
+
+/// Where the next data begins and where it ends. A file system without holes has data everywhere.
+fn next_data(file: &File, at: u64, length: u64) -> Result<(u64, u64)> {
+    use rustix::{fs::SeekFrom, io::Errno};
+    let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+        Ok(data) => data.min(length),
+        Err(Errno::NXIO) => return Ok((length, length)),
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok((at, length)),
+        Err(error) => return Err(error.into()),
+    };
+    match rustix::fs::seek(file, SeekFrom::Hole(data)) {
+        Ok(hole) => Ok((data, hole.min(length))),
+        Err(Errno::NXIO) => Ok((data, length)),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
     Role,
 };
 use crate::{
-    update::BackupId,
+    update::{BackupId, ReleaseId},
     way_back::{decode, encode},
 };
 
@@ -33,8 +33,32 @@ pub struct Index {
     pub id: BackupId,
     /// Of which product.
     pub product: Product,
+    /// What ran when it was made; `None` if nothing did, or the agent that made it did not say.
+    #[serde(default)]
+    pub from: Option<ReleaseId>,
+    /// Before which release it was made.
+    #[serde(default)]
+    pub to: Option<ReleaseId>,
+    /// When, in seconds since 1970 by the host's clock; 0 if the agent that made it did not say.
+    #[serde(default)]
+    pub made: i64,
     /// What stood where.
     pub covered: Vec<Covered>,
+}
+
+/// What a backup is made for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// Its id: that of the update.
+    pub id: BackupId,
+    /// Of which product.
+    pub product: Product,
+    /// What runs.
+    pub from: Option<ReleaseId>,
+    /// What comes.
+    pub to: Option<ReleaseId>,
+    /// Now, in seconds since 1970.
+    pub made: i64,
 }
 
 /// What stood at one path.
@@ -82,6 +106,13 @@ pub enum What {
         #[serde(flatten)]
         content: FileRef,
     },
+    /// Another name of a file that stands before it under the same covered path, with which it has
+    /// everything else in common.
+    HardLink {
+        /// The name that stands before, below the covered path.
+        #[serde(with = "as_text")]
+        first: PathBuf,
+    },
     /// A folder.
     Directory,
     /// A symbolic link.
@@ -93,8 +124,9 @@ pub enum What {
 }
 
 impl Index {
-    pub(super) fn new(id: BackupId, product: Product, covered: Vec<Covered>) -> Index {
-        Index { kind: KIND.into(), format: FORMAT, id, product, covered }
+    pub(super) fn new(about: About, covered: Vec<Covered>) -> Index {
+        let About { id, product, from, to, made } = about;
+        Index { kind: KIND.into(), format: FORMAT, id, product, from, to, made, covered }
     }
 
     /// Its bytes, which are sealed.
@@ -114,7 +146,7 @@ impl Index {
         entries
             .filter_map(|entry| match entry.what {
                 What::File { content } => Some(content),
-                What::Directory | What::Link { .. } => None,
+                What::Directory | What::Link { .. } | What::HardLink { .. } => None,
             })
             .collect()
     }
@@ -124,7 +156,7 @@ impl Index {
         let link = self.covered.iter().find(|covered| covered.role == Role::Link)?;
         match &link.entries.first()?.what {
             What::Link { target } => Some(target),
-            What::File { .. } | What::Directory => None,
+            What::File { .. } | What::Directory | What::HardLink { .. } => None,
         }
     }
 }

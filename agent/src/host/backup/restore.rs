@@ -15,7 +15,7 @@ use super::{
     undo::aside_of,
 };
 use crate::{
-    update::BackupId,
+    update::InstallId,
     way_back::{Undoing, WayBack},
 };
 
@@ -39,12 +39,12 @@ impl Backups<'_> {
         Ok(())
     }
 
-    /// After a way back has put the saved state in its place: keeps what it set aside, unless that is what
-    /// was saved anyway. Says what is kept. Safe to repeat.
+    /// After a way back has put the saved state in its place: keeps what it set aside in its turn, unless
+    /// that is what was saved anyway. Says what is kept. Safe to repeat.
     ///
     /// # Errors
     /// If the system refuses; nothing is lost then, and the next call goes on.
-    pub fn finish(&self, index: &Index) -> Result<Vec<PathBuf>, BackupError> {
+    pub fn finish(&self, index: &Index, turn: &InstallId) -> Result<Vec<PathBuf>, BackupError> {
         let mut kept = Vec::new();
         for (covered, n) in index.covered.iter().zip(0..) {
             // What the update was about to put there when it was cut off.
@@ -54,7 +54,7 @@ impl Backups<'_> {
             }
             match covered.role {
                 Role::Link | Role::Unit | Role::Placed => {}
-                Role::Declared => kept.extend(self.keep_aside(&index.id, covered, n)?),
+                Role::Declared => kept.extend(self.keep_aside(turn, covered, n)?),
             }
         }
         Ok(kept)
@@ -71,12 +71,10 @@ impl Backups<'_> {
         if asides.is_empty() {
             return Vec::new();
         }
-        let finished = BackupId::parse(way_back.install.as_str())
-            .map_err(|error| error.to_string())
-            .and_then(|id| {
-                let index = self.index(&id).map_err(|error| error.to_string())?;
-                self.finish(&index).map_err(|error| error.to_string())
-            });
+        let finished = way_back.backup().map_err(|error| error.to_string()).and_then(|id| {
+            let index = self.index(&id).map_err(|error| error.to_string())?;
+            self.finish(&index, &way_back.install).map_err(|error| error.to_string())
+        });
         let kept = finished.unwrap_or_else(|error| {
             tracing::error!("what was set aside stays beside its place: {error}");
             let there = |aside: &&PathBuf| files::exists(self.files, aside).unwrap_or(true);
@@ -90,14 +88,14 @@ impl Backups<'_> {
 
     fn keep_aside(
         &self,
-        id: &BackupId,
+        turn: &InstallId,
         covered: &Covered,
         n: u32,
     ) -> Result<Option<PathBuf>, BackupError> {
         let name = covered.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let folder = self.set_aside().join(id.as_str());
+        let folder = self.set_aside().join(turn.as_str());
         let to = folder.join(format!("{n}-{name}"));
-        let aside = aside_of(&covered.path, id);
+        let aside = aside_of(&covered.path, turn);
         let there = files::exists(self.files, &to)?;
         let Some(stat) = self.files.stat(&aside)? else { return Ok(there.then_some(to)) };
         // Made by the swap where nothing stood, or empty anyway.
@@ -198,6 +196,7 @@ fn restore(
         match &entry.what {
             What::Directory => files.create_dir(&at, 0o700)?,
             What::Link { target } => files.symlink(target, &at)?,
+            What::HardLink { first } => files.hard_link(&join(to, first), &at)?,
             What::File { content: wanted } => {
                 let from = content(entry, wanted);
                 let mut file = files.create(&at, 0o600)?;
@@ -214,8 +213,11 @@ fn restore(
     // What is in a folder first: putting something into it changes its time, and its mode may forbid it.
     for entry in entries.iter().rev() {
         let at = join(to, &entry.path);
-        if entry.what == What::Directory {
-            files.sync_dir(&at)?;
+        match entry.what {
+            // It has all that under its first name.
+            What::HardLink { .. } => continue,
+            What::Directory => files.sync_dir(&at)?,
+            What::File { .. } | What::Link { .. } => {}
         }
         dress(files, &at, entry)?;
     }

@@ -1,6 +1,7 @@
 //! What stands at a covered path, entry by entry, and what cannot be saved there.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
 };
@@ -57,7 +58,8 @@ pub(super) fn scan(
         return refuse("a file system is mounted there; name the paths in it");
     }
     let device = stat.device;
-    let mut walk = Walk { files, top: &cover.path, device, take, found: Scanned::default() };
+    let (top, found) = (cover.path.as_path(), Scanned::default());
+    let mut walk = Walk { files, top, device, take, names: BTreeMap::new(), found };
     walk.visit(Path::new(""), &stat, 0)?;
     Ok(walk.found)
 }
@@ -67,6 +69,8 @@ struct Walk<'a> {
     top: &'a Path,
     device: u64,
     take: Take<'a>,
+    /// The first name of each file that has several, by inode, and what it was then.
+    names: BTreeMap<u64, (PathBuf, Stat)>,
     found: Scanned,
 }
 
@@ -90,7 +94,7 @@ impl Walk<'_> {
         };
         let attributes = match what {
             What::Directory => self.files.attributes(&at)?,
-            What::Link { .. } | What::File { .. } => Attributes::new(),
+            What::Link { .. } | What::File { .. } | What::HardLink { .. } => Attributes::new(),
         };
         self.add(path, what, stat, attributes);
         if stat.kind == Kind::Directory {
@@ -113,6 +117,16 @@ impl Walk<'_> {
         first: &Stat,
         depth: usize,
     ) -> Result<(), BackupError> {
+        if let Some((name, stat)) = self.names.get(&first.inode) {
+            if stat == first {
+                let what = What::HardLink { first: name.clone() };
+                self.add(path, what, first, Attributes::new());
+            } else {
+                // Changed since it was read under its first name.
+                self.found.busy.push(at.to_owned());
+            }
+            return Ok(());
+        }
         let mut before = *first;
         for _ in 0..TRIES {
             let read = (self.take)(at, &before)
@@ -123,6 +137,9 @@ impl Walk<'_> {
                     if after == before && content.length == before.length =>
                 {
                     self.add(path, What::File { content }, &before, attributes);
+                    if before.links > 1 {
+                        self.names.insert(before.inode, (path.to_owned(), before));
+                    }
                     return Ok(());
                 }
                 (Err(BackupError::File(error)), _)

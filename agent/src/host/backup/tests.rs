@@ -1,6 +1,11 @@
 //! What a backup promises: nothing is forgotten, nothing damaged is taken for whole.
 
-use std::{collections::BTreeMap, ffi::OsString, os::unix::ffi::OsStringExt as _, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    os::unix::ffi::OsStringExt as _,
+    time::Duration,
+};
 
 use proptest::prelude::*;
 use refit_durable::testing::LoopFs;
@@ -23,8 +28,16 @@ fn id() -> BackupId {
     BackupId::parse("b1").unwrap()
 }
 
+fn turn() -> InstallId {
+    InstallId::parse("b1").unwrap()
+}
+
 fn path(text: &str) -> &Path {
     Path::new(text)
+}
+
+fn about(id: &BackupId, made: i64) -> About {
+    About { id: id.clone(), product: payments(), from: None, to: None, made }
 }
 
 fn backups(files: &dyn Files) -> Backups<'_> {
@@ -66,6 +79,7 @@ fn host() -> RecordingFiles {
     put(&files, &path("/etc/payments").join(odd()), b"odd", 0o600);
     files.symlink(path("../nowhere"), path("/etc/payments/link")).unwrap();
     files.set_owner(path("/etc/payments/link"), 7, 8).unwrap();
+    files.hard_link(path("/etc/payments/a/deep"), path("/etc/payments/second")).unwrap();
     files.special(path("/etc/payments/socket"), Kind::Socket);
     files.set_mode(path("/etc/payments/a"), 0o550).unwrap();
     files.fork()
@@ -83,7 +97,7 @@ fn state(files: &dyn Files) -> BTreeMap<PathBuf, String> {
 
 fn seal(files: &RecordingFiles) -> Result<SealedBackup, BackupError> {
     backups(files).save(&id(), &all())?;
-    backups(files).seal(&id(), &payments(), &all())
+    backups(files).seal(&about(&id(), 0), &all())
 }
 
 struct NoUnits;
@@ -106,8 +120,9 @@ impl Units for NoUnits {
 /// Goes back as a host does: by the file of the way back, then what is left to do.
 fn go_back(files: &RecordingFiles, sealed: &SealedBackup) -> Result<Vec<PathBuf>, String> {
     let index = backups(files).verify(sealed).map_err(|error| error.to_string())?;
+    let steps = backups(files).undo_steps(&index, &turn()).map_err(|error| error.to_string())?;
     let way_back = WayBack {
-        install: InstallId::parse("i1").unwrap(),
+        install: turn(),
         boot: BootId::parse("b").unwrap(),
         deadline: Running::from_nanos(0),
         patience: Duration::ZERO,
@@ -115,11 +130,12 @@ fn go_back(files: &RecordingFiles, sealed: &SealedBackup) -> Result<Vec<PathBuf>
         starts: 3,
         attempt: None,
         lease: None,
-        steps: backups(files).undo_steps(&index),
+        restores: None,
+        steps,
     };
     let way_back = WayBack::parse(&way_back.to_bytes()).map_err(|error| error.to_string())?;
     way_back::run(&way_back, files, &mut NoUnits).map_err(|error| error.to_string())?;
-    backups(files).finish(&index).map_err(|error| error.to_string())
+    backups(files).finish(&index, &turn()).map_err(|error| error.to_string())
 }
 
 /// What a release, a hook and a person may do to what is covered.
@@ -347,15 +363,45 @@ fn a_manifest_names_no_path_that_would_bring_back_too_much() {
 #[test]
 fn old_backups_go_and_what_is_referred_to_or_unreadable_stays() {
     let files = host();
-    for name in ["b1", "b2", "b3", "b4"] {
+    for (made, name) in (0..).zip(["b1", "b2", "b3", "b4", "b5", "b6"]) {
         let id = BackupId::parse(name).unwrap();
-        backups(&files).seal(&id, &payments(), &all()).unwrap();
+        backups(&files).seal(&about(&id, made), &all()).unwrap();
     }
     files.tamper(path("/data/backups/b3/index.json"), |bytes| bytes[3] ^= 1);
-    let keep = BTreeSet::from([BackupId::parse("b2").unwrap()]);
-    backups(&files).clean(&payments(), &keep).unwrap();
+    backups(&files).pin(&BackupId::parse("b4").unwrap()).unwrap();
+    let held = BTreeSet::from([BackupId::parse("b2").unwrap()]);
+    let retention = Retention { count: 1, ..Retention::default() };
+    backups(&files).clean(&payments(), &retention, &held, 10).unwrap();
     let left: Vec<_> = backups(&files).list().unwrap();
-    assert_eq!(left.iter().map(BackupId::as_str).collect::<Vec<_>>(), ["b2", "b3"]);
+    let left: Vec<_> = left.iter().map(BackupId::as_str).collect();
+    assert_eq!(left, ["b2", "b3", "b4", "b6"], "referred to, unreadable, pinned, the newest");
+    for name in ["b2", "b4", "b6"] {
+        let sealed = backups(&files).own_seal(&BackupId::parse(name).unwrap()).unwrap();
+        backups(&files).verify(&sealed).unwrap();
+    }
+}
+
+#[test]
+fn what_two_backups_hold_lies_there_once_and_damaged_content_is_not_taken_over() {
+    let files = host();
+    let seal = |name: &str| {
+        let about = about(&BackupId::parse(name).unwrap(), 0);
+        let sealed = backups(&files).seal(&about, &all()).unwrap();
+        backups(&files).verify(&sealed).unwrap()
+    };
+    let index = seal("b1");
+    let own = |index: &Index| backups(&files).own_bytes(index).unwrap();
+    let all_bytes = own(&index);
+    assert!(all_bytes > 5000);
+    let second = seal("b2");
+    assert_eq!((own(&index), own(&second)), (0, 0), "each has all of it with the other");
+    let digest = Digest::of(&[7; 5000]).to_string();
+    files.tamper(&path("/data/backups/b1/content").join(&digest), |bytes| bytes[0] ^= 1);
+    let third = seal("b3");
+    assert_eq!(own(&third), 5000, "read from the host again");
+    backups(&files).remove(&third.id).unwrap();
+    backups(&files).remove(&second.id).unwrap();
+    assert_eq!(own(&index), all_bytes);
 }
 
 #[test]
@@ -379,7 +425,7 @@ fn on_a_real_disk_everything_comes_back_with_owner_mode_time_and_attributes() {
     let backups = Backups::new(&RealFiles, top.join("data"));
     files::create_dirs(&RealFiles, &top.join("data"), 0o700).unwrap();
     let covers = [Cover { path: etc.join("conf"), role: Role::Declared }];
-    let sealed = backups.seal(&id(), &payments(), &covers).unwrap();
+    let sealed = backups.seal(&about(&id(), 0), &covers).unwrap();
     let index = backups.verify(&sealed).unwrap();
     let before = {
         std::fs::remove_file(etc.join("conf/socket")).unwrap();
@@ -390,9 +436,9 @@ fn on_a_real_disk_everything_comes_back_with_owner_mode_time_and_attributes() {
     };
     std::fs::write(&file, "changed").unwrap();
     std::fs::remove_file(etc.join("conf/link")).unwrap();
-    let steps = backups.undo_steps(&index);
+    let steps = backups.undo_steps(&index, &turn()).unwrap();
     let way_back = WayBack {
-        install: InstallId::parse("i1").unwrap(),
+        install: turn(),
         boot: BootId::parse("b").unwrap(),
         deadline: Running::from_nanos(0),
         patience: Duration::ZERO,
@@ -400,10 +446,11 @@ fn on_a_real_disk_everything_comes_back_with_owner_mode_time_and_attributes() {
         starts: 3,
         attempt: None,
         lease: None,
+        restores: None,
         steps,
     };
     way_back::run(&way_back, &RealFiles, &mut NoUnits).unwrap();
-    let kept = backups.finish(&index).unwrap();
+    let kept = backups.finish(&index, &turn()).unwrap();
     let mut after = snapshot(&RealFiles, &etc);
     after.remove(&etc);
     // A link's own owner is not in a way back; everything else is as it was.
@@ -424,7 +471,7 @@ fn a_full_disk_refuses_the_backup_and_touches_nothing() {
     let backups = Backups::new(&RealFiles, data.clone());
     let free = RealFiles.space(&data).unwrap().bytes;
     let covers = [Cover { path: etc.clone(), role: Role::Declared }];
-    let error = backups.seal(&id(), &payments(), &covers).unwrap_err();
+    let error = backups.seal(&about(&id(), 0), &covers).unwrap_err();
     let BackupError::Full { path, file_system, bytes } = &error else { panic!("{error}") };
     assert!(path.starts_with(&data), "{error}");
     assert_eq!(file_system, &data);
@@ -451,7 +498,7 @@ proptest! {
             attributes: [(name.clone().into_os_string(), value)].into(),
         };
         let covered = Covered { path: path("/a").join(name), role: Role::Declared, entries: vec![entry] };
-        let index = Index::new(id(), payments(), vec![covered]);
+        let index = Index::new(about(&id(), 7), vec![covered]);
         prop_assert_eq!(Index::parse(&index.to_bytes()), Some(index));
     }
 }

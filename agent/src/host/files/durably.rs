@@ -10,7 +10,7 @@ use std::{
 use refit_proto::names::Digest;
 use sha2::{Digest as _, Sha256};
 
-use super::{Action, FileError, Files, Kind, Writing};
+use super::{Action, FileError, Files, Kind, Piece, Writing};
 
 /// Whether something stands there, be it a link that leads nowhere.
 ///
@@ -153,7 +153,7 @@ pub fn read_file(files: &dyn Files, path: &Path, limit: u64) -> Result<Vec<u8>, 
     Ok(bytes)
 }
 
-/// Copies at most `limit` bytes and says what they were. `None` hashes only.
+/// Copies at most `limit` bytes, holes as holes, and says what they were. `None` hashes only.
 ///
 /// # Errors
 /// If reading or writing fails: which of the two is told by the path in the error.
@@ -163,25 +163,58 @@ pub fn copy(
     to: Option<(&Path, &mut (dyn Writing + 'static))>,
     limit: u64,
 ) -> Result<(Digest, u64), FileError> {
-    let mut source = files.open(from)?.take(limit);
+    let mut source = files.open(from)?;
     let mut to = to;
     let mut hash = Sha256::new();
     let mut length = 0;
     let mut buffer = vec![0; 128 * 1024];
-    loop {
-        let read = match source.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+    while length < limit {
+        let most = usize::try_from(limit - length).unwrap_or(usize::MAX).min(buffer.len());
+        match source.piece(&mut buffer[..most]) {
+            Ok(Piece::End) => break,
+            Ok(Piece::Data(read)) => {
+                hash.update(&buffer[..read]);
+                if let Some((path, file)) = &mut to {
+                    file.write_all(&buffer[..read]).map_err(FileError::at(Action::Write, path))?;
+                }
+                length += read as u64;
+            }
+            Ok(Piece::Hole(zeros)) => {
+                let zeros = zeros.min(limit - length);
+                hash_zeros(&mut hash, zeros);
+                if let Some((path, file)) = &mut to {
+                    file.hole(zeros).map_err(FileError::at(Action::Write, path))?;
+                }
+                length += zeros;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(FileError::at(Action::Read, from)(error)),
-        };
-        hash.update(&buffer[..read]);
-        if let Some((path, file)) = &mut to {
-            file.write_all(&buffer[..read]).map_err(FileError::at(Action::Write, path))?;
         }
-        length += read as u64;
     }
     Ok((Digest::from(<[u8; 32]>::from(hash.finalize())), length))
+}
+
+fn hash_zeros(hash: &mut Sha256, mut zeros: u64) {
+    let block = [0; 64 * 1024];
+    while zeros > 0 {
+        let next = usize::try_from(zeros).unwrap_or(block.len()).min(block.len());
+        hash.update(&block[..next]);
+        zeros -= next as u64;
+    }
+}
+
+/// How many bytes of a file are no holes: what a copy of it will take.
+///
+/// # Errors
+/// If it can't be read.
+pub fn data_length(files: &dyn Files, path: &Path, length: u64) -> Result<u64, FileError> {
+    // What is nearly all data is not worth a look.
+    const WORTH_A_LOOK: u64 = 1 << 20;
+    if length < WORTH_A_LOOK {
+        return Ok(length);
+    }
+    let holes = files.open(path)?.holes().map_err(FileError::at(Action::Read, path))?;
+    Ok(length.saturating_sub(holes))
 }
 
 /// Removes whatever stands there, with all that is in it, and says whether there was something. A

@@ -4,7 +4,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::File,
-    io::{self, Read, Write},
+    io::{self, Read, Seek as _, Write},
     os::{
         fd::{AsRawFd as _, OwnedFd},
         unix::ffi::{OsStrExt as _, OsStringExt as _},
@@ -12,9 +12,11 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Timespec, Timestamps, Uid};
 
-use super::{Action, Attributes, FileError, Files, Kind, Space, Stat, Time, Writing};
+use super::{
+    Action, Attributes, FileError, Files, Kind, Piece, Reading, Space, Stat, Time, Writing,
+};
 
 /// The files of this host.
 #[derive(Debug, Clone, Copy, Default)]
@@ -105,7 +107,86 @@ impl Write for RealWriting {
     }
 }
 
+/// A file being read, and where the data ends that it is read in.
+struct RealReading {
+    file: File,
+    data_until: u64,
+}
+
+impl Read for RealReading {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.file.read(bytes)
+    }
+}
+
+impl Reading for RealReading {
+    fn piece(&mut self, buffer: &mut [u8]) -> io::Result<Piece> {
+        let at = self.file.stream_position()?;
+        if at >= self.data_until {
+            let data = match fs::seek(&self.file, SeekFrom::Data(at)) {
+                Ok(data) => data,
+                // Nothing but a hole, up to the end.
+                Err(rustix::io::Errno::NXIO) => self.file.metadata()?.len().max(at),
+                // A file system without holes.
+                Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => {
+                    self.data_until = u64::MAX;
+                    at
+                }
+                Err(error) => return Err(error.into()),
+            };
+            if data > at {
+                fs::seek(&self.file, SeekFrom::Start(data))?;
+                return Ok(Piece::Hole(data - at));
+            }
+            if self.data_until < u64::MAX {
+                self.data_until = match fs::seek(&self.file, SeekFrom::Hole(at)) {
+                    Ok(hole) => hole,
+                    // At the end, where reading finds out whether more has come.
+                    Err(rustix::io::Errno::NXIO) => at,
+                    Err(error) => return Err(error.into()),
+                };
+            }
+            fs::seek(&self.file, SeekFrom::Start(at))?;
+        }
+        let data = usize::try_from(self.data_until - at).unwrap_or(usize::MAX);
+        let most = data.min(buffer.len());
+        // Where the data ends with the file, this sees its end.
+        let buffer = if most == 0 { buffer } else { &mut buffer[..most] };
+        Ok(match self.file.read(buffer)? {
+            0 => Piece::End,
+            read => Piece::Data(read),
+        })
+    }
+
+    fn holes(&mut self) -> io::Result<u64> {
+        let length = self.file.metadata()?.len();
+        let (mut at, mut holes) = (0, 0);
+        while at < length {
+            let data = match fs::seek(&self.file, SeekFrom::Data(at)) {
+                Ok(data) => data,
+                Err(rustix::io::Errno::NXIO) => return Ok(holes + (length - at)),
+                Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => return Ok(0),
+                Err(error) => return Err(error.into()),
+            };
+            holes += data - at;
+            at = match fs::seek(&self.file, SeekFrom::Hole(data)) {
+                Ok(hole) => hole,
+                // Cut short meanwhile.
+                Err(rustix::io::Errno::NXIO) => return Ok(holes),
+                Err(error) => return Err(error.into()),
+            };
+        }
+        Ok(holes)
+    }
+}
+
 impl Writing for RealWriting {
+    fn hole(&mut self, bytes: u64) -> io::Result<()> {
+        let end = self.0.stream_position()?.saturating_add(bytes);
+        self.0.set_len(end)?;
+        self.0.seek(io::SeekFrom::Start(end)).map(drop)
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         self.0.sync_all()
     }
@@ -156,9 +237,9 @@ impl Files for RealFiles {
         list(path).map_err(FileError::at(Action::List, path))
     }
 
-    fn open(&self, path: &Path) -> Result<Box<dyn Read + Send>, FileError> {
+    fn open(&self, path: &Path) -> Result<Box<dyn Reading>, FileError> {
         open(path)
-            .map(|file| Box::new(file) as Box<dyn Read + Send>)
+            .map(|file| Box::new(RealReading { file, data_until: 0 }) as Box<dyn Reading>)
             .map_err(FileError::at(Action::Read, path))
     }
 

@@ -1,0 +1,56 @@
+//! A person on a host brings a backup back, hours after the update that made it was committed.
+
+use std::fs;
+
+use refit_tests::{
+    process::{Ran, command},
+    sandbox::Sandbox,
+    wait::until,
+};
+
+fn backup(fleet: &Sandbox, words: &[&str]) -> Ran {
+    let mut agent = command("refit-agent").unwrap();
+    agent.arg("backup").args(words).arg("--data").arg(fleet.host_named("web-1").data());
+    Ran::of(&mut agent).unwrap()
+}
+
+#[test]
+fn a_backup_is_listed_verified_and_brought_back_after_commit_and_the_server_hears_of_it() {
+    let fleet = super::one_host_on_1_0();
+    super::install(&fleet, "1.1");
+    super::install(&fleet, "1.2");
+
+    let listed = backup(&fleet, &["list", "--output", "json"]).good().unwrap();
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let led: Vec<_> =
+        listed.as_array().unwrap().iter().map(|it| (&it["from"], &it["to"])).collect();
+    assert_eq!(led.len(), 3, "{listed}");
+    let (from, to) = led[1];
+    assert_eq!((from.as_str(), to.as_str()), (Some("1.0"), Some("1.1")), "{listed}");
+    let id = listed[1]["id"].as_str().unwrap();
+    assert!(backup(&fleet, &["list"]).good().unwrap().contains("payments 1.0 -> 1.1"));
+    let verified = backup(&fleet, &["verify"]).good().unwrap();
+    assert_eq!(verified.matches("whole").count(), 3, "{verified}");
+
+    let said = backup(&fleet, &["restore", id]).good().unwrap();
+    assert!(said.contains("is brought back"), "{said}");
+    assert_eq!(fleet.host_named("web-1").says().unwrap(), "payments 1.0");
+    until("the server knows that the host was brought back, and leaves it there", || {
+        let host = fleet.host_status("web-1")?;
+        let product = &host["products"][0];
+        let back = product["hold"]["reason"] == "quarantined";
+        Ok(back.then_some(()))
+    })
+    .unwrap();
+    assert_eq!(fleet.host_named("web-1").says().unwrap(), "payments 1.0");
+
+    // What led away from 1.1 leads nowhere from here, and is said to be so.
+    let seal = fleet.host_named("web-1").data().join("backups").join(id).join("seal");
+    fs::write(&seal, "0".repeat(64)).unwrap();
+    let said = backup(&fleet, &["verify", id]).refused().unwrap();
+    assert!(said.contains("the backup is damaged"), "{said}");
+    let said = backup(&fleet, &["restore", id]).refused().unwrap();
+    assert!(said.contains("is not brought back"), "{said}");
+    assert_eq!(fleet.host_named("web-1").says().unwrap(), "payments 1.0");
+    super::install(&fleet, "1.3");
+}
