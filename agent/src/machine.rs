@@ -201,14 +201,6 @@ impl HostMachine {
         Placed::new(&*self.files, [&self.data, &self.root])
     }
 
-    /// Where room may be held for the attempt.
-    fn rooms(&self, attempt: &Attempt) -> Vec<PathBuf> {
-        let mut rooms = vec![self.data.clone(), self.root.clone()];
-        let placed = self.after(attempt).ok().and_then(|after| self.placed().needs(&after).ok());
-        rooms.extend(placed.into_iter().flatten().map(|(at, _, _)| at));
-        rooms
-    }
-
     fn preflight_of(&self, attempt: &Attempt) -> Preflight<'_> {
         Preflight::new(&*self.files, attempt.install.clone())
     }

@@ -26,7 +26,7 @@ use refit_proto::{
 
 use super::{
     files::{self, FileError, Files},
-    preflight::{lacking, on_disk},
+    preflight::{BLOCK, lacking, on_disk},
 };
 use crate::{
     update::{BackupId, InstallId, SealedBackup},
@@ -156,16 +156,28 @@ impl<'a> Backups<'a> {
     pub fn size(&self, covers: &[Cover]) -> Result<(u64, u64), BackupError> {
         let (mut bytes, mut inodes) = (0_u64, 8_u64);
         for cover in covers {
-            let scanned = scan::scan(self.files, cover, &mut |path, stat| {
-                let data = files::data_length(self.files, path, stat.length)?;
-                bytes = bytes.saturating_add(on_disk(data));
-                Ok(Some(FileRef { sha256: Digest::of(b""), length: stat.length }))
-            })?;
-            inodes += scanned.entries.len() as u64;
-            // A line of the index each, and a block of each folder.
-            bytes = bytes.saturating_add((scanned.entries.len() as u64).saturating_mul(4096));
+            let found = self.found(cover)?;
+            // A line of the index each is less than the block that is counted for it.
+            bytes = bytes.saturating_add(found.0);
+            inodes = inodes.saturating_add(found.1);
         }
         Ok((bytes.saturating_mul(2), inodes.saturating_mul(2)))
+    }
+
+    /// How many bytes and inodes there are now of what one path covers.
+    ///
+    /// # Errors
+    /// If something that is covered cannot be read or saved.
+    pub fn found(&self, cover: &Cover) -> Result<(u64, u64), BackupError> {
+        let mut bytes = 0_u64;
+        let scanned = scan::scan(self.files, cover, &mut |path, stat| {
+            let data = files::data_length(self.files, path, stat.length)?;
+            bytes = bytes.saturating_add(on_disk(data));
+            Ok(Some(FileRef { sha256: Digest::of(b""), length: stat.length }))
+        })?;
+        // A folder and a link may each take a block.
+        let inodes = scanned.entries.len() as u64;
+        Ok((bytes.saturating_add(inodes.saturating_mul(BLOCK)), inodes))
     }
 
     /// Saves what can be saved while the services run. What is written to meanwhile is left to

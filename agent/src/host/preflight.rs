@@ -24,12 +24,20 @@ pub enum Purpose {
     Backup,
     /// The agent's own records of the update.
     Journal,
+    /// Going back: held until the update is over, and freed as the first thing after the services stopped.
+    WayBack,
 }
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Purpose; 5] =
-        [Purpose::Download, Purpose::Unpack, Purpose::Place, Purpose::Backup, Purpose::Journal];
+    pub const ALL: [Purpose; 6] = [
+        Purpose::Download,
+        Purpose::Unpack,
+        Purpose::Place,
+        Purpose::Backup,
+        Purpose::Journal,
+        Purpose::WayBack,
+    ];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -38,6 +46,7 @@ impl Purpose {
             Purpose::Place => "files",
             Purpose::Backup => "backup",
             Purpose::Journal => "journal",
+            Purpose::WayBack => "way-back",
         }
     }
 
@@ -51,6 +60,7 @@ impl Purpose {
                 "remove old backups with the data folder's `backups`, or take large folders out of the manifest's backup"
             }
             Purpose::Journal => "free space beside the agent's state",
+            Purpose::WayBack => "take large folders out of the manifest's backup",
         }
     }
 }
@@ -75,6 +85,10 @@ pub fn on_disk(length: u64) -> u64 {
 
 /// The block of ext4 and xfs.
 pub const BLOCK: u64 = 4096;
+
+/// What going back takes on a file system beside what it brings back: links and the folders that hold them.
+/// On ext4 a link to a path of more than 59 bytes takes a block of its own, and so may a new name in a folder.
+pub const LINKS: u64 = 1 << 20;
 
 /// What an update leaves free for everybody else on a file system: 16 MiB let a host write its logs
 /// while the fleet's owner is told.

@@ -1,9 +1,9 @@
 //! Before anything is changed: is there room, is everything here, is it saved.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Read},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use refit_proto::{
@@ -14,12 +14,12 @@ use refit_proto::{
 use super::{HostMachine, backup_id, failures::failure};
 use crate::{
     host::{
-        backup::{Cover, covers},
+        backup::{Cover, Role, covers},
         content::{Fetch, FetchError, Offered, longest_frame},
         deb::Debs,
         documents::{Documents, DocumentsError, manifests_of},
         files,
-        preflight::{Need, Purpose, on_disk, total},
+        preflight::{LINKS, Need, Purpose, on_disk, total},
         service::Service,
     },
     update::{Attempt, Cause, Event, Failure, Terms},
@@ -157,10 +157,7 @@ impl HostMachine {
             }
         }
         // The units of a release that is not unpacked yet can't be told; they are a few small files.
-        let link = self.tree().link(&attempt.product);
-        let own = [self.data.as_path(), self.root.as_path()];
-        let placed = self.placed().covers(self.before(attempt)?.as_ref(), documents)?;
-        let covers = covers(&*self.files, documents, &self.variables, &link, &[], placed, &own)?;
+        let covers = self.fixed_covers(attempt, self.before(attempt)?.as_ref(), documents)?;
         let (backup, backup_inodes) = self.backups().size(&covers)?;
         let need =
             |purpose, at: &PathBuf, bytes, inodes| Need { purpose, at: at.clone(), bytes, inodes };
@@ -173,7 +170,56 @@ impl HostMachine {
         for (at, bytes, inodes) in self.placed().needs(documents)? {
             needs.push(need(Purpose::Place, &at, bytes, inodes));
         }
+        for (at, (bytes, inodes)) in self.back_again(&covers)? {
+            needs.push(need(Purpose::WayBack, &at, bytes, inodes));
+        }
         Ok(needs)
+    }
+
+    /// What going back will write, and where: what is covered is made anew beside its place.
+    fn back_again(&self, covers: &[Cover]) -> Result<BTreeMap<PathBuf, (u64, u64)>, Failure> {
+        let mut rooms: BTreeMap<PathBuf, (u64, u64)> =
+            [&self.data, &self.root].map(|at| (at.clone(), (LINKS, 16))).into();
+        for cover in covers.iter().filter(|cover| cover.role != Role::Link) {
+            let (bytes, inodes) = self.backups().found(cover)?;
+            let room = rooms.entry(self.file_system_of(&cover.path)?).or_insert((LINKS, 16));
+            *room = (room.0.saturating_add(bytes), room.1.saturating_add(inodes));
+        }
+        Ok(rooms)
+    }
+
+    fn file_system_of(&self, path: &Path) -> Result<PathBuf, Failure> {
+        let nearest = files::nearest(&*self.files, path.parent().unwrap_or(path))?;
+        Ok(files::file_system(&*self.files, &nearest)?)
+    }
+
+    /// Where room may be held for the attempt.
+    pub(super) fn rooms(&self, attempt: &Attempt) -> Vec<PathBuf> {
+        let mut rooms = BTreeSet::from([self.data.clone(), self.root.clone()]);
+        // Until it was unpacked it is told by what was fetched.
+        let after = self.after(attempt).or_else(|_| self.documents_from_content(attempt));
+        let (Ok(after), Ok(before)) = (after, self.before(attempt)) else {
+            return rooms.into_iter().collect();
+        };
+        let placed = self.placed().needs(&after).into_iter().flatten();
+        rooms.extend(placed.map(|(at, _, _)| at));
+        let covered = self.fixed_covers(attempt, before.as_ref(), &after);
+        let covered = covered.into_iter().flatten();
+        rooms.extend(covered.filter_map(|cover| self.file_system_of(&cover.path).ok()));
+        rooms.into_iter().collect()
+    }
+
+    /// What is told by the manifests alone, so that it is the same before and after the switch.
+    fn fixed_covers(
+        &self,
+        attempt: &Attempt,
+        before: Option<&Documents>,
+        after: &Documents,
+    ) -> Result<Vec<Cover>, Failure> {
+        let link = self.tree().link(&attempt.product);
+        let own = [self.data.as_path(), self.root.as_path()];
+        let placed = self.placed().covers(before, after)?;
+        Ok(covers(&*self.files, after, &self.variables, &link, &[], placed, &own)?)
     }
 
     fn offered(&self, attempt: &Attempt) -> Result<Offered, Failure> {

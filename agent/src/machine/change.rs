@@ -185,15 +185,14 @@ impl HostMachine {
         if let Some(before) = &before {
             units.extend(self.units_of(&attempt.product, before));
         }
-        // A disk that the new release has filled must not stand in the way.
-        let room = self.preflight_of(attempt);
+        let stops = units.iter().map(|unit| Undoing::StopUnit { unit: unit.to_string() }.into());
+        let mut steps: Vec<UndoStep> = stops.collect();
+        // A disk that the new release has filled must not stand in the way, nor may the release that still
+        // runs take what is freed.
         let rooms = self.rooms(attempt);
         let rooms: Vec<_> = rooms.iter().map(PathBuf::as_path).collect();
-        let freed = room.reserved(&rooms);
-        let mut steps: Vec<UndoStep> =
-            freed.into_iter().map(|path| Undoing::Remove { path }.into()).collect();
-        let stops = units.iter().map(|unit| Undoing::StopUnit { unit: unit.to_string() }.into());
-        steps.extend(stops);
+        let freed = self.preflight_of(attempt).reserved(&rooms);
+        steps.extend(freed.into_iter().map(|path| UndoStep::from(Undoing::Remove { path })));
         steps.extend(self.backups().undo_steps(&index, &attempt.install)?);
         steps.extend(self.debs().undo_steps(&self.backups().folder(&sealed.id))?);
         steps.push(Undoing::ReloadUnits.into());

@@ -132,7 +132,11 @@ impl HostMachine {
     ) -> Result<Vec<UndoStep>, Failure> {
         let mut newer = Vec::new();
         for id in self.backups().list()? {
-            let Ok(other) = self.backups().index(&id) else { continue };
+            // Without a seal, nothing was changed after it.
+            if !self.backups().is_sealed(&id)? {
+                continue;
+            }
+            let other = self.backups().index(&id)?;
             if other.product == index.product && other.id != index.id && other.made >= index.made {
                 newer.push(other);
             }

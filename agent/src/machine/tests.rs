@@ -326,7 +326,7 @@ impl World {
         assert!(!files::exists(&self.files, Path::new("/data/content")).unwrap(), "{step}");
         assert!(!files::exists(&self.files, Path::new("/data/way-back")).unwrap(), "{step}");
         for (folder, prefix) in
-            [("/data", ".reserved"), ("/data/backups", "."), ("/opt/refit", ".")]
+            [("/", "."), ("/data", ".reserved"), ("/data/backups", "."), ("/opt/refit", ".")]
         {
             if files::exists(&self.files, Path::new(folder)).unwrap() {
                 for name in self.files.list(Path::new(folder)).unwrap() {

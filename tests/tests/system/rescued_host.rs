@@ -2,7 +2,7 @@
 //! host to what ran before without the agent.
 
 use refit_tests::{
-    lab::{self, DebianHost},
+    lab::{self, DebianHost, SmallDisk},
     release::{Behaviour, Probation},
     sandbox::Sandbox,
     wait::until,
@@ -26,15 +26,9 @@ impl Lab {
 
     /// The same with small disks of their own at these places, and another time, in seconds, after which
     /// a missing agent is no more waited for.
-    fn on(claim: &str, disks: &[&str], rescue_after: u32) -> Option<Lab> {
+    fn on(claim: &str, disks: &[SmallDisk], rescue_after: u32) -> Option<Lab> {
         let lab = lab::Lab::new(claim).unwrap()?;
-        let host = lab.host("debian-1", &[]).unwrap();
-        for at in disks {
-            // With what the package has put there.
-            let script = "mkdir -p $1 /root/moved && mount -t tmpfs -o size=160m,mode=755 tmpfs /root/moved \
-                          && cp -a $1/. /root/moved && mount --bind /root/moved $1";
-            host.good(["sh", "-c", script, "mount", at]).unwrap();
-        }
+        let host = lab.host("debian-1", disks).unwrap();
         let fleet = lab.fleet(&super::ONE_RING).unwrap();
         let_payments_be_reached(&host);
         let settings = format!("rescue_after_seconds = {rescue_after}\n{SETTINGS}");
@@ -169,12 +163,18 @@ fn a_host_that_is_started_for_the_third_time_in_one_probation_goes_back_and_befo
 #[test]
 fn a_release_that_fills_the_disk_and_stops_the_agent_is_undone_all_the_same() {
     let claim = "a release that fills the disks, on a booted Debian host";
-    let Some(lab) = Lab::on(claim, &["/opt/refit", "/var/lib/refit-agent"], 10) else { return };
+    let disk = |at| SmallDisk { at, megabytes: 160 };
+    let disks = ["/opt/refit", "/var/lib/refit-agent"].map(disk);
+    let Some(lab) = Lab::on(claim, &disks, 10) else { return };
     let fill = "for at in /opt/refit /var/lib/refit-agent; do \
-                dd if=/dev/zero of=$at/fill bs=1M; dd if=/dev/zero of=$at/rest bs=1; done; \
+                dd if=/dev/zero of=$at/fill bs=1M; dd if=/dev/zero of=$at/rest bs=1; \
+                stat -f -c %a $at >> /run/free; done; \
                 systemctl stop refit-agent";
     lab.let_loose("1.1", Behaviour::Runs(fill));
     lab.until_says("1.0");
+    // It was not by luck: to the last block they were full.
+    let free = lab.host.good(["cat", "/run/free"]).unwrap();
+    assert_eq!(free.split_whitespace().collect::<Vec<_>>(), ["0", "0"]);
     // The agent may not even start on a full disk; with room it does, and tells.
     for at in ["/opt/refit", "/var/lib/refit-agent"] {
         lab.host.good(["rm", "-f", &format!("{at}/fill"), &format!("{at}/rest")]).unwrap();

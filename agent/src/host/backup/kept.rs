@@ -46,6 +46,14 @@ impl Backups<'_> {
         Ok(SealedBackup { id: id.clone(), seal })
     }
 
+    /// Whether a backup was finished: only then was anything changed after it.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn is_sealed(&self, id: &BackupId) -> Result<bool, FileError> {
+        files::exists(self.files, &self.folder(id).join(SEAL))
+    }
+
     /// The ids of all backups, sealed or not, in order.
     ///
     /// # Errors
