@@ -61,6 +61,9 @@ pub(super) fn run(common: &Common, args: Args) -> Result<ExitCode> {
     }
 }
 
+/// Of a backup without a seal.
+const UNFINISHED: &str = "unfinished: nothing was changed after it";
+
 fn parse(id: &str) -> Result<BackupId> {
     BackupId::parse(id).ok().with_context(|| {
         format!("`{id}` is no id of a backup\nhelp: `refit-agent backup list` shows them")
@@ -70,7 +73,10 @@ fn parse(id: &str) -> Result<BackupId> {
 fn list(backups: &Backups<'_>, output: Output) -> Result<ExitCode> {
     let mut found = Vec::new();
     for id in backups.list()? {
-        let index = backups.index(&id).map_err(|error| error.to_string());
+        let index = match backups.is_sealed(&id)? {
+            true => backups.index(&id).map_err(|error| error.to_string()),
+            false => Err(UNFINISHED.to_owned()),
+        };
         let pinned = backups.is_pinned(&id)?;
         found.push((id, index, pinned));
     }
@@ -93,7 +99,7 @@ fn list(backups: &Backups<'_>, output: Output) -> Result<ExitCode> {
                         "own_bytes": backups.own_bytes(index)?,
                         "kept_for_a_person": pinned,
                     }),
-                    Err(error) => json!({ "id": id.as_str(), "damaged": error }),
+                    Err(error) => json!({ "id": id.as_str(), "unusable": error }),
                 });
             }
             println!("{}", serde_json::to_string_pretty(&rows)?);
@@ -152,6 +158,10 @@ fn verify(backups: &Backups<'_>, ids: &[String]) -> Result<ExitCode> {
     };
     let mut damaged = 0;
     for id in &ids {
+        if backups.is_begun(id)? && !backups.is_sealed(id)? {
+            println!("{id}  {UNFINISHED}");
+            continue;
+        }
         match backups.own_seal(id).and_then(|seal| backups.verify(&seal)) {
             Ok(index) => println!("{id}  whole: {} bytes are what was sealed", bytes(&index)),
             Err(error) => {

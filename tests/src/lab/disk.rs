@@ -21,16 +21,27 @@ impl Disk {
     /// Makes and mounts a disk in this folder: `<name>.img` and `<name>`.
     pub(super) fn new(folder: &Path, name: &str, megabytes: u64) -> Result<Disk> {
         let image = folder.join(format!("{name}.img"));
-        File::create(&image)?.set_len(megabytes << 20)?;
+        Disk::in_file(folder, name, &image, megabytes)
+    }
+
+    /// The same with its file elsewhere.
+    pub(super) fn in_file(folder: &Path, name: &str, image: &Path, megabytes: u64) -> Result<Disk> {
+        File::create(image)?.set_len(megabytes << 20)?;
         // Nothing is kept back for root: who fills it, fills it.
-        Ran::of(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image))?
+        Ran::of(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(image))?
             .good()
             .context("mkfs.ext4")?;
+        let disk = Disk::found(folder, name, image)?;
+        // Made by mkfs; a release that backs up its folder would find it.
+        let _ = fs::remove_dir(disk.mounted.join("lost+found"));
+        Ok(disk)
+    }
+
+    /// Mounts a disk that was written before; its journal is carried out then, as after a power cut.
+    pub(super) fn found(folder: &Path, name: &str, image: &Path) -> Result<Disk> {
         let mounted = folder.join(name);
         fs::create_dir(&mounted)?;
-        mount(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&mounted))?;
-        // Made by mkfs; a release that backs up its folder would find it.
-        let _ = fs::remove_dir(mounted.join("lost+found"));
+        mount(Command::new("mount").args(["-o", "loop"]).arg(image).arg(&mounted))?;
         Ok(Disk { mounted })
     }
 
@@ -56,7 +67,7 @@ pub(super) fn overlay(lower: &[PathBuf], upper: &Path, at: &Path) -> Result<()> 
     mount(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &layers]).arg(at))
 }
 
-fn mount(command: &mut Command) -> Result<()> {
+pub(super) fn mount(command: &mut Command) -> Result<()> {
     Ran::of(command)?.good().with_context(|| format!("{command:?}"))?;
     Ok(())
 }

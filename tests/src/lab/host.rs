@@ -15,6 +15,7 @@ use super::{
     Lab,
     disk::{self, Disk},
     network::{Cable, Network},
+    pictures::{self, Camera},
 };
 use crate::{
     process::{Process, Ran},
@@ -53,17 +54,42 @@ pub struct DebianHost {
     lab: Lab,
 }
 
+/// Where a host's system disk comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum System<'a> {
+    /// Empty.
+    New,
+    /// Empty, and its file can be shared with pictures of it.
+    Pictured,
+    /// As another host's was at a moment.
+    Picture(&'a Path),
+}
+
+impl System<'_> {
+    fn mounted(self, lab: &Lab, folder: &Path) -> Result<Disk> {
+        match self {
+            System::New => Disk::new(folder, "system", SYSTEM_DISK),
+            System::Pictured => {
+                let image = pictures::album(lab.folder())?.join("system.img");
+                Disk::in_file(folder, "system", &image, SYSTEM_DISK)
+            }
+            System::Picture(image) => Disk::found(folder, "system", image),
+        }
+    }
+}
+
 impl DebianHost {
     pub(super) fn new(
         lab: Lab,
         name: &str,
         number: u16,
+        from: System<'_>,
         disks: &[SmallDisk],
     ) -> Result<DebianHost> {
         let folder = lab.folder().join(name);
         fs::create_dir(&folder).with_context(|| format!("{name} is there already"))?;
         lab.0.network.join(number)?;
-        let system = Disk::new(&folder, "system", SYSTEM_DISK)?;
+        let system = from.mounted(&lab, &folder)?;
         let mut host = DebianHost { nspawn: None, name: name.to_owned(), number, folder, lab };
         disk::overlay(&host.lab.0.layers, &system.path().join("upper"), &host.root())?;
         let mut binds = String::new();
@@ -77,9 +103,11 @@ impl DebianHost {
         }
         fs::write(host.folder.join("binds"), binds)?;
         fs::write(host.root().join("etc/hostname"), format!("{name}\n"))?;
-        // Of its own, as on a machine that was set up and not copied.
-        let id = fs::read_to_string("/proc/sys/kernel/random/uuid")?.replace('-', "");
-        fs::write(host.root().join("etc/machine-id"), id)?;
+        // Of its own, as on a machine that was set up and not copied; one that lost its power keeps it.
+        if !matches!(from, System::Picture(_)) {
+            let id = fs::read_to_string("/proc/sys/kernel/random/uuid")?.replace('-', "");
+            fs::write(host.root().join("etc/machine-id"), id)?;
+        }
         fs::write(host.folder.join(NUMBER), number.to_string())?;
         host.power_on()?;
         Ok(host)
@@ -89,6 +117,16 @@ impl DebianHost {
         let number = fs::read_to_string(folder.join(NUMBER))?.parse()?;
         let name = folder.file_name().context("no name")?.to_string_lossy().into_owned();
         Ok(DebianHost { nspawn: None, name, number, folder: folder.to_owned(), lab })
+    }
+
+    /// Takes pictures of its disk from now on, if it was made for it.
+    ///
+    /// # Errors
+    /// If it was not.
+    pub fn take_pictures(&self) -> Result<Camera> {
+        let image = pictures::album(self.lab.folder())?.join("system.img");
+        anyhow::ensure!(image.exists(), "{} is no host for pictures", self.name);
+        Ok(Camera::new(image))
     }
 
     /// Its name.
@@ -227,6 +265,18 @@ impl DebianHost {
     /// If the host is off.
     pub fn boot_id(&self) -> Result<String> {
         Ok(self.good(["cat", "/proc/sys/kernel/random/boot_id"])?.trim().to_owned())
+    }
+
+    /// Switches it off and lets go of its disks, before the lab does.
+    ///
+    /// # Errors
+    /// If something still holds them.
+    pub fn remove(mut self) -> Result<()> {
+        self.cut_power()?;
+        until("nothing holds the host's disks", || {
+            disk::unmount_all(&self.folder)?;
+            Ok(Some(()))
+        })
     }
 
     /// Leaves it on when this value is dropped.

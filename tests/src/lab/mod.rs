@@ -8,6 +8,7 @@ mod clock;
 mod disk;
 mod host;
 mod network;
+mod pictures;
 pub mod software;
 mod traffic;
 
@@ -30,12 +31,14 @@ pub use base::debian_package;
 pub use clock::clocks_can_move;
 pub use host::{DebianHost, SmallDisk};
 pub use network::Cable;
+pub use pictures::{Camera, pictures_can_be_taken};
 pub use traffic::{Client, Traffic};
 
 use crate::{
     sandbox::{Ring, Sandbox, Setup},
     wait::until,
 };
+use host::System;
 use network::{Entered, Network};
 
 /// What a lab needs of this machine, as Debian's packages.
@@ -213,8 +216,27 @@ impl Lab {
     /// # Errors
     /// If it does not boot.
     pub fn host(&self, name: &str, disks: &[SmallDisk]) -> Result<DebianHost> {
-        let number = self.0.hosts.fetch_add(1, Ordering::Relaxed) + 1;
-        DebianHost::new(self.clone(), name, number, disks)
+        DebianHost::new(self.clone(), name, self.next(), System::New, disks)
+    }
+
+    /// Boots a fresh host whose disk pictures can be taken of; one in a lab.
+    ///
+    /// # Errors
+    /// If it does not boot.
+    pub fn pictured_host(&self, name: &str) -> Result<DebianHost> {
+        DebianHost::new(self.clone(), name, self.next(), System::Pictured, &[])
+    }
+
+    /// Boots a host from a picture. It has another address than the one that was pictured.
+    ///
+    /// # Errors
+    /// If its disk can't be mounted or it does not boot.
+    pub fn host_from(&self, picture: &Path, name: &str) -> Result<DebianHost> {
+        DebianHost::new(self.clone(), name, self.next(), System::Picture(picture), &[])
+    }
+
+    fn next(&self) -> u16 {
+        self.0.hosts.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// The hosts of a lab that is up, by name.

@@ -28,6 +28,7 @@ mod offline_host;
 mod page;
 mod pause;
 mod people;
+mod pictured_host;
 mod publishing;
 mod real_host;
 mod real_software;

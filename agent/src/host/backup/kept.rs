@@ -46,6 +46,14 @@ impl Backups<'_> {
         Ok(SealedBackup { id: id.clone(), seal })
     }
 
+    /// Whether there is anything of a backup.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn is_begun(&self, id: &BackupId) -> Result<bool, FileError> {
+        files::exists(self.files, &self.folder(id))
+    }
+
     /// Whether a backup was finished: only then was anything changed after it.
     ///
     /// # Errors
