@@ -152,18 +152,20 @@ fn bytes(index: &Index) -> u64 {
 }
 
 fn verify(backups: &Backups<'_>, ids: &[String]) -> Result<ExitCode> {
+    let named = !ids.is_empty();
     let ids = match ids {
         [] => backups.list()?,
         ids => ids.iter().map(|id| parse(id)).collect::<Result<_>>()?,
     };
     let mut damaged = 0;
     for id in &ids {
-        if backups.is_begun(id)? && !backups.is_sealed(id)? {
-            println!("{id}  {UNFINISHED}");
-            continue;
-        }
         match backups.own_seal(id).and_then(|seal| backups.verify(&seal)) {
             Ok(index) => println!("{id}  whole: {} bytes are what was sealed", bytes(&index)),
+            // It never had a seal, or its update ended just now and took it away.
+            Err(_) if backups.is_begun(id)? && !backups.is_sealed(id)? => {
+                println!("{id}  {UNFINISHED}");
+            }
+            Err(_) if !named && !backups.is_begun(id)? => {}
             Err(error) => {
                 damaged += 1;
                 eprintln!("{id}  {error}");

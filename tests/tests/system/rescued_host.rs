@@ -45,6 +45,20 @@ impl Lab {
         until_says(&self.host, version);
     }
 
+    /// Without the pause that systemd makes before it starts an agent that has failed.
+    fn start_agents_at_once(&self) {
+        let folder = "/etc/systemd/system/refit-agent.service.d";
+        self.host.write(&format!("{folder}/fast.conf"), "[Service]\nRestartSec=100ms\n").unwrap();
+        self.host.good(["systemctl", "daemon-reload"]).unwrap();
+    }
+
+    /// How far the host's update is, by its own word.
+    fn phase(&self) -> anyhow::Result<String> {
+        let said = self.host.good(["refit-agent", "status", "--output", "json"])?;
+        let said: serde_json::Value = serde_json::from_str(&said)?;
+        Ok(said["products"][0]["phase"].as_str().unwrap_or_default().to_owned())
+    }
+
     /// Lets a release loose and waits until it has taken the place of 1.0.
     fn let_loose(&self, version: &str, behaviour: Behaviour) {
         let built = self.fleet.build_with(version, behaviour, LONG, "").unwrap();
@@ -114,9 +128,7 @@ fn an_agent_that_systemd_gives_up_is_not_waited_for() {
     let claim = "an agent that fails again and again, on a booted Debian host";
     let Some(lab) = Lab::on(claim, &[], 86_400) else { return };
     // Twenty failures without the usual pause between them.
-    let folder = "/etc/systemd/system/refit-agent.service.d";
-    lab.host.write(&format!("{folder}/fast.conf"), "[Service]\nRestartSec=100ms\n").unwrap();
-    lab.host.good(["systemctl", "daemon-reload"]).unwrap();
+    lab.start_agents_at_once();
     let damage = "echo 'services = wrong' > /var/lib/refit-agent/agent.toml.new && \
                   cd /var/lib/refit-agent && mv agent.toml /root/whole && \
                   mv agent.toml.new agent.toml && systemctl kill -s KILL refit-agent";
@@ -181,4 +193,48 @@ fn a_release_that_fills_the_disk_and_stops_the_agent_is_undone_all_the_same() {
     }
     lab.host.good(["systemctl", "restart", "refit-agent"]).unwrap();
     lab.until_back_from("1.1", "during the update");
+}
+
+#[test]
+fn a_clock_that_jumps_by_a_year_in_probation_neither_ends_it_nor_keeps_the_host_from_going_back() {
+    let claim = "a clock that jumps by a year in probation, on a booted Debian host";
+    if !lab::clocks_can_move() {
+        let why = format!("{claim} (libfaketime is not installed)");
+        refit_durable::testing::not_run(&why, "sudo apt-get install libfaketime");
+        return;
+    }
+    let Some(lab) = Lab::on_1_0(claim) else { return };
+    lab.start_agents_at_once();
+    lab.host.move_clock("+0").unwrap();
+    let probation = Probation { start: 1, good: 15 };
+    let built = lab.fleet.build_with("1.1", Behaviour::Good, probation, "").unwrap();
+    lab.fleet.publish_built(&built).unwrap();
+    lab.fleet.promote("1.1", "pilot").unwrap();
+    lab.until_says("1.1");
+    for by in ["+365d", "-365d", "+365d"] {
+        lab.host.move_clock(by).unwrap();
+        lab.host.kill_agent().unwrap();
+        until("the agent watches the release again", || {
+            let active = lab.host.run(["systemctl", "is-active", "refit-agent"])?.out;
+            anyhow::ensure!(lab.phase()? == "probation", "it is {}", lab.phase()?);
+            Ok((active.trim() == "active").then_some(()))
+        })
+        .unwrap();
+        lab.until_says("1.1");
+    }
+    // With the clock as wrong as that nobody can be told; the verdict is the host's own.
+    until("it is committed", || Ok((lab.phase()? == "committed").then_some(()))).unwrap();
+    lab.host.move_clock("+0").unwrap();
+    lab.host.good(["systemctl", "restart", "refit-agent"]).unwrap();
+    lab.fleet.until_rollout("pilot", "1.1", "done").unwrap();
+
+    // And where the agent is gone, running time alone says when it is enough.
+    let gone = "echo +365d > /etc/refit-lab/clock; systemctl stop refit-agent";
+    lab.let_loose("1.2", Behaviour::Runs(gone));
+    lab.until_says("1.1");
+    lab.host.move_clock("+0").unwrap();
+    lab.host.good(["systemctl", "restart", "refit-agent"]).unwrap();
+    lab.fleet.until_rollout("pilot", "1.2", "halted").unwrap();
+    let host = lab.fleet.host_status("debian-1").unwrap().to_string();
+    assert!(host.contains("no agent ran during the update"), "{host}");
 }
