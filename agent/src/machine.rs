@@ -5,6 +5,7 @@
 
 mod begin;
 mod change;
+mod data;
 mod failures;
 mod health;
 mod installed;

@@ -43,6 +43,7 @@ impl HostMachine {
         if Debs::brings(&documents) {
             self.debs().ready()?;
         }
+        super::data::can_follow(&documents)?;
         let owned = self.placed().check(&documents);
         owned.map_err(|error| failure(Cause::Unsupported, &error))?;
         let needs = self.needs(attempt, &documents, &services)?;

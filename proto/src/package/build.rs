@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Backup, DocumentError, Entry, FileRef, Health, Hook, Installer, Manifest, PackagePath,
+    Backup, Data, DocumentError, Entry, FileRef, Health, Hook, Installer, Manifest, PackagePath,
     PathError, PlacedAs, Reboot, Service,
     frame::{compress, copy_hashed},
 };
@@ -42,6 +42,9 @@ pub struct PackageDescription {
     /// With the installer `files`: what is not root's, or has more than a mode.
     #[serde(default)]
     pub files: Vec<PlacedAs>,
+    /// Data that it works on.
+    #[serde(default)]
+    pub data: Data,
 }
 
 /// A built package.
@@ -111,9 +114,10 @@ pub fn build(
         reboot,
         installer,
         files: placed,
+        data,
     } = description;
     let manifest = Manifest::unchecked(package, entries, services, health, backup, hooks);
-    let manifest = manifest.with_reboot(reboot).installed_by(installer, placed)?;
+    let manifest = manifest.with_reboot(reboot).with_data(data).installed_by(installer, placed)?;
     Ok(Built { manifest, files })
 }
 
@@ -200,6 +204,7 @@ mod tests {
             reboot: Reboot::Never,
             installer: Installer::Tree,
             files: vec![],
+            data: Data::default(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{DocumentError, FileRef, PackagePath, parse_document_knowing};
+use super::{Data, DocumentError, FileRef, PackagePath, parse_document_knowing};
 use crate::names::PackageName;
 
 /// What one package puts on a host, and how its health is told. Pinned by the release document.
@@ -40,6 +40,9 @@ pub struct Manifest {
     /// Whether a host has to boot before the package runs.
     #[serde(default, skip_serializing_if = "Reboot::is_never")]
     pub reboot: Reboot,
+    /// Data that it works on, and what the release does with it.
+    #[serde(default, skip_serializing_if = "Data::is_default")]
+    pub data: Data,
 }
 
 /// Whether a host has to boot before a package runs as it should. The strictest of a release's packages
@@ -65,6 +68,9 @@ impl Reboot {
 
 /// A host that does not know how to boot must refuse a package that needs it.
 const REBOOT: &str = "reboot";
+
+/// A host that does not know of data would neither save it nor bring it back.
+const DATA: &str = "data";
 
 /// How a package is put on a host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -342,6 +348,7 @@ impl Manifest {
             backup,
             hooks,
             reboot: Reboot::Never,
+            data: Data::default(),
         }
     }
 
@@ -373,13 +380,24 @@ impl Manifest {
         self
     }
 
+    /// The same, of a package that works on data. Checked with the rest.
+    #[must_use]
+    pub fn with_data(mut self, data: Data) -> Manifest {
+        self.required.retain(|feature| feature != DATA);
+        if !data.is_default() {
+            self.required.push(DATA.into());
+        }
+        self.data = data;
+        self
+    }
+
     /// Reads a manifest whose digest and length have been checked against the release document.
     ///
     /// # Errors
     /// Anything that this program cannot follow to the letter.
     pub fn parse(bytes: &[u8]) -> Result<Manifest, DocumentError> {
         let manifest: Manifest =
-            parse_document_knowing("manifest", bytes, &[REBOOT, "files", "deb"])?;
+            parse_document_knowing("manifest", bytes, &[REBOOT, "files", "deb", DATA])?;
         manifest.check()?;
         Ok(manifest)
     }
@@ -434,6 +452,12 @@ impl Manifest {
         }
         if !self.reboot.is_never() && !self.required.iter().any(|feature| feature == REBOOT) {
             return invalid("it asks for a boot, and not under `required`".into());
+        }
+        if !self.data.is_default() && !self.required.iter().any(|feature| feature == DATA) {
+            return invalid("it works on data, and does not say so under `required`".into());
+        }
+        if let Err(problem) = self.data.check() {
+            return invalid(problem);
         }
         if self.hooks.iter().any(|hook| hook.timeout_seconds == 0) {
             return invalid("a hook has no time".into());
@@ -513,7 +537,7 @@ impl Manifest {
     }
 }
 
-fn is_absolute(path: &str) -> bool {
+pub(super) fn is_absolute(path: &str) -> bool {
     (path.starts_with('/') || path.starts_with("${"))
         && !path.chars().any(char::is_control)
         && path.split('/').all(|component| !matches!(component, "." | ".."))
@@ -671,6 +695,20 @@ mod tests {
             assert!(said.contains("under `required`"), "{said}");
             assert_eq!(asking.with_reboot(Reboot::Never), plain);
         }
+    }
+
+    #[test]
+    fn a_package_that_works_on_data_requires_that_its_reader_knows_how() {
+        let plain = manifest(vec![]).unwrap();
+        assert!(!String::from_utf8(plain.to_bytes()).unwrap().contains("data"));
+        let data = Data { paths: vec!["/var/lib/payments".into()], ..Data::default() };
+        let working = plain.clone().with_data(data);
+        assert_eq!(Manifest::parse(&working.to_bytes()).unwrap(), working);
+        let text = String::from_utf8(working.to_bytes()).unwrap();
+        let hidden = text.replace("\"required\":[\"data\"],", "");
+        assert_ne!(hidden, text);
+        assert!(Manifest::parse(hidden.as_bytes()).is_err());
+        assert_eq!(working.with_data(Data::default()), plain);
     }
 
     #[test]

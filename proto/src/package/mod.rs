@@ -6,6 +6,7 @@
 //! any other unknown member is ignored, so that documents may grow.
 
 mod build;
+mod data;
 mod expand;
 mod frame;
 mod manifest;
@@ -13,6 +14,7 @@ mod path;
 mod release;
 
 pub use build::{BuildError, Built, BuiltFile, PackageDescription, build};
+pub use data::{ByCommand, Data, DataUse, Database, Mysql, Postgresql, Sqlite};
 pub use expand::{ExpandError, Variables, expand};
 pub use frame::{FrameError, compress, decompress};
 pub use manifest::{

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail, ensure};
 use refit_proto::{
     names::{PackageName, Platform},
     package::{
-        Backup, ChangePlan, Check, Health, Hook, Installer, Observed, PackageDescription,
+        Backup, ChangePlan, Check, Data, Health, Hook, Installer, Observed, PackageDescription,
         PackagePath, PlacedAs, Reboot, Service,
     },
 };
@@ -54,6 +54,8 @@ struct One {
     installer: Installer,
     #[serde(default)]
     files: Vec<PlacedAs>,
+    #[serde(default)]
+    data: Data,
 }
 
 /// The file with several.
@@ -86,6 +88,8 @@ struct OneOfSeveral {
     installer: Installer,
     #[serde(default)]
     files: Vec<PlacedAs>,
+    #[serde(default)]
+    data: Data,
 }
 
 /// [`Health`], with defaults for what is left out. A manifest says everything.
@@ -137,8 +141,19 @@ fn parse(folder: &Path, name: &str, text: &str) -> anyhow::Result<Description> {
     let is_several = toml::from_str::<toml::Table>(text)
         .is_ok_and(|table| table.get("package").is_some_and(toml::Value::is_array));
     if !is_several {
-        let One { plan, links, package, services, health, backup, hooks, reboot, installer, files } =
-            toml_text::parse(name, text)?;
+        let One {
+            plan,
+            links,
+            package,
+            services,
+            health,
+            backup,
+            hooks,
+            reboot,
+            installer,
+            files,
+            data,
+        } = toml_text::parse(name, text)?;
         let health = health.into();
         let description = PackageDescription {
             package,
@@ -149,6 +164,7 @@ fn parse(folder: &Path, name: &str, text: &str) -> anyhow::Result<Description> {
             reboot,
             installer,
             files,
+            data,
         };
         let tree = folder.join("tree");
         let packages = vec![Described { tree, platform: None, description }];
@@ -173,6 +189,7 @@ impl OneOfSeveral {
             reboot,
             installer,
             files,
+            data,
         } = self;
         let Ok(inside) = PackagePath::parse(&tree) else {
             bail!("{name}: the tree {tree:?} of {package} is not a folder beside the file");
@@ -187,6 +204,7 @@ impl OneOfSeveral {
             reboot,
             installer,
             files,
+            data,
         };
         Ok(Described { tree: folder.join(inside.as_str()), platform, description })
     }
