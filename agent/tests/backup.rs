@@ -315,3 +315,70 @@ fn more_files_than_a_way_back_can_hold_are_refused_while_the_services_run() {
     assert!(error.contains("too many files for a way back"), "{error}");
     assert_eq!(host.backups().list().unwrap(), [], "nothing of it is left");
 }
+
+#[test]
+fn a_backup_is_made_anew_in_a_folder_to_look_at_and_nothing_else_is_changed() {
+    let host = Host::new();
+    sparse(&host.etc("payments/sub/holes"));
+    fs::hard_link(host.etc("payments/sub/holes"), host.etc("payments/second")).unwrap();
+    symlink("sub/holes", host.etc("payments/link")).unwrap();
+    fs::set_permissions(host.etc("payments/sub"), fs::Permissions::from_mode(0o550)).unwrap();
+    let before = seen(&host.root().join("etc"));
+    let (sealed, index) = host.seal();
+    host.change();
+    let all = || (seen(&host.root().join("etc")), seen(&host.data()));
+    let changed = all();
+
+    let folder = host.root().join("look/here");
+    fs::create_dir(host.root().join("look")).unwrap();
+    let nothing = host.backups().restore_to(&index, &folder).unwrap();
+    assert_eq!(nothing, [host.etc("payments.db")], "nothing stood there");
+    let there = folder.join(host.root().strip_prefix("/").unwrap()).join("etc");
+    assert_eq!(seen(&there), before);
+    assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700, "it may hold secrets");
+
+    // Not over what is there, not among the agent's own, not where it was saved.
+    for wrong in [folder.clone(), host.data().join("look"), host.root()] {
+        host.backups().restore_to(&index, &wrong).unwrap_err();
+    }
+    assert_eq!(all(), changed, "nothing else was changed");
+    // Of what is damaged nothing is made.
+    let content = index.content().into_iter().next().unwrap();
+    let place = host.data().join("backups/b1/content").join(content.sha256.to_string());
+    let whole = fs::read(&place).unwrap();
+    fs::write(&place, "damaged").unwrap();
+    let again = host.root().join("again");
+    let error = host.backups().restore_to(&index, &again).unwrap_err().to_string();
+    assert!(error.contains(&content.sha256.to_string()), "{error}");
+    assert!(!again.exists());
+    fs::write(&place, whole).unwrap();
+    host.backups().verify(&sealed).unwrap();
+    assert_eq!(seen(&host.root().join("etc")), changed.0, "nothing else was changed");
+}
+
+#[test]
+fn every_damaged_file_of_a_backup_is_named() {
+    let host = Host::new();
+    for n in 0..5 {
+        fs::write(host.etc("payments").join(n.to_string()), [n; 100]).unwrap();
+    }
+    let (_, index) = host.seal();
+    assert!(host.backups().check(&index.id).is_whole());
+    let content: Vec<_> = index.content().into_iter().collect();
+    let place =
+        |n: usize| host.data().join("backups/b1/content").join(content[n].sha256.to_string());
+    fs::write(place(1), [9; 100]).unwrap();
+    fs::remove_file(place(3)).unwrap();
+    File::options().append(true).open(place(4)).unwrap().write_all(b"more").unwrap();
+    let checked = host.backups().check(&index.id);
+    assert!(!checked.is_whole());
+    let said: Vec<String> = checked.damages.iter().map(|error| error.to_string()).collect();
+    assert_eq!(said.len(), 3, "{said:?}");
+    for (said, n) in said.iter().zip([1, 3, 4]) {
+        assert!(said.contains(place(n).to_str().unwrap()), "{said}");
+    }
+    fs::write(host.data().join("backups/b1/index.json"), "{}").unwrap();
+    let checked = host.backups().check(&index.id);
+    assert!(checked.index.is_none() && !checked.is_whole());
+    assert!(checked.damages[0].to_string().contains("index.json"));
+}

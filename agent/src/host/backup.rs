@@ -33,6 +33,8 @@ use crate::{
     way_back,
 };
 
+mod beside;
+mod check;
 mod covers;
 mod index;
 mod kept;
@@ -41,6 +43,8 @@ mod retention;
 mod scan;
 mod undo;
 
+pub use beside::BesideError;
+pub use check::Checked;
 pub use covers::{Cover, Role, covers, resolve};
 pub use index::{About, Covered, Entry, Index, What};
 pub use retention::{Kept, Retention};

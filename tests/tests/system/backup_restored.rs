@@ -31,6 +31,15 @@ fn a_backup_is_listed_verified_and_brought_back_after_commit_and_the_server_hear
     assert!(backup(&fleet, &["list"]).good().unwrap().contains("payments 1.0 -> 1.1"));
     let verified = backup(&fleet, &["verify"]).good().unwrap();
     assert_eq!(verified.matches("whole").count(), 3, "{verified}");
+    assert!(listed.as_array().unwrap().iter().all(|it| it["state"] == "sealed"), "{listed}");
+
+    // Looked at in a folder of its own: nothing else is changed.
+    let look = fleet.host_named("web-1").data().with_file_name("look");
+    let said = backup(&fleet, &["restore", id, "--to", look.to_str().unwrap()]).good().unwrap();
+    assert!(said.contains("nothing else on this host was changed"), "{said}");
+    let again = backup(&fleet, &["restore", id, "--to", look.to_str().unwrap()]).refused().unwrap();
+    assert!(again.contains("no empty folder"), "{again}");
+    assert_eq!(fleet.host_named("web-1").says().unwrap(), "payments 1.2");
 
     let said = backup(&fleet, &["restore", id]).good().unwrap();
     assert!(said.contains("is brought back"), "{said}");
@@ -48,7 +57,14 @@ fn a_backup_is_listed_verified_and_brought_back_after_commit_and_the_server_hear
     let seal = fleet.host_named("web-1").data().join("backups").join(id).join("seal");
     fs::write(&seal, "0".repeat(64)).unwrap();
     let said = backup(&fleet, &["verify", id]).refused().unwrap();
-    assert!(said.contains("the backup is damaged"), "{said}");
+    assert!(said.contains("the backup is damaged") && said.contains("index.json"), "{said}");
+    let mut verify = command("refit-agent").unwrap();
+    verify.args(["backup", "verify", id, "--output", "json", "--data"]);
+    let ended = verify.arg(fleet.host_named("web-1").data()).output().unwrap();
+    assert!(!ended.status.success());
+    let told: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
+    assert_eq!(told[0]["state"], "damaged", "{told}");
+    assert!(told[0]["damages"][0].as_str().unwrap().contains("index.json"), "{told}");
     let said = backup(&fleet, &["restore", id]).refused().unwrap();
     assert!(said.contains("is not brought back"), "{said}");
     assert_eq!(fleet.host_named("web-1").says().unwrap(), "payments 1.0");

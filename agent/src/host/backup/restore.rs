@@ -152,7 +152,7 @@ fn holds_no_file(files: &dyn Files, folder: &Path) -> Result<bool, FileError> {
 }
 
 /// What stands there, with the hashes of its files.
-fn look(files: &dyn Files, path: &Path) -> Result<Vec<Entry>, BackupError> {
+pub(super) fn look(files: &dyn Files, path: &Path) -> Result<Vec<Entry>, BackupError> {
     let cover = Cover { path: path.to_owned(), role: Role::Declared };
     let found = scan::scan(files, &cover, &mut |path, _| {
         let (sha256, length) = files::copy(files, path, None, u64::MAX)?;
@@ -165,7 +165,7 @@ fn look(files: &dyn Files, path: &Path) -> Result<Vec<Entry>, BackupError> {
 }
 
 /// The first difference, in words; `None` if there is none.
-fn difference(saved: &[Entry], found: &[Entry]) -> Option<String> {
+pub(super) fn difference(saved: &[Entry], found: &[Entry]) -> Option<String> {
     for (saved, found) in saved.iter().zip(found) {
         let of = |what: &str| Some(format!("{what} of {:?}", saved.path.display().to_string()));
         let Entry { path, what, mode, uid, gid, modified, attributes } = found;
@@ -185,7 +185,7 @@ fn difference(saved: &[Entry], found: &[Entry]) -> Option<String> {
 }
 
 /// Makes these entries anew at `to`, each file from where `content` says, by its hash.
-fn restore(
+pub(super) fn restore(
     files: &dyn Files,
     entries: &[Entry],
     to: &Path,

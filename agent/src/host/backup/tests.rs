@@ -253,6 +253,26 @@ fn whatever_fails_while_a_backup_is_made_leaves_the_target_untouched_and_no_half
 }
 
 #[test]
+fn whatever_fails_while_a_backup_is_made_anew_elsewhere_leaves_nothing_of_it_and_the_host_as_it_is()
+{
+    let start = host();
+    let sealed = seal(&start).unwrap();
+    change_everything(&start);
+    let host = state(&start);
+    let act = |files: &RecordingFiles| {
+        let index = backups(files).verify(&sealed)?;
+        backups(files).restore_to(&index, path("/look"))
+    };
+    at_every_operation(&start, Fault::Fails(28), act, |files, made, step| {
+        assert_eq!(state(files), host, "{step}");
+        assert_eq!(made.is_ok(), files.stat(path("/look")).unwrap().is_some(), "{step}");
+        files::remove_tree(files, path("/look")).unwrap();
+        assert_eq!(act(files).unwrap().len(), 3, "{step}");
+        backups(files).verify(&sealed).unwrap();
+    });
+}
+
+#[test]
 fn a_backup_that_was_cut_off_is_no_backup_and_the_next_try_makes_one() {
     let start = host();
     let before = state(&start);
