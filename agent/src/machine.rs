@@ -8,6 +8,7 @@ mod change;
 mod data;
 mod failures;
 mod health;
+mod hooks;
 mod installed;
 mod last_words;
 mod reboot;
@@ -38,7 +39,7 @@ use crate::{
         deb::Debs,
         documents::Documents,
         files::{Files, create_dirs},
-        hook::Hooks,
+        hook::{self, HookRuns, Hooks, KeptRuns},
         placed::Placed,
         preflight::Preflight,
         rescue::Rescue,
@@ -133,6 +134,7 @@ pub struct HostMachine {
     variables: Variables,
     manager: Manager,
     hooks: Hooks,
+    hook_runs: KeptRuns,
     rescue: Option<Rescue>,
     rescue_after: Duration,
     boots: Option<Box<dyn Boots>>,
@@ -164,8 +166,10 @@ impl HostMachine {
         manager: Manager,
     ) -> HostMachine {
         manager.supervise();
+        let data = resolved(&*files, &settings.data);
         HostMachine {
-            data: resolved(&*files, &settings.data),
+            hook_runs: KeptRuns::load(&*files, hook::folder(&data)),
+            data,
             root: install_root(&*files, settings),
             files,
             platform: settings.platform.clone(),
@@ -298,6 +302,10 @@ impl Machine for HostMachine {
 
     fn damages(&self) -> BTreeMap<Product, String> {
         installed::damages(&self.tree(), &self.placed(), &self.debs())
+    }
+
+    fn hook_runs(&self) -> HookRuns {
+        self.hook_runs.reported().clone()
     }
 
     fn boot_held(&self) -> Option<Failure> {

@@ -7,7 +7,11 @@ use refit_durable::StateStore;
 
 use crate::{
     clock::Clock,
-    host::{files::RealFiles, tree::Tree},
+    host::{
+        files::RealFiles,
+        hook::{self, KeptRuns},
+        tree::Tree,
+    },
     identity::Identity,
     journal::StoreJournal,
     link::Wanted,
@@ -55,6 +59,7 @@ impl Offline {
             settings.platform.clone(),
         );
         let inventory = machine::inventory(&tree);
+        let hook_runs = KeptRuns::load(&RealFiles, hook::folder(&settings.data));
         let host = identity.host.clone();
         let holder = Holder { host: host.clone(), labels: identity.labels, root: identity.root };
         let trust = Trust::load(TrustFolder::at(settings.trust()), holder, self.clock.clone());
@@ -68,6 +73,7 @@ impl Offline {
             clock: self.clock.clone(),
             platform: settings.platform.clone(),
             inventory: Arc::new(RwLock::new(inventory)),
+            hook_runs: Arc::new(RwLock::new(hook_runs.reported().clone())),
             witness: Arc::new(Witness::load(settings.identity().audit())?),
             reported: Mutex::new(None),
         })

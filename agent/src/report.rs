@@ -19,6 +19,7 @@ use refit_proto::{
 
 use crate::{
     clock::Clock,
+    host::hook::HookRuns,
     journal::{Ended, Journal as _, JournalError, StoreJournal},
     link::{Server, Wanted},
     outbox::{News, Outbox, Weight},
@@ -57,6 +58,8 @@ pub struct Reporter {
     pub platform: Platform,
     /// What is installed, as it was last looked at.
     pub inventory: Arc<RwLock<Inventory>>,
+    /// How the hooks of its last updates went.
+    pub hook_runs: Arc<RwLock<HookRuns>>,
     /// The way to the server, for the address in use; none where no agent runs.
     pub server: Option<Arc<Server>>,
     /// What was seen of the server's audit log.
@@ -92,7 +95,14 @@ impl Reporter {
             let rings = view.rings().filter(|(_, ring)| ring.is_some());
             products.extend(rings.map(|(product, _)| product.clone()));
         }
-        let look = product::Look { view: view.as_deref(), now, update, quarantine: &quarantine };
+        let hook_runs = self.hook_runs.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let look = product::Look {
+            view: view.as_deref(),
+            now,
+            update,
+            quarantine: &quarantine,
+            hook_runs: &hook_runs,
+        };
         let states = products.iter().map(|product| {
             let (installed, order) = (inventory.get(product), orders.products.get(product));
             look.product(product, installed, order, lasts.get(product))

@@ -23,6 +23,7 @@ use crate::{
     host::{
         backup::Backups,
         files::Files,
+        hook::HookRuns,
         service::{Services, UnitsOf},
     },
     identity::{Identity, IdentityError, Ways},
@@ -210,6 +211,7 @@ pub fn run<M: Machine + 'static>(
     spool.tidy();
     let news = Arc::new(Notify::new());
     let inventory = Arc::new(RwLock::new(Inventory::new()));
+    let hook_runs = Arc::new(RwLock::new(HookRuns::new()));
     let report_key = crate::identity::Keys::load(&settings.identity())
         .map_err(IdentityError::from)?
         .into_report();
@@ -226,6 +228,7 @@ pub fn run<M: Machine + 'static>(
         clock: clock.clone(),
         platform: settings.platform.clone(),
         inventory: inventory.clone(),
+        hook_runs: hook_runs.clone(),
         server: Some(server.clone()),
         witness: Arc::new(Witness::load(settings.identity().audit())?),
         reported: Mutex::new(None),
@@ -244,6 +247,7 @@ pub fn run<M: Machine + 'static>(
         memory: Memory::new(store.clone()),
         runtime: runtime.handle().clone(),
         inventory,
+        hook_runs,
         damages: std::collections::BTreeMap::new(),
         spool: spool.clone(),
         cap: settings

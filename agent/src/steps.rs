@@ -24,7 +24,7 @@ use crate::{
     bundle::{Bundle, BundleFrames, Spool},
     clock::Clock,
     drive::{Host, HostError},
-    host::content::Fetch,
+    host::{content::Fetch, hook::HookRuns},
     journal::StoreJournal,
     link::{Bucket, Capped, MirroredFrames, Server, ServerFrames, Wanted, ask_leave, ask_reboot},
     report::Inventory,
@@ -62,6 +62,9 @@ pub trait Machine: Send {
 
     /// What of that is not as it was signed, by product. Reads all of it.
     fn damages(&self) -> BTreeMap<Product, String>;
+
+    /// How the hooks of the last updates went.
+    fn hook_runs(&self) -> HookRuns;
 
     /// Makes ready to bring a backup back that leads away from what is committed: from here on it is brought
     /// back, also after a power cut. Says what it is about. Nothing is changed if it can't be.
@@ -123,6 +126,8 @@ pub struct Steps<M> {
     pub runtime: Handle,
     /// What is installed, for reports.
     pub inventory: Arc<std::sync::RwLock<Inventory>>,
+    /// How hooks went, for reports.
+    pub hook_runs: Arc<std::sync::RwLock<HookRuns>>,
     /// What of that was damaged when all of it was read last.
     pub damages: BTreeMap<Product, String>,
     /// Where bundles wait.
@@ -336,6 +341,8 @@ impl<M: Machine> Steps<M> {
         for (product, installed) in inventory.iter_mut() {
             installed.damage = self.damages.get(product).cloned();
         }
+        *self.hook_runs.write().unwrap_or_else(std::sync::PoisonError::into_inner) =
+            self.machine.hook_runs();
     }
 
     /// Reads again whether what is installed is as it was signed.

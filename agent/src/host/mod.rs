@@ -3,6 +3,7 @@
 
 pub mod backup;
 pub mod boot;
+pub mod boxed;
 pub mod content;
 pub mod deb;
 pub mod documents;

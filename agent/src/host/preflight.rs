@@ -2,6 +2,8 @@
 //! bytes and inodes? And holds that room until it is used, so that nobody else takes it meanwhile.
 //! Decides nothing about how much a release needs: that is told by who writes it.
 
+mod ballast;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -162,15 +164,17 @@ impl<'a> Preflight<'a> {
             self.release(need)?;
         }
         self.check(needs)?;
-        for need in needs.iter().filter(|need| need.bytes > 0) {
-            if let Err(error) = self.hold(need) {
+        let needs = summed(needs);
+        for need in needs.iter().filter(|need| need.bytes > 0 || need.inodes > 0) {
+            let held = ballast::hold(self.files, &self.ballast(need), need.bytes, need.inodes);
+            if let Err(error) = held {
                 let full = error.is_full();
-                for need in needs {
+                for need in &needs {
                     self.release(need)?;
                 }
                 // Somebody took it between the look and the hold: say it in the same words.
                 if full {
-                    self.check(needs)?;
+                    self.check(&needs)?;
                 }
                 return Err(error.into());
             }
@@ -209,16 +213,6 @@ impl<'a> Preflight<'a> {
         Ok(())
     }
 
-    fn hold(&self, need: &Need) -> Result<(), FileError> {
-        let path = self.ballast(need);
-        files::create_dirs(self.files, path.parent().unwrap_or(&path), 0o755)?;
-        match self.files.reserve(&path, need.bytes) {
-            // A file system that cannot reserve: then it was looked at, which is all one can do.
-            Err(error) if error.source.kind() == std::io::ErrorKind::Unsupported => Ok(()),
-            result => result,
-        }
-    }
-
     /// Gives back what was held for this need: right before it is used, and when the update is over.
     ///
     /// # Errors
@@ -248,6 +242,18 @@ impl<'a> Preflight<'a> {
     fn ballast(&self, need: &Need) -> PathBuf {
         need.at.join(format!(".reserved-{}-{}", self.install, need.purpose.as_str()))
     }
+}
+
+/// What is needed in one place for one purpose, once.
+fn summed(needs: &[Need]) -> Vec<Need> {
+    let mut sums: BTreeMap<(Purpose, &Path), (u64, u64)> = BTreeMap::new();
+    for need in needs {
+        let sum = sums.entry((need.purpose, &need.at)).or_default();
+        *sum = (sum.0.saturating_add(need.bytes), sum.1.saturating_add(need.inodes));
+    }
+    let sums = sums.into_iter();
+    sums.map(|((purpose, at), (bytes, inodes))| Need { purpose, at: at.to_owned(), bytes, inodes })
+        .collect()
 }
 
 /// What several needs for the same purpose come to: saturating, since lengths are from outside.
@@ -332,6 +338,82 @@ mod tests {
         let huge = vec![need(Purpose::Backup, "/a", u64::MAX, u64::MAX); 2];
         assert!(Preflight::new(&files, install()).check(&huge).is_err());
         assert_eq!(total([u64::MAX, u64::MAX]), u64::MAX);
+    }
+
+    #[test]
+    fn inodes_are_held_where_they_are_scarce_and_all_of_it_is_given_back_at_once() {
+        let files = host(400 * MIB, Some(2000));
+        let preflight = Preflight::new(&files, install());
+        let at = "/opt/refit/payments";
+        let needs = [need(Purpose::Unpack, at, MIB, 100), need(Purpose::Unpack, at, MIB, 50)];
+        preflight.reserve(&needs).unwrap();
+        let held = Path::new("/opt/refit/payments/.reserved-i1-release");
+        // The folder itself is one of them.
+        assert_eq!(files.list(held).unwrap().len(), 149);
+        preflight.reserve(&needs).unwrap();
+        assert_eq!(files.list(held).unwrap().len(), 149, "a second try holds the same");
+        preflight.give_back(Purpose::Unpack, Path::new(at)).unwrap();
+        assert!(files.list(Path::new(at)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_another_program_takes_after_the_preflight_is_not_what_the_update_needs() {
+        let dir = tempfile::tempdir().unwrap();
+        let what = "bytes and inodes are held on a real file system";
+        // 64 MiB with an inode for each 32 KiB: about two thousand.
+        let Some(disk) =
+            refit_durable::testing::LoopFs::with(what, dir.path(), 64, &["-i", "32768"])
+        else {
+            return;
+        };
+        let at = disk.path().canonicalize().unwrap();
+        let preflight = Preflight::new(&RealFiles, install());
+        let need =
+            |bytes, inodes| Need { purpose: Purpose::Unpack, at: at.join("x"), bytes, inodes };
+        let free = RealFiles.space(&at).unwrap().inodes.unwrap();
+        assert!((1000..10_000).contains(&free), "{free}");
+        preflight.reserve(&[need(20 * MIB, 800)]).unwrap();
+        // Another program fills the file system, to its last inode and its last byte.
+        let mut made = 0;
+        while std::fs::write(at.join(format!("other-{made}")), b"").is_ok() {
+            made += 1;
+        }
+        assert!(made <= free - 800, "{made} of {free} were left for others");
+        let filler = std::fs::File::options().append(true).open(at.join("other-0")).unwrap();
+        let mut filler = std::io::BufWriter::new(filler);
+        while std::io::Write::write_all(&mut filler, &[7; 4096]).is_ok() {}
+        let full = preflight.reserve(&[need(20 * MIB, 800)]).unwrap_err().to_string();
+        assert!(full.contains("bytes and ") && full.contains(" inodes for release"), "{full}");
+        assert!(!at.join("x/.reserved-i1-release").exists(), "nothing is held in vain");
+    }
+
+    #[test]
+    fn the_room_that_was_held_is_enough_for_what_it_was_held_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let what = "held room is used on a real file system";
+        let Some(disk) =
+            refit_durable::testing::LoopFs::with(what, dir.path(), 64, &["-i", "32768"])
+        else {
+            return;
+        };
+        let at = disk.path().canonicalize().unwrap();
+        let preflight = Preflight::new(&RealFiles, install());
+        let needs =
+            [Need { purpose: Purpose::Unpack, at: at.clone(), bytes: 20 * MIB, inodes: 500 }];
+        preflight.reserve(&needs).unwrap();
+        for made in 0.. {
+            if std::fs::write(at.join(format!("other-{made}")), vec![7; 64 << 10]).is_err() {
+                break;
+            }
+        }
+        while std::fs::write(at.join("one-more"), b"").is_ok() {
+            std::fs::rename(at.join("one-more"), at.join(format!("{}", getrandom::u64().unwrap())))
+                .unwrap();
+        }
+        preflight.give_back(Purpose::Unpack, &at).unwrap();
+        for made in 0..499 {
+            std::fs::write(at.join(format!("own-{made}")), vec![7; 40 << 10]).unwrap();
+        }
     }
 
     #[test]

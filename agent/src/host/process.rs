@@ -89,6 +89,14 @@ impl Program {
     /// # Errors
     /// If it cannot be started.
     pub fn run(&self, timeout: Duration) -> io::Result<Ended> {
+        self.run_keeping(timeout, OUTPUT_KEPT)
+    }
+
+    /// The same, with so many bytes of its output kept.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub(crate) fn run_keeping(&self, timeout: Duration, most: usize) -> io::Result<Ended> {
         let (mut reader, writer) = io::pipe()?;
         let mut command = self.command();
         command.stdout(writer.try_clone()?).stderr(writer);
@@ -96,7 +104,7 @@ impl Program {
         // It holds the writing ends; the output would never end.
         drop(command);
         let (sender, output) = mpsc::channel();
-        thread::spawn(move || sender.send(read_end(&mut reader)));
+        thread::spawn(move || sender.send(read_end(&mut reader, most)));
         let status = wait(&mut child, timeout)?;
         kill_group(&child);
         kill_marked(&self.mark)?;
@@ -128,15 +136,30 @@ fn wait(child: &mut Child, timeout: Duration) -> io::Result<Option<ExitStatus>> 
 }
 
 /// Reads to the end and keeps the last part.
-fn read_end(reader: &mut impl io::Read) -> String {
+fn read_end(reader: &mut impl io::Read, most: usize) -> String {
     let mut kept = Vec::new();
     let mut buffer = [0; 4096];
     while let Ok(length @ 1..) = reader.read(&mut buffer) {
         kept.extend_from_slice(&buffer[..length]);
-        let too_many = kept.len().saturating_sub(OUTPUT_KEPT);
-        kept.drain(..too_many);
+        // Not at each piece: what is kept moves then.
+        if kept.len() > most * 2 {
+            kept.drain(..kept.len() - most);
+        }
     }
-    String::from_utf8_lossy(&kept).trim().to_owned()
+    // What is no text gets longer as one.
+    let text = String::from_utf8_lossy(&kept);
+    let text = text.trim();
+    text[text.ceil_char_boundary(text.len().saturating_sub(most))..].to_owned()
+}
+
+/// The last bytes of a text, from the beginning of a line on where there is one.
+pub(crate) fn end_of_text(text: &str, most: usize) -> &str {
+    let from = text.ceil_char_boundary(text.len().saturating_sub(most));
+    let rest = &text[from..];
+    match rest.find('\n') {
+        Some(line) if from > 0 && line + 1 < rest.len() => &rest[line + 1..],
+        _ => rest,
+    }
 }
 
 fn kill_group(child: &Child) {

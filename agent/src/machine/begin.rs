@@ -11,7 +11,7 @@ use refit_proto::{
     package::{Entry, FileRef, Release, compress},
 };
 
-use super::{HostMachine, backup_id, failures::failure};
+use super::{HostMachine, Manager, backup_id, failures::failure};
 use crate::{
     host::{
         backup::{Cover, Role, covers},
@@ -19,14 +19,16 @@ use crate::{
         deb::Debs,
         documents::{Documents, DocumentsError, manifests_of},
         files,
-        preflight::{LINKS, Need, Purpose, on_disk, total},
-        service::Service,
+        preflight::{BLOCK, LINKS, Need, Purpose, on_disk, total},
+        service::{Service, Systemd},
     },
     update::{Attempt, Cause, Event, Failure, Terms},
 };
 
 /// What the agent's own records of an update may take.
 const RECORDS: u64 = 8 << 20;
+/// What a unit file may take: itself, the one it replaces, and their folder.
+const UNIT_ROOM: u64 = 4 * BLOCK;
 
 impl HostMachine {
     pub(super) fn preflight(
@@ -142,7 +144,6 @@ impl HostMachine {
         documents: &Documents,
         services: &[Service],
     ) -> Result<Vec<Need>, Failure> {
-        let _ = services;
         let content = documents.content();
         let missing = self.content().missing(&content, &self.offered(attempt)?)?;
         let download = total(missing.iter().map(|file| {
@@ -171,6 +172,11 @@ impl HostMachine {
         for (at, bytes, inodes) in self.placed().needs(documents)? {
             needs.push(need(Purpose::Place, &at, bytes, inodes));
         }
+        if let Some(at) = self.units_room().filter(|_| !services.is_empty()) {
+            let count = services.len() as u64;
+            let bytes = count.saturating_mul(UNIT_ROOM);
+            needs.push(need(Purpose::Place, &at, bytes, count.saturating_mul(2)));
+        }
         for (at, (bytes, inodes)) in self.back_again(&covers)? {
             needs.push(need(Purpose::WayBack, &at, bytes, inodes));
         }
@@ -194,9 +200,21 @@ impl HostMachine {
         Ok(files::file_system(&*self.files, &nearest)?)
     }
 
+    /// The file system that unit files are written to, where there is a folder for them.
+    fn units_room(&self) -> Option<PathBuf> {
+        match self.manager {
+            Manager::Systemd(_) => self.file_system_of(&Path::new(Systemd::UNITS).join("any")).ok(),
+            // In the agent's data folder, among its own records.
+            Manager::Own(_) => None,
+            #[cfg(test)]
+            Manager::Fake(_) => None,
+        }
+    }
+
     /// Where room may be held for the attempt.
     pub(super) fn rooms(&self, attempt: &Attempt) -> Vec<PathBuf> {
         let mut rooms = BTreeSet::from([self.data.clone(), self.root.clone()]);
+        rooms.extend(self.units_room());
         // Until it was unpacked it is told by what was fetched.
         let after = self.after(attempt).or_else(|_| self.documents_from_content(attempt));
         let (Ok(after), Ok(before)) = (after, self.before(attempt)) else {

@@ -11,7 +11,6 @@ use crate::{
         backup::About,
         documents::Documents,
         files,
-        hook::HookContext,
         preflight::Purpose,
         service::{UnitFile, UnitsOf},
         tree::{Extras, Installer as _},
@@ -181,12 +180,14 @@ impl HostMachine {
         let attempt = &change.attempt;
         let index = self.backups().verify(sealed)?;
         let before = self.before(attempt)?;
-        let mut units = self.units_of(&attempt.product, &self.after(attempt)?);
+        let after = self.after(attempt)?;
+        let mut units = self.units_of(&attempt.product, &after);
         if let Some(before) = &before {
             units.extend(self.units_of(&attempt.product, before));
         }
         let stops = units.iter().map(|unit| Undoing::StopUnit { unit: unit.to_string() }.into());
-        let mut steps: Vec<UndoStep> = stops.collect();
+        let mut steps: Vec<UndoStep> = self.ends_of_hooks(attempt, &after);
+        steps.extend(stops);
         // A disk that the new release has filled must not stand in the way, nor may the release that still
         // runs take what is freed.
         let rooms = self.rooms(attempt);
@@ -275,28 +276,5 @@ impl HostMachine {
         }
         let reloaded = self.manager.services().reload();
         reloaded.map_err(|error| failure(Cause::SwitchFailed, &error))
-    }
-
-    pub(super) fn run_hooks(
-        &self,
-        attempt: &Attempt,
-        release: &Documents,
-        when: HookTime,
-    ) -> Result<(), Failure> {
-        for package in &release.packages {
-            let folder = self.folder(&attempt.product, &release.id.digest, package.name.as_str());
-            let context = HookContext {
-                install: &attempt.install,
-                folder: &folder,
-                variables: &self.variables,
-            };
-            for (number, hook) in package.manifest.hooks.iter().enumerate() {
-                if hook.when == when {
-                    let ran = self.hooks.run(hook, number, context);
-                    ran.map_err(|error| failure(Cause::HookFailed, &error))?;
-                }
-            }
-        }
-        Ok(())
     }
 }

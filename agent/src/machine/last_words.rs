@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use super::HostMachine;
 use crate::{
-    host::files::{self, FileError},
+    host::{
+        files::{self, FileError},
+        process::end_of_text as end,
+    },
     update::Attempt,
 };
 
@@ -57,16 +60,6 @@ impl HostMachine {
             files::remove_tree(&*self.files, path)?;
         }
         files::write_file(&*self.files, path, log.as_bytes(), 0o600)
-    }
-}
-
-/// The last bytes of a text, from the beginning of a line on where there is one.
-fn end(text: &str, most: usize) -> &str {
-    let from = text.ceil_char_boundary(text.len().saturating_sub(most));
-    let rest = &text[from..];
-    match rest.find('\n') {
-        Some(line) if from > 0 && line + 1 < rest.len() => &rest[line + 1..],
-        _ => rest,
     }
 }
 

@@ -4,15 +4,16 @@
 use jiff::Timestamp;
 use refit_proto::{
     names::Product,
-    wire::{Attempt, Failure, Hold, Installed, ProductState},
+    wire::{Attempt, Failure, Hold, HookRun, Installed, ProductState},
 };
 
 use super::InstalledRelease;
 use crate::{
+    host::hook::{self, HookRuns},
     journal::{Ended, Quarantined},
     link::Order,
     trusted::View,
-    update::{self, Outcome, Update, Verdict},
+    update::{self, InstallId, Outcome, Update, Verdict},
 };
 
 /// What is the same for every product.
@@ -21,6 +22,7 @@ pub(super) struct Look<'a> {
     pub(super) now: Timestamp,
     pub(super) update: Option<&'a Update>,
     pub(super) quarantine: &'a [Quarantined],
+    pub(super) hook_runs: &'a HookRuns,
 }
 
 impl Look<'_> {
@@ -49,9 +51,13 @@ impl Look<'_> {
             ..ProductState::default()
         };
         match self.update.filter(|update| update.attempt().product == *product) {
-            Some(update) => under_way(update, &mut state),
+            Some(update) => {
+                state.hooks = self.hooks(update.install());
+                under_way(update, &mut state);
+            }
             None => {
                 if let Some(ended) = last {
+                    state.hooks = self.hooks(&ended.attempt.install);
                     let lease = ended.lease.as_ref();
                     state.attempt = Some(attempt(&ended.attempt, lease));
                     over(&ended.outcome, &mut state);
@@ -68,6 +74,20 @@ impl Look<'_> {
             state.hold = Some(hold("changed-on-host", damage, "the host's owner"));
         }
         state
+    }
+
+    /// How the hooks of an update went.
+    fn hooks(&self, install: &InstallId) -> Vec<HookRun> {
+        let runs = self.hook_runs.get(install).into_iter().flatten();
+        runs.map(|run| HookRun {
+            package: run.package.to_string(),
+            when: hook::word(run.when).to_owned(),
+            number: u32::try_from(run.number).unwrap_or(u32::MAX),
+            good: run.ended().is_ok(),
+            how: run.how(),
+            output: run.output.clone(),
+        })
+        .collect()
     }
 
     /// Whether what was found healthy is what stands here, unchanged.

@@ -2,7 +2,12 @@
 
 use std::fmt::Write as _;
 
+use refit_proto::printable::printable;
 use serde_json::Value;
+
+/// Lines of a hook's output that are shown; `--output json` has all that is reported, and `hooks/` in the data
+/// folder all that is kept.
+const SHOWN_OUTPUT: usize = 10;
 
 /// The state, as the socket gives it, in lines.
 pub fn show(state: &Value) -> String {
@@ -83,6 +88,16 @@ fn write_product(out: &mut String, product: &Value) -> std::fmt::Result {
         let part = |name: &str| failure.get(name).and_then(Value::as_str).unwrap_or_default();
         writeln!(out, "  failure     {}: {}", part("cause"), part("text"))?;
         writeln!(out, "  help        {}", part("help"))?;
+    }
+    for run in product["hooks"].as_array().into_iter().flatten() {
+        let part =
+            |name: &str| printable(run.get(name).and_then(Value::as_str).unwrap_or_default());
+        let (when, package, how) = (part("when"), part("package"), part("how"));
+        writeln!(out, "  hook        {when} {} of {package} {how}", run["number"])?;
+        let output: Vec<_> = run["output"].as_str().unwrap_or_default().lines().collect();
+        for line in output.iter().skip(output.len().saturating_sub(SHOWN_OUTPUT)) {
+            writeln!(out, "  output      {}", printable(line))?;
+        }
     }
     for digest in product["quarantine"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         writeln!(out, "  quarantine  {digest}")?;

@@ -241,7 +241,9 @@ impl Cause {
             Cause::BackupFailed => {
                 "repair what could not be saved; nothing on the host was changed"
             }
-            Cause::HookFailed => "read the hook's output in the host's log and correct the release",
+            Cause::HookFailed => {
+                "read what the hook wrote (`refit-agent status`; all of it in `hooks/` of the agent's data folder) and correct the release, or what it says under `hooks` that it needs"
+            }
             Cause::ServicesDidNotStop => "look at the named service on the host",
             Cause::SwitchFailed => "look at the named file on the host",
             Cause::ServicesDidNotStart => {

@@ -35,13 +35,18 @@ pub struct LoopFs {
 impl LoopFs {
     /// Makes an ext4 file system of this size below `dir` and mounts it, or says that `what` did not run.
     pub fn create(what: &str, dir: &Path, mib: u64) -> Option<LoopFs> {
+        LoopFs::with(what, dir, mib, &[])
+    }
+
+    /// The same with further words for mkfs.ext4.
+    pub fn with(what: &str, dir: &Path, mib: u64, words: &[&str]) -> Option<LoopFs> {
         let image = dir.join("disk.img");
         let made = fs::File::create(&image)
             .and_then(|file| file.set_len(mib * 1024 * 1024))
             .map_err(|error| error.to_string())
             .and_then(|()| {
                 // Without reserved blocks, so that root runs out of space as everybody does.
-                run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image))
+                run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).args(words).arg(&image))
             });
         if let Err(error) = made {
             tracing::info!(error, "no file system in a file");

@@ -289,6 +289,58 @@ pub struct Hook {
     pub command: Vec<String>,
     /// Longer than this is a failure, and everything it started is ended.
     pub timeout_seconds: u32,
+    /// What it needs beyond what every hook may.
+    #[serde(flatten)]
+    pub needs: HookNeeds,
+}
+
+/// What a hook needs beyond what every hook may: read the system, and write its product's folder and what
+/// the package backs up. An agent that knows no box gives all of this to every hook, so none of it stands
+/// under `required`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookNeeds {
+    /// Files and folders that it writes, absolute; host variables are expanded. What is not there when it
+    /// starts can't be written: then its folder has to be named.
+    #[serde(default)]
+    pub writes: Vec<String>,
+    /// It talks to others over the network, or to this host by an address.
+    #[serde(default)]
+    pub network: bool,
+    /// It asks the service manager of the host for something: `systemctl`, D-Bus.
+    #[serde(default)]
+    pub systemd: bool,
+    /// How much memory all of it may take together, MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mb: Option<u32>,
+    /// How many processes and threads it may have at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<u32>,
+}
+
+impl HookNeeds {
+    /// What a hook may take that says nothing, MiB: a migration fits, and a small host lives.
+    pub const MEMORY_MB: u32 = 1024;
+    /// Least that may be asked for: a shell needs as much.
+    const LEAST_MEMORY_MB: u32 = 16;
+    /// The same of processes and threads.
+    pub const TASKS: u32 = 512;
+    /// Least that may be asked for.
+    const LEAST_TASKS: u32 = 4;
+
+    fn check(&self) -> Result<(), String> {
+        if let Some(path) = self.writes.iter().find(|path| !is_absolute(path)) {
+            return Err(format!("{path:?} under a hook's `writes` is not an absolute path"));
+        }
+        let least = Self::LEAST_MEMORY_MB;
+        if self.memory_mb.is_some_and(|memory| memory < least) {
+            return Err(format!("a hook has less than {least} MiB: memory_mb"));
+        }
+        let least = Self::LEAST_TASKS;
+        if self.tasks.is_some_and(|tasks| tasks < least) {
+            return Err(format!("a hook has fewer than {least} processes: tasks"));
+        }
+        Ok(())
+    }
 }
 
 /// When a hook runs.
@@ -461,6 +513,9 @@ impl Manifest {
         }
         if self.hooks.iter().any(|hook| hook.timeout_seconds == 0) {
             return invalid("a hook has no time".into());
+        }
+        if let Err(problem) = self.hooks.iter().try_for_each(|hook| hook.needs.check()) {
+            return invalid(problem);
         }
         match &self.health {
             Health::None if self.services.is_empty() => Ok(()),
@@ -717,6 +772,28 @@ mod tests {
         let written = manifest(vec![folder("bin"), file("bin/a", 0o755), link]).unwrap();
         assert_eq!(Manifest::parse(&written.to_bytes()).unwrap(), written);
         assert_eq!(written.content(), BTreeSet::from([FileRef::to(b"x")]));
+    }
+
+    #[test]
+    fn a_hook_says_what_it_needs_and_one_of_before_needs_nothing() {
+        let plain = r#"{"when":"after-switch","command":["x"],"timeout_seconds":5}"#;
+        let hook: Hook = serde_json::from_str(plain).unwrap();
+        assert_eq!(hook.needs, HookNeeds::default());
+        let with = |needs: &str| {
+            let text = plain.replace("}", &format!(",{needs}}}"));
+            let hook: Hook = serde_json::from_str(&text).unwrap();
+            let package = PackageName::parse("payments").unwrap();
+            Manifest::new(package, vec![], vec![], Health::None, Backup::default(), vec![hook])
+        };
+        let good = with(r#""writes":["/etc/x","${HOME_OF_X}/y"],"network":true,"memory_mb":16"#);
+        let good = good.unwrap();
+        assert_eq!(Manifest::parse(&good.to_bytes()).unwrap(), good);
+        assert!(good.hooks[0].needs.network && !good.hooks[0].needs.systemd);
+        for bad in
+            [r#""writes":["etc"]"#, r#""writes":["/a/../b"]"#, r#""tasks":0"#, r#""memory_mb":1"#]
+        {
+            assert!(with(bad).is_err(), "{bad}");
+        }
     }
 
     /// CVE-2021-38511, CVE-2026-33055, CVE-2026-33056, RUSTSEC-2025-0110, CVE-2025-62518.

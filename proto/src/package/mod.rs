@@ -18,8 +18,8 @@ pub use data::{ByCommand, Data, DataUse, Database, Mysql, Postgresql, Sqlite};
 pub use expand::{ExpandError, Variables, expand};
 pub use frame::{FrameError, compress, decompress};
 pub use manifest::{
-    Backup, Check, Entry, Health, Hook, HookTime, Installer, Manifest, Observed, PlacedAs, Probe,
-    Reboot, Service,
+    Backup, Check, Entry, Health, Hook, HookNeeds, HookTime, Installer, Manifest, Observed,
+    PlacedAs, Probe, Reboot, Service,
 };
 pub use path::{PackagePath, PathError};
 pub use release::{ChangePlan, FileRef, PackageRef, Release, Urgency, WayBack, plan_digest};

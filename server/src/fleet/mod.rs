@@ -19,7 +19,7 @@ pub use host::{Certificate, Host, HostState, ReportKey};
 pub use people::{Person, TokenRecord, TokenSubject};
 pub use placement::{
     Failed, FailureKind, Flight, Have, Health, Lease, LeaseId, OrderKey, Phase, Placement,
-    ReportedFailure, ReportedHold,
+    ReportedFailure, ReportedHold, ReportedHook,
 };
 pub use policy::{PolicyError, RingPolicy, RolloutPolicy};
 pub use readmission::{READMISSION_LONGEST, Readmission};

@@ -54,6 +54,9 @@ pub struct Placement {
     pub refuses: bool,
     /// What runs is newer than the ring's current release.
     pub ahead: bool,
+    /// How the hooks of the host's last update went, as it says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<ReportedHook>,
     /// When anything but `seq` and `last_report_at` last changed.
     pub changed_at: Timestamp,
     /// When the server last heard a report; `None`: never.
@@ -89,6 +92,7 @@ impl Placement {
             quarantine: Vec::new(),
             refuses: false,
             ahead: false,
+            hooks: Vec::new(),
             changed_at: now,
             last_report_at: None,
         }
@@ -367,6 +371,23 @@ pub struct ReportedFailure {
     /// The end of the failed release's log.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub log: String,
+}
+
+/// How a hook went, in the host's words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportedHook {
+    /// Of which package.
+    pub package: String,
+    /// When it ran.
+    pub when: String,
+    /// Its place among the package's hooks.
+    pub number: u32,
+    /// It ended well.
+    pub good: bool,
+    /// How it ended.
+    pub how: String,
+    /// The end of what it wrote.
+    pub output: String,
 }
 
 /// Why the host does not move, in its own words.

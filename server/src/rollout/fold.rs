@@ -9,8 +9,8 @@ use refit_proto::{
 
 use super::brake;
 use crate::fleet::{
-    Failed, FailureKind, Have, Health, Phase, Placement, ReportedFailure, ReportedHold, RingRecord,
-    Rollout, RolloutId, TallyKey, changes, placement::Stage,
+    Failed, FailureKind, Have, Health, Phase, Placement, ReportedFailure, ReportedHold,
+    ReportedHook, RingRecord, Rollout, RolloutId, TallyKey, changes, placement::Stage,
 };
 
 /// Most releases that a host may name as quarantined: it keeps the newest.
@@ -19,6 +19,10 @@ const MOST_QUARANTINED: usize = 64;
 const LONGEST_TEXT: usize = 1000;
 /// The same of a log, whose end is kept.
 const LONGEST_LOG: usize = 8 << 10;
+/// Most hooks of an update that are kept, and how much of what they wrote, in bytes: each, and in all.
+const MOST_HOOKS: usize = 32;
+const LONGEST_OUTPUT: usize = 4 << 10;
+const LONGEST_OUTPUT_IN_ALL: usize = 16 << 10;
 
 /// What a report says of one product, parsed once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +47,8 @@ pub struct ProductReport {
     pub hold: Option<ReportedHold>,
     /// What runs is newer than the ring's current release.
     pub ahead: bool,
+    /// How hooks went.
+    pub hooks: Vec<ReportedHook>,
 }
 
 /// Which attempt a report is about.
@@ -103,6 +109,7 @@ impl TryFrom<wire::ProductState> for ProductReport {
                 who: short(hold.who),
             }),
             ahead: wire.ahead,
+            hooks: hooks(wire.hooks),
         })
     }
 }
@@ -126,6 +133,18 @@ pub fn reported(failure: wire::Failure) -> ReportedFailure {
     // The end is where the error stands.
     log.drain(..log.ceil_char_boundary(log.len().saturating_sub(LONGEST_LOG)));
     ReportedFailure { cause: short(cause), text: short(text), help: short(help), log }
+}
+
+fn hooks(runs: Vec<wire::HookRun>) -> Vec<ReportedHook> {
+    let each = LONGEST_OUTPUT.min(LONGEST_OUTPUT_IN_ALL / runs.len().clamp(1, MOST_HOOKS));
+    let kept = runs.into_iter().take(MOST_HOOKS).map(|run| {
+        let wire::HookRun { package, when, number, good, how, mut output } = run;
+        // The end is where the error stands.
+        output.drain(..output.ceil_char_boundary(output.len().saturating_sub(each)));
+        let (package, when, how) = (short(package), short(when), short(how));
+        ReportedHook { package, when, number, good, how, output }
+    });
+    kept.collect()
 }
 
 /// Cut where a character begins.
@@ -190,6 +209,7 @@ pub fn fold(
     after.hold.clone_from(&report.hold);
     after.quarantine.clone_from(&report.quarantine);
     after.ahead = report.ahead;
+    after.hooks.clone_from(&report.hooks);
     end_attempt(&mut after, report, rollout, now);
     if let Some(rollout) = rollout {
         turn_bad(before, &mut after, rollout, now);

@@ -5,7 +5,7 @@ use refit_proto::{names::Labels, wire};
 
 use super::fleet::NOTHING;
 use crate::{
-    fleet::{Host, HostState, Phase, Placement, ReportedFailure, placement::Stage},
+    fleet::{Host, HostState, Phase, Placement, ReportedFailure, ReportedHook, placement::Stage},
     rollout::{Decision, Hold, HoldReason, RingPlan, counts::after, decide},
 };
 
@@ -78,7 +78,13 @@ fn placement(host: &Host, view: &PlacementView<'_>, now: Timestamp) -> wire::Pla
         quarantine: placement.quarantine.iter().map(ToString::to_string).collect(),
         changed: placement.changed_at.to_string(),
         ahead: placement.ahead,
+        hooks: placement.hooks.iter().cloned().map(hook).collect(),
     }
+}
+
+fn hook(reported: ReportedHook) -> wire::HookRun {
+    let ReportedHook { package, when, number, good, how, output } = reported;
+    wire::HookRun { package, when, number, good, how, output }
 }
 
 /// What the ring's signers want here, whether or not it may come now.

@@ -7,6 +7,7 @@ mod approvals;
 mod audit_log;
 mod backup_restored;
 mod bad_release;
+mod boxed_hooks;
 mod changed_host;
 mod clocks;
 mod cloned_host;

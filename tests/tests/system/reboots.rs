@@ -113,7 +113,7 @@ fn a_power_cut_in_place_of_the_boot_is_a_boot_and_what_holds_it_off_too_long_sen
     let claim = "a power cut in place of a boot, on a booted Debian host";
     let Some(mut lab) = Lab::on_1_0(claim, 5) else { return };
     // Held off from the moment of the switch on: by then the host has begun.
-    let hook = "[[hooks]]\nwhen = \"after-switch\"\ntimeout_seconds = 60\n\
+    let hook = "[[hooks]]\nwhen = \"after-switch\"\ntimeout_seconds = 60\nsystemd = true\n\
                 command = [\"/bin/sh\", \"-c\", \"systemctl start nightly; \
                 until systemd-inhibit --list | grep -q nightly; do sleep 0.1; done\"]\n";
     let unit = "[Service]\nExecStart=systemd-inhibit --what=shutdown --who=nightly \

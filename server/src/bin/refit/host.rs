@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use refit_proto::{
+    printable::printable,
     servers::Authority,
     wire::{
         CloseReadmissionRequest, HostRequest, HostStatus, ListHostsRequest, OpenReadmissionRequest,
@@ -229,12 +230,23 @@ fn show(host: &HostStatus) -> String {
                 lines.push(format!("  log         {plain}"));
             }
         }
+        for run in &placed.hooks {
+            let how = printable(&run.how);
+            let (when, package) = (printable(&run.when), printable(&run.package));
+            lines.push(format!("  hook        {when} {} of {package} {how}", run.number));
+            let output: Vec<&str> = run.output.lines().collect();
+            for line in output.iter().skip(output.len().saturating_sub(SHOWN_OUTPUT)) {
+                lines.push(format!("  output      {}", printable(line)));
+            }
+        }
     }
     lines.join("\n")
 }
 
 /// Lines of a failed release's log that `host show` shows; `--output json` has all that were reported.
 const SHOWN_LOG: usize = 20;
+/// The same of what a hook wrote.
+const SHOWN_OUTPUT: usize = 10;
 
 async fn revoke(connection: &Connection, leave: Leave) -> anyhow::Result<()> {
     let host = one(connection, &leave.host).await?;
@@ -299,6 +311,27 @@ mod tests {
     use refit_proto::wire::PlacementStatus;
 
     use super::*;
+
+    #[test]
+    fn what_hooks_wrote_is_shown_with_how_they_ended_and_moves_no_cursor() {
+        let hook = refit_proto::wire::HookRun {
+            package: "payments".into(),
+            when: "after-switch".into(),
+            number: 1,
+            good: false,
+            how: "took longer than 5 s".into(),
+            output: "one\n\u{1b}[2Jtwo".into(),
+        };
+        let placed = PlacementStatus { hooks: vec![hook], ..PlacementStatus::default() };
+        let text = show(&HostStatus { products: vec![placed], ..HostStatus::default() });
+        for part in [
+            "  hook        after-switch 1 of payments took longer than 5 s",
+            "  output      one",
+            "  output      \\u{1b}[2Jtwo",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
 
     #[test]
     fn a_host_in_no_ring_is_shown_as_such() {

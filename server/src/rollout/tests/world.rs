@@ -387,6 +387,7 @@ impl World {
             quarantine: placement.quarantine.clone(),
             hold: None,
             ahead: placement.ahead,
+            hooks: placement.hooks.clone(),
         }
     }
 

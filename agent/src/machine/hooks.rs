@@ -1,0 +1,96 @@
+//! A release's hooks on this machine: what they may write, in which order they run, and where what they
+//! wrote is kept.
+
+use std::path::{Path, PathBuf};
+
+use refit_proto::package::{HookTime, Manifest, Reboot, expand};
+
+use super::{HostMachine, failures::failure};
+use crate::{
+    host::{
+        documents::Documents,
+        hook::{self, HookContext},
+    },
+    update::{Attempt, Cause, Failure},
+    way_back::{UndoStep, Undoing},
+};
+
+/// Where `/run/reboot-required` is made, by which hooks may ask for a boot.
+const ASKS_FOR_BOOT: &str = "/run";
+
+impl HostMachine {
+    pub(super) fn run_hooks(
+        &mut self,
+        attempt: &Attempt,
+        release: &Documents,
+        when: HookTime,
+    ) -> Result<(), Failure> {
+        for package in &release.packages {
+            let folder = self.folder(&attempt.product, &release.id.digest, package.name.as_str());
+            let context = HookContext {
+                install: &attempt.install,
+                package: &package.name,
+                folder: &folder,
+                variables: &self.variables.clone(),
+                writes: self.written_by_hooks(attempt, release, &package.manifest),
+                read_only: Vec::new(),
+                hidden: self.hidden(),
+            };
+            for (number, hook) in package.manifest.hooks.iter().enumerate() {
+                if hook.when != when {
+                    continue;
+                }
+                let run = self.hooks.run(hook, number, &context);
+                tracing::info!(
+                    product = %attempt.product,
+                    "hook {} {number} of {} {}", hook::word(when), package.name, run.how()
+                );
+                let ended = run.ended();
+                self.hook_runs.keep(&*self.files, &attempt.install, run);
+                ended.map_err(|error| failure(Cause::HookFailed, &error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What every hook of a package may write: its own release, what the package backs up, and what asks
+    /// for a boot where the package says that it may.
+    fn written_by_hooks(
+        &self,
+        attempt: &Attempt,
+        release: &Documents,
+        manifest: &Manifest,
+    ) -> Vec<PathBuf> {
+        let mut writes = vec![self.tree().folder(&attempt.product, &release.id.digest)];
+        let paths = manifest.backup.paths.iter();
+        // One that can't be expanded was refused when it was to be saved.
+        writes.extend(paths.filter_map(|path| expand(path, &self.variables).ok()).map(Into::into));
+        if manifest.reboot == Reboot::WhenRequired {
+            writes.push(ASKS_FOR_BOOT.into());
+        }
+        writes
+    }
+
+    /// What is the agent's own: keys, state, sockets, backups of all products.
+    fn hidden(&self) -> Vec<PathBuf> {
+        let within = |outer: &Path, inner: &Path| inner.starts_with(outer);
+        if !within(&self.data, &self.root) {
+            return vec![self.data.clone()];
+        }
+        let own = ["identity", "state", "trust", "backups", "agent.sock", "lock", "install"];
+        own.map(|name| self.data.join(name)).into()
+    }
+
+    /// Ends every hook of a release that may still run: an agent that was killed has left one.
+    pub(super) fn ends_of_hooks(&self, attempt: &Attempt, release: &Documents) -> Vec<UndoStep> {
+        let hooks = release.packages.iter().flat_map(|package| {
+            package.manifest.hooks.iter().enumerate().map(|(number, hook)| (number, hook.when))
+        });
+        let mut units: Vec<String> = hooks
+            .map(|(number, when)| format!("{}.service", hook::name(&attempt.install, when, number)))
+            .collect();
+        units.sort();
+        units.dedup();
+        units.into_iter().map(|unit| Undoing::StopUnit { unit }.into()).collect()
+    }
+}
