@@ -1,3 +1,5 @@
+//! The command line of each box, and what systemd says of how one ended.
+
 use super::*;
 
 fn boxed(walls: Option<Walls>) -> Boxed {

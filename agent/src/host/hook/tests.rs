@@ -1,3 +1,5 @@
+//! Hooks run to their end by the agent itself, and the words that systemd-run is given.
+
 use super::*;
 use crate::host::process::marked;
 
