@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use refit_proto::package::{HookTime, Manifest, Reboot, expand};
+use refit_proto::package::{Data, DataUse, HookTime, Manifest, Reboot, expand};
 
 use super::{HostMachine, failures::failure};
 use crate::{
@@ -33,7 +33,7 @@ impl HostMachine {
                 folder: &folder,
                 variables: &self.variables.clone(),
                 writes: self.written_by_hooks(attempt, release, &package.manifest),
-                read_only: Vec::new(),
+                read_only: self.only_read_by_hooks(&package.manifest),
                 hidden: self.hidden(),
             };
             for (number, hook) in package.manifest.hooks.iter().enumerate() {
@@ -62,13 +62,32 @@ impl HostMachine {
         manifest: &Manifest,
     ) -> Vec<PathBuf> {
         let mut writes = vec![self.tree().folder(&attempt.product, &release.id.digest)];
-        let paths = manifest.backup.paths.iter();
-        // One that can't be expanded was refused when it was to be saved.
-        writes.extend(paths.filter_map(|path| expand(path, &self.variables).ok()).map(Into::into));
+        writes.extend(manifest.backup.paths.iter().filter_map(|path| self.expanded(path)));
+        if manifest.data.used != DataUse::Untouched {
+            writes.extend(self.data_of(&manifest.data));
+        }
         if manifest.reboot == Reboot::WhenRequired {
             writes.push(ASKS_FOR_BOOT.into());
         }
         writes
+    }
+
+    /// Data that the release says it does not touch: its hooks can't, also not by a wider `writes`.
+    fn only_read_by_hooks(&self, manifest: &Manifest) -> Vec<PathBuf> {
+        match manifest.data.used {
+            DataUse::Untouched => self.data_of(&manifest.data),
+            DataUse::Kept | DataUse::Converted => Vec::new(),
+        }
+    }
+
+    /// Where a package's data lies, as far as it lies in files that hooks can open.
+    fn data_of(&self, data: &Data) -> Vec<PathBuf> {
+        data.declared_paths().iter().filter_map(|path| self.expanded(path)).collect()
+    }
+
+    /// A path of a manifest. One that can't be expanded was refused when it was to be saved.
+    fn expanded(&self, path: &str) -> Option<PathBuf> {
+        expand(path, &self.variables).ok().map(PathBuf::from)
     }
 
     /// What is the agent's own: keys, state, sockets, backups of all products.

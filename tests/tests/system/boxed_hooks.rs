@@ -20,6 +20,7 @@ impl Lab {
         let lab = lab::Lab::new(claim).unwrap()?;
         let host = lab.host("debian-1", &[]).unwrap();
         give_controllers(&host);
+        host.good(["mkdir", "/srv/book"]).unwrap();
         let fleet = lab.fleet(&super::ONE_RING).unwrap();
         let_payments_be_reached(&host);
         host.enroll(&fleet, &["ring=pilot"], SETTINGS).unwrap();
@@ -34,7 +35,8 @@ impl Lab {
     fn promote(&self, version: &str, script: &str, needs: &str) {
         let hook = format!(
             "[[hooks]]\nwhen = \"before-switch\"\ntimeout_seconds = 20\n{needs}\n\
-             command = [\"/bin/bash\", \"-c\", '''\n{script}\n''']\n"
+             command = [\"/bin/bash\", \"-c\", '''\n{script}\n''']\n\
+             [data]\nuse = \"untouched\"\npaths = [\"/srv/book\"]\n"
         );
         let hook = if script.is_empty() { "" } else { &hook };
         let probation = Probation { start: 10, good: 2 };
@@ -94,6 +96,8 @@ mount -o remount,rw / && touch /etc/by-hook || echo "it stays so"
 touch /proc/1/root/etc/by-hook || echo "no way around"
 systemctl start by-hook || echo "systemd is closed"
 systemd-run touch /etc/by-hook || echo "no unit of its own"
+touch /srv/by-hook && rm /srv/by-hook && echo "what is named is open"
+touch /srv/book/by-hook || echo "data is closed"
 ls /var/lib/refit-agent/identity || echo "keys are hidden"
 touch /tmp/by-hook && touch mine && rm mine && echo "its own is open"
 (setsid bash -c 'exec -a in-a-hook sleep 77777' </dev/null >/dev/null 2>&1 &)
@@ -102,7 +106,7 @@ touch /tmp/by-hook && touch mine && rm mine && echo "its own is open"
 #[test]
 fn a_hook_in_its_box_reaches_nothing_that_it_does_not_declare_and_whatever_it_does_is_named() {
     let Some(lab) = Lab::on_1_0("hooks in their box, on a booted Debian host") else { return };
-    lab.promote("1.1", LOOKS_AROUND, "");
+    lab.promote("1.1", LOOKS_AROUND, "writes = [\"/srv\"]");
     lab.fleet.until_rollout("pilot", "1.1", "done").unwrap();
     until_says(&lab.host, "1.1");
     let shown = lab.fleet.refit(["host", "show", "debian-1"]).unwrap();
@@ -118,6 +122,8 @@ fn a_hook_in_its_box_reaches_nothing_that_it_does_not_declare_and_whatever_it_do
         "no way around",
         "systemd is closed",
         "no unit of its own",
+        "what is named is open",
+        "data is closed",
         "keys are hidden",
         "its own is open",
     ] {
