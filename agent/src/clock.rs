@@ -70,6 +70,15 @@ impl Clock {
         Ok(Clock::from_fns(BootId::parse(boot.trim())?, wall, boot_time))
     }
 
+    /// The clocks of this machine, for whoever never says which boot it is and may not see `/proc`.
+    pub fn of_no_boot() -> Clock {
+        #[expect(clippy::disallowed_methods, reason = "the same clock, read in the same place")]
+        let wall = Timestamp::now;
+        #[expect(clippy::unwrap_used, reason = "a word is an id")]
+        let boot = BootId::parse("not-told").unwrap();
+        Clock::from_fns(boot, wall, boot_time)
+    }
+
     /// Clocks that the caller decides.
     pub fn from_fns(
         boot: BootId,
@@ -122,6 +131,11 @@ impl Clock {
     /// This boot.
     pub fn boot(&self) -> &BootId {
         &self.boot
+    }
+
+    /// The least that the time can be, as far as is known here: to be handed to the other half.
+    pub fn known_to_have_passed(&self) -> Timestamp {
+        self.floor()
     }
 
     fn floor(&self) -> Timestamp {

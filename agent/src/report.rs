@@ -21,7 +21,7 @@ use crate::{
     clock::Clock,
     host::hook::HookRuns,
     journal::{Ended, Journal as _, JournalError, StoreJournal},
-    link::{Server, Wanted},
+    link::{Link, Wanted},
     outbox::{News, Outbox, Weight},
     trusted::{Refusal, Trust},
     update::{ReleaseId, Update},
@@ -61,7 +61,7 @@ pub struct Reporter {
     /// How the hooks of its last updates went.
     pub hook_runs: Arc<RwLock<HookRuns>>,
     /// The way to the server, for the address in use; none where no agent runs.
-    pub server: Option<Arc<Server>>,
+    pub server: Option<Arc<Link>>,
     /// What was seen of the server's audit log.
     pub witness: Arc<Witness>,
     /// The state that was reported last in this run.

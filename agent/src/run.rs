@@ -4,9 +4,13 @@
 
 mod driver;
 mod network;
+mod network_half;
+
+pub use network_half::run_network_half;
 
 use std::{
     fs::File,
+    path::PathBuf,
     sync::{Arc, Mutex, RwLock, atomic::AtomicU64},
     thread,
     time::{Duration, Instant},
@@ -28,7 +32,7 @@ use crate::{
     },
     identity::{Identity, IdentityError, Ways},
     journal::{Journal, StoreJournal},
-    link::{Bucket, Pace, Server, Sync, Wanted},
+    link::{Access, Bucket, Link, Pace, Sync, Wanted},
     machine::Manager,
     outbox::Outbox,
     report::{Inventory, Reporter, ReportingJournal},
@@ -171,6 +175,8 @@ pub struct Parts<M> {
     pub machine: Box<dyn FnOnce(Manager) -> M>,
     /// What runs services.
     pub services: Manager,
+    /// The socket of the network half; none: it is in this process.
+    pub link: Option<PathBuf>,
 }
 
 /// Runs the agent until it is told to end.
@@ -190,9 +196,11 @@ pub fn run<M: Machine + 'static>(
         // A channel's own tasks live on the runtime.
         let _inside = runtime.enter();
         let ways = Ways::of(&identity, Ways::load(&settings.identity())?.as_ref());
-        Arc::new(
-            Server::new(&identity, &keys, ways, clock.clone())?.with_patience(settings.patience),
-        )
+        let access = Access::new(&identity, &keys, ways, settings.patience);
+        Arc::new(match parts.link.take() {
+            None => Link::here(access, clock.clone())?,
+            Some(socket) => Link::by_socket(access, clock.clone(), socket)?,
+        })
     };
     let holder = Holder {
         host: identity.host.clone(),

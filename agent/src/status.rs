@@ -152,6 +152,12 @@ async fn answer(
     spool: &Spool,
     restores: &Requests,
 ) -> io::Result<()> {
+    // Whoever was handed the open socket by somebody else is not heard either.
+    let user = stream.peer_cred()?.uid();
+    if !may_ask(user) {
+        tracing::warn!(user, "somebody who is not root asks the agent, and gets no answer");
+        return Ok(());
+    }
     let mut question = Vec::new();
     (&mut stream).take(LONGEST_QUESTION).read_to_end(&mut question).await?;
     let answer = match serde_json::from_slice(&question) {
@@ -180,6 +186,11 @@ async fn answer(
     };
     stream.write_all(&answer).await?;
     stream.shutdown().await
+}
+
+/// Root, and whom the agent itself runs as.
+fn may_ask(user: u32) -> bool {
+    user == 0 || user == rustix::process::geteuid().as_raw()
 }
 
 fn restore_it(

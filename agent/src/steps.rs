@@ -26,7 +26,7 @@ use crate::{
     drive::{Host, HostError},
     host::{content::Fetch, hook::HookRuns},
     journal::StoreJournal,
-    link::{Bucket, Capped, MirroredFrames, Server, ServerFrames, Wanted, ask_leave, ask_reboot},
+    link::{Bucket, Capped, Link, MirroredFrames, ServerFrames, Wanted, ask_leave, ask_reboot},
     report::Inventory,
     trusted::Trust,
     update::{Attempt, BackupId, Cause, Event, Failure, InstallId, OrderedBy, Phase, Step, Update},
@@ -111,7 +111,7 @@ pub struct Steps<M> {
     /// What changes the machine.
     pub machine: M,
     /// The way to the server.
-    pub server: Arc<Server>,
+    pub server: Arc<Link>,
     /// What the host trusts.
     pub trust: Arc<Trust>,
     /// What the server wants.
@@ -329,8 +329,7 @@ impl<M: Machine> Steps<M> {
         let stopped =
             move || orders.is_ending() || orders.took_back(&of) || bundled::gives_way(&spool, &of);
         let server = ServerFrames::new(self.server.clone(), self.runtime.clone(), stopped);
-        let (mirrors, patience) = (self.server.mirrors(), self.server.patience());
-        Box::new(MirroredFrames::new(mirrors, server, self.runtime.clone(), patience))
+        Box::new(MirroredFrames::new(self.server.mirrors(), server, self.runtime.clone()))
     }
 
     /// Looks again at what is installed.

@@ -6,20 +6,27 @@ use std::path::Path;
 /// A unit of Refit's on a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Unit {
-    /// `refit-agent.service`
+    /// `refit-agent.service`: the root half
     Agent,
+    /// `refit-link.service`: the network half
+    Link,
+    /// `refit-link.socket`, on which the root half asks it
+    LinkSocket,
     /// `refit-rescue@.service`, of which `refit-rescue@boot` is enabled
     Rescue,
 }
 
-/// The agent's unit file. `KillMode=process`: what the agent started for others (services that it supervises
-/// itself) ends by the agent's word, never with the agent. The hardening leaves out what an installer needs:
-/// writing anywhere in the system, setting owners and modes, starting units.
+/// Where the root half asks the network half. Root's folder, root's socket: PID 1 makes both.
+const SOCKET: &str = "/run/refit-link/socket";
+
+/// The root half's unit file. `KillMode=process`: what the agent started for others (services that it
+/// supervises itself) ends by the agent's word, never with the agent. The settings are those that stand in
+/// no release's way; which it does without, and what each would break, stands in docs/HARDENING.md.
 const UNIT: &str = "\
 [Unit]
 Description=Refit agent: keeps this host on the release that its ring permits
-Wants=network-online.target
-After=network-online.target
+Wants=network-online.target refit-link.socket
+After=network-online.target refit-link.socket
 # Installed and not enrolled yet: nothing to run, and nothing that failed.
 ConditionPathExists=@IDENTITY@
 # One that fails again and again in the middle of an update does not bring the host back; what does also
@@ -31,7 +38,7 @@ OnFailure=refit-rescue@failed.service
 [Service]
 Type=notify
 NotifyAccess=main
-ExecStart=@PROGRAM@ run --data @DATA@
+ExecStart=@PROGRAM@ run --data @DATA@ --link @SOCKET@
 Restart=always
 RestartSec=5
 WatchdogSec=120
@@ -44,13 +51,96 @@ OOMScoreAdjust=-500
 NoNewPrivileges=no
 LockPersonality=yes
 RestrictRealtime=yes
-ProtectClock=yes
 ProtectHostname=yes
 MemoryDenyWriteExecute=yes
+KeyringMode=private
 SystemCallArchitectures=native
+SystemCallErrorNumber=EPERM
+SystemCallFilter=~@clock @cpu-emulation @debug @module @obsolete @raw-io @reboot @swap
+CapabilityBoundingSet=~CAP_SYS_TIME CAP_WAKE_ALARM CAP_SYS_MODULE CAP_SYS_RAWIO CAP_SYS_BOOT CAP_SYSLOG
+CapabilityBoundingSet=~CAP_SYS_PACCT CAP_SYS_TTY_CONFIG CAP_NET_ADMIN CAP_NET_BROADCAST CAP_BLOCK_SUSPEND
+CapabilityBoundingSet=~CAP_LEASE CAP_IPC_LOCK CAP_AUDIT_CONTROL CAP_AUDIT_READ CAP_BPF CAP_PERFMON
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 
 [Install]
 WantedBy=multi-user.target
+";
+
+/// The network half's. A user that exists while it runs, no right, no file but the programs of the system:
+/// it gets what it calls with from the root half, and keeps it in memory.
+const LINK: &str = "\
+[Unit]
+Description=Refit: the half of the agent that talks to the server, without rights on this host
+# It is asked again and again, and comes back each time.
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart=@PROGRAM@ link
+StandardInput=socket
+StandardOutput=journal
+StandardError=journal
+Restart=on-failure
+RestartSec=1
+WatchdogSec=300
+TimeoutStopSec=10
+OOMScoreAdjust=-100
+TasksMax=32
+MemoryMax=256M
+LimitCORE=0
+
+DynamicUser=yes
+User=refit-link
+UMask=0077
+CapabilityBoundingSet=
+AmbientCapabilities=
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=yes
+InaccessiblePaths=-@DATA@ -/etc/refit
+PrivateTmp=yes
+PrivateDevices=yes
+PrivateUsers=yes
+PrivateIPC=yes
+PrivateMounts=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+ProtectClock=yes
+ProtectHostname=yes
+ProtectProc=invisible
+ProcSubset=pid
+RestrictNamespaces=yes
+RestrictSUIDSGID=yes
+RestrictRealtime=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+RemoveIPC=yes
+KeyringMode=private
+DevicePolicy=closed
+SystemCallArchitectures=native
+SystemCallErrorNumber=EPERM
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+";
+
+const LINK_SOCKET: &str = "\
+[Unit]
+Description=Refit: where root asks the half of the agent that talks to the server
+
+[Socket]
+ListenStream=@SOCKET@
+SocketMode=0600
+DirectoryMode=0700
+RemoveOnStop=yes
+# However often it is asked, it is started again.
+TriggerLimitIntervalSec=0
+
+[Install]
+WantedBy=sockets.target
 ";
 
 /// The rescuer's. It runs before everything that has not said otherwise, products among it, and needs no
@@ -79,11 +169,14 @@ WantedBy=sysinit.target
 pub fn text(unit: Unit, program: &Path, data: &Path) -> String {
     let text = match unit {
         Unit::Agent => UNIT,
+        Unit::Link => LINK,
+        Unit::LinkSocket => LINK_SOCKET,
         Unit::Rescue => RESCUE,
     };
     text.replace("@PROGRAM@", &quoted(program))
         .replace("@RESCUE@", &quoted(&program.with_file_name("refit-rescue")))
         .replace("@IDENTITY@", &rest_of_line(&data.join("identity")))
+        .replace("@SOCKET@", SOCKET)
         .replace("@DATA@", &quoted(data))
 }
 
@@ -104,25 +197,4 @@ fn quoted(path: &Path) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_unit_starts_the_program_and_the_folder_that_it_was_printed_for() {
-        let (program, data) = (Path::new("/usr/local/bin/refit-agent"), Path::new("/data/a b%"));
-        let unit = text(Unit::Agent, program, data);
-        assert!(
-            unit.contains("\nExecStart=/usr/local/bin/refit-agent run --data \"/data/a b%%\"\n"),
-            "{unit}"
-        );
-        assert!(unit.contains("\nConditionPathExists=/data/a b%%/identity\n"), "{unit}");
-        let rescue = text(Unit::Rescue, program, data);
-        assert!(
-            rescue.contains("\nExecStart=/usr/local/bin/refit-rescue %i --data \"/data/a b%%\"\n"),
-            "{rescue}"
-        );
-        for left in ["@PROGRAM@", "@RESCUE@", "@IDENTITY@", "@DATA@"] {
-            assert!(!unit.contains(left) && !rescue.contains(left), "{left}");
-        }
-    }
-}
+mod tests;

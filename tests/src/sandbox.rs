@@ -51,6 +51,7 @@ pub struct Sandbox {
     folder: Folder,
     address: IpAddr,
     product: &'static str,
+    halves: bool,
     port: u16,
     status_port: u16,
     environment: Vec<(String, String)>,
@@ -65,11 +66,13 @@ pub struct Setup {
     pub address: IpAddr,
     /// The product.
     pub product: &'static str,
+    /// Whether each agent is two processes, as our package has it, or one.
+    pub halves: bool,
 }
 
 impl Default for Setup {
     fn default() -> Setup {
-        Setup { kept: None, address: Ipv4Addr::LOCALHOST.into(), product: PRODUCT }
+        Setup { kept: None, address: Ipv4Addr::LOCALHOST.into(), product: PRODUCT, halves: false }
     }
 }
 
@@ -84,6 +87,8 @@ enum Folder {
 #[derive(Debug)]
 pub struct Host {
     agent: Option<Process>,
+    /// The network half, where the agent is two processes.
+    network_half: Option<Process>,
     folder: PathBuf,
     /// Where its service listens.
     pub port: u16,
@@ -108,6 +113,19 @@ impl Host {
     /// What the service says when it is asked.
     pub fn says(&self) -> Result<String> {
         Ok(http::get(self.port, "/")?.1.trim().to_owned())
+    }
+
+    /// The network half's process; without the sandbox's halves there is none.
+    ///
+    /// # Errors
+    /// If it is not running.
+    pub fn network_half(&mut self) -> Result<&mut Process> {
+        self.network_half.as_mut().context("the network half was not started")
+    }
+
+    /// Where the root half asks the network half.
+    fn link(&self) -> PathBuf {
+        self.folder.join("link.sock")
     }
 
     /// The agent's process.
@@ -163,6 +181,7 @@ impl Sandbox {
             folder,
             address: setup.address,
             product: setup.product,
+            halves: setup.halves,
             port,
             status_port,
             environment: Vec::new(),
@@ -188,7 +207,9 @@ impl Sandbox {
 
     /// Leaves every process running; their ids.
     pub fn leave_running(&mut self) -> Vec<u32> {
-        let agents = self.hosts.values_mut().filter_map(|host| host.agent.as_mut());
+        let agents =
+            self.hosts.values_mut().flat_map(|host| [&mut host.agent, &mut host.network_half]);
+        let agents = agents.filter_map(|process| process.as_mut());
         let mut ids = Vec::new();
         for process in agents.chain(self.server.as_mut()) {
             process.leave_running();
@@ -423,7 +444,7 @@ impl Sandbox {
         let folder = self.path().join(name);
         fs::create_dir_all(folder.join("data"))?;
         let port = free_port()?;
-        let host = Host { agent: None, folder, port };
+        let host = Host { agent: None, network_half: None, folder, port };
         let settings = format!(
             "install_root = {:?}\nservices = \"own\"\n\n[variables]\nPORT = \"{port}\"\n\
              HOST_FOLDER = {:?}\n",
@@ -453,9 +474,29 @@ impl Sandbox {
     pub fn start_agent_with(&mut self, name: &str, environment: &[(&str, &str)]) -> Result<()> {
         let mut run = command("refit-agent")?;
         run.envs(self.environment());
+        let halves = self.halves;
         let host = self.hosts.get_mut(name).with_context(|| format!("no host {name}"))?;
         run.args(["run", "--data"]).arg(host.data()).envs(environment.iter().copied());
+        if halves {
+            run.arg("--link").arg(host.link());
+            if !host.network_half.as_mut().is_some_and(Process::runs) {
+                self.start_network_half(name)?;
+            }
+        }
+        let host = self.hosts.get_mut(name).with_context(|| format!("no host {name}"))?;
         host.agent = Some(Process::start(&mut run, &host.folder.join("agent.log"))?);
+        Ok(())
+    }
+
+    /// Starts a host's network half, for the first time or again.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn start_network_half(&mut self, name: &str) -> Result<()> {
+        let host = self.hosts.get_mut(name).with_context(|| format!("no host {name}"))?;
+        let mut link = command("refit-agent")?;
+        link.args(["link", "--socket"]).arg(host.link());
+        host.network_half = Some(Process::start(&mut link, &host.folder.join("link.log"))?);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
-//! Refit's own chores: `cargo xtask demo`, `test`, `lab`, `dist`, `tidy`, `powercuts`, `fuzz`.
+//! Refit's own chores: `cargo xtask demo`, `test`, `bench`, `lab`, `dist`, `tidy`, `powercuts`, `fuzz`.
 
+mod bench;
 mod cargo;
 mod demo;
 mod dist;
@@ -27,6 +28,8 @@ enum Chore {
     /// Shows the main job end to end on this machine: a server, six hosts, three rings, a good release,
     /// a bad one that goes back by itself, and a tampered one that is refused.
     Demo(demo::Arguments),
+    /// Measures what is promised to be small or fast, beside others of the field.
+    Bench(bench::Arguments),
     /// Runs every test and check. What this machine can't run is listed at the end.
     Test(test::Arguments),
     /// Gives every parser inputs that nobody thought of, for a bounded time.
@@ -44,6 +47,7 @@ enum Chore {
 fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::Demo(arguments) => demo::run(&arguments),
+        Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Test(arguments) => test::run(&arguments),
         Chore::Fuzz(arguments) => fuzz::run(&arguments),
         Chore::Lab(arguments) => lab::run(&arguments),

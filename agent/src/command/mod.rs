@@ -3,6 +3,7 @@
 mod backup;
 mod enroll;
 mod install;
+mod link;
 mod quarantine;
 mod reach;
 mod recover;
@@ -43,7 +44,9 @@ enum Command {
     /// Make this machine a host of the fleet, with a token of `refit token create`
     Enroll(enroll::Args),
     /// Run the agent
-    Run,
+    Run(run::Args),
+    /// Run the half of the agent that talks to the server, for one that runs with `--link`
+    Link(link::Args),
     /// Install a release from a bundle of `refit bundle export`, on a host without a network
     Install(install::Args),
     /// Show what the agent on this host is doing
@@ -71,7 +74,8 @@ pub(crate) fn run() -> Result<ExitCode> {
     log_to_stderr();
     match command {
         Command::Enroll(args) => enroll::run(&common, args),
-        Command::Run => run::run(&common),
+        Command::Run(args) => run::run(&common, args),
+        Command::Link(args) => link::run(&args),
         Command::Install(args) => install::run(&common, &args),
         Command::Status(args) => status::run(&common, &args),
         Command::Recover => recover::run(&common),

@@ -1,6 +1,6 @@
 //! `refit-agent run`: the agent itself.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::Result;
 use refit_agent::{
@@ -13,7 +13,15 @@ use refit_agent::{
 
 use super::Common;
 
-pub(super) fn run(common: &Common) -> Result<ExitCode> {
+/// The agent itself
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Leave the network to `refit-agent link` on this socket, and open none but for health checks
+    #[arg(long)]
+    link: Option<PathBuf>,
+}
+
+pub(super) fn run(common: &Common, args: Args) -> Result<ExitCode> {
     let settings = Settings::load(&common.data, common.config.as_deref())?;
     let clock = Clock::system()?;
     let files = Arc::new(RealFiles);
@@ -22,6 +30,6 @@ pub(super) fn run(common: &Common) -> Result<ExitCode> {
         let (files, settings, clock) = (files.clone(), settings.clone(), clock.clone());
         Box::new(move |services| HostMachine::new(files, &settings, clock, services))
     };
-    run::run(&settings, clock, Parts { files, machine, services })?;
+    run::run(&settings, clock, Parts { files, machine, services, link: args.link })?;
     Ok(ExitCode::SUCCESS)
 }

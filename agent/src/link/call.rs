@@ -21,7 +21,8 @@ pub struct CallError {
 ///
 /// A server that cannot prove who it is counts as weather: it may be another one tomorrow, and nothing
 /// was said to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Trouble {
     /// The network, a server that starts, is full or fails: it passes.
     Weather,
@@ -70,6 +71,15 @@ impl CallError {
     /// Whether what answered could not prove that it is the fleet's server.
     pub fn is_impostor(&self) -> bool {
         self.impostor
+    }
+
+    pub(crate) fn absent(text: impl Into<String>) -> CallError {
+        CallError { trouble: Trouble::Absent, text: text.into(), impostor: false }
+    }
+
+    /// As the other half of the agent tells it.
+    pub(super) fn told(trouble: Trouble, text: String, impostor: bool) -> CallError {
+        CallError { trouble, text, impostor }
     }
 
     pub(crate) fn refused(text: impl Into<String>) -> CallError {

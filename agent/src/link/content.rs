@@ -14,8 +14,9 @@ use tokio::time::{Instant, timeout};
 use tonic::{Streaming, transport::Channel};
 
 use super::{
-    CallError, Patience, Server, Trouble,
+    CallError, Link, Patience, Server, Trouble,
     call::{self, within},
+    halves::Whom,
     patience::{Meter, TooSlow},
 };
 use crate::trusted::Source;
@@ -155,5 +156,20 @@ impl Source for Server {
 
     async fn content(&self, digest: &Digest, length: u64) -> Result<Vec<u8>, CallError> {
         whole(self.download(digest, 0).await?, digest, length).await
+    }
+}
+
+impl Source for Link {
+    async fn metadata(
+        &self,
+        role: &Role,
+        version: Option<u64>,
+        _max_length: u64,
+    ) -> Result<Option<Vec<u8>>, CallError> {
+        Link::metadata(self, Whom::Server, role, version).await
+    }
+
+    async fn content(&self, digest: &Digest, length: u64) -> Result<Vec<u8>, CallError> {
+        Link::content(self, Whom::Server, digest, length).await
     }
 }

@@ -9,12 +9,15 @@ use std::{
 use refit_proto::names::Digest;
 use tokio::runtime::Handle;
 
-use super::{CallError, Download, Server, Trouble};
+use super::{
+    CallError, Link, Trouble,
+    halves::{Chunks, Giver},
+};
 use crate::host::content::{Fetch, FetchError};
 
 /// The server as a source of frames.
 pub struct ServerFrames {
-    server: Arc<Server>,
+    link: Arc<Link>,
     runtime: Handle,
     stopped: Box<dyn Fn() -> bool>,
 }
@@ -23,11 +26,20 @@ impl ServerFrames {
     /// Frames from this server, by the network of this runtime, until `stopped` says that nobody wants
     /// them any more. Not to be used on the runtime's own thread.
     pub fn new(
-        server: Arc<Server>,
+        link: Arc<Link>,
         runtime: Handle,
         stopped: impl Fn() -> bool + 'static,
     ) -> ServerFrames {
-        ServerFrames { server, runtime, stopped: Box::new(stopped) }
+        ServerFrames { link, runtime, stopped: Box::new(stopped) }
+    }
+
+    pub(super) async fn begin(
+        &self,
+        from: Giver,
+        digest: Digest,
+        offset: u64,
+    ) -> Result<Chunks, CallError> {
+        self.link.frame(from, &digest, offset).await
     }
 
     /// Whether anybody still wants what comes.
@@ -44,7 +56,7 @@ impl Fetch for ServerFrames {
         self.wanted().map_err(|error| refused(error, offset))?;
         let download = self
             .runtime
-            .block_on(self.server.download(&digest, offset))
+            .block_on(self.begin(Giver::Server, digest, offset))
             .map_err(|error| refused(error, offset))?;
         if download.frame_length.is_some_and(|length| length < offset) {
             return Err(FetchError::Shorter { offset });
@@ -63,7 +75,7 @@ fn refused(error: CallError, offset: u64) -> FetchError {
 }
 
 struct Reading<'a> {
-    download: Download,
+    download: Chunks,
     frames: &'a ServerFrames,
     chunk: Vec<u8>,
     at: usize,

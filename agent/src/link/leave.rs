@@ -3,13 +3,9 @@
 
 use std::time::Duration;
 
-use refit_proto::wire::{LeaseRequest, RebootReply, RebootRequest, lease_reply::Answer};
-use tonic::{Code, Response};
+use refit_proto::wire::{LeaseRequest, RebootRequest, lease_reply::Answer};
 
-use super::{
-    CallError, Server,
-    call::{self, within},
-};
+use super::{CallError, Link};
 use crate::{
     clock::Clock,
     update::{Attempt, Cause, Failure, Lease, LeaseId},
@@ -22,11 +18,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 ///
 /// # Errors
 /// Why the host must not begin now.
-pub async fn ask_leave(
-    server: &Server,
-    attempt: &Attempt,
-    clock: &Clock,
-) -> Result<Lease, Failure> {
+pub async fn ask_leave(link: &Link, attempt: &Attempt, clock: &Clock) -> Result<Lease, Failure> {
     // Before the request is sent, so that a slow answer never lengthens the lease.
     let asked = clock.moment();
     let request = LeaseRequest {
@@ -35,7 +27,7 @@ pub async fn ask_leave(
         attempt: attempt.number,
         digest: attempt.release.digest.as_bytes().to_vec(),
     };
-    let reply = within(call::SMALL, server.agent().request_lease(request)).await;
+    let reply = link.lease(request).await;
     match reply.map_err(|error| away(&error))?.answer {
         Some(Answer::Lease(lease)) => {
             let id = LeaseId::parse(&lease.id)
@@ -55,24 +47,14 @@ pub async fn ask_leave(
 ///
 /// # Errors
 /// Why it must not.
-pub async fn ask_reboot(server: &Server, attempt: &Attempt) -> Result<(), Failure> {
+pub async fn ask_reboot(link: &Link, attempt: &Attempt) -> Result<(), Failure> {
     let request = RebootRequest {
         product: attempt.product.to_string(),
         rollout_id: attempt.rollout.clone(),
         attempt: attempt.number,
         digest: attempt.release.digest.as_bytes().to_vec(),
     };
-    let mut agent = server.agent();
-    let asked = async {
-        match agent.request_reboot(request).await {
-            // A server of before there were boots has nothing against them.
-            Err(status) if status.code() == Code::Unimplemented => {
-                Ok(Response::new(RebootReply { may: true, hold: None }))
-            }
-            answer => answer,
-        }
-    };
-    let reply = within(call::SMALL, asked).await.map_err(|error| {
+    let reply = link.reboot(request).await.map_err(|error| {
         let text = format!("the server can't be asked whether this host may boot: {error}");
         Failure::new(Cause::ServerAway, text)
     })?;

@@ -19,7 +19,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Patience, ServerFrames, patience::Meter};
+use super::{
+    CallError, Patience, ServerFrames, Trouble,
+    halves::{Chunks, Giver},
+    patience::Meter,
+};
 use crate::host::content::{Fetch, FetchError};
 
 /// Mirrors in the order of the signed list, and then the server.
@@ -27,7 +31,6 @@ pub struct MirroredFrames {
     mirrors: Vec<Mirror>,
     server: ServerFrames,
     runtime: Handle,
-    patience: Patience,
     /// Who gave the frame that came last.
     last: Option<Mirror>,
 }
@@ -43,19 +46,23 @@ enum MirrorError {
     Useless(String),
 }
 
+impl From<MirrorError> for CallError {
+    fn from(error: MirrorError) -> CallError {
+        match error {
+            MirrorError::Absent => CallError::absent(error.to_string()),
+            MirrorError::Useless(why) => CallError::weather(why),
+        }
+    }
+}
+
 fn useless(why: impl ToString) -> MirrorError {
     MirrorError::Useless(why.to_string())
 }
 
 impl MirroredFrames {
     /// Frames from these mirrors, and from the server where none of them gives them.
-    pub fn new(
-        mirrors: Vec<Mirror>,
-        server: ServerFrames,
-        runtime: Handle,
-        patience: Patience,
-    ) -> MirroredFrames {
-        MirroredFrames { mirrors, server, runtime, patience, last: None }
+    pub fn new(mirrors: Vec<Mirror>, server: ServerFrames, runtime: Handle) -> MirroredFrames {
+        MirroredFrames { mirrors, server, runtime, last: None }
     }
 
     fn leave_out(&mut self, mirror: &Mirror, why: &str) {
@@ -68,13 +75,14 @@ impl Fetch for MirroredFrames {
     fn frame(&mut self, digest: Digest, offset: u64) -> Result<Box<dyn Read + '_>, FetchError> {
         for mirror in self.mirrors.clone() {
             self.server.wanted().map_err(|error| FetchError::Away(error.to_string()))?;
-            match begin(&self.runtime, self.patience, &mirror, (digest, offset)) {
+            let begun = self.server.begin(Giver::mirror(&mirror), digest, offset);
+            match self.runtime.block_on(begun) {
                 Ok(body) => {
                     self.last = Some(mirror);
                     return Ok(Box::new(Reading { body, frames: self, chunk: Bytes::new() }));
                 }
-                Err(MirrorError::Absent) => {}
-                Err(error @ MirrorError::Useless(_)) => self.leave_out(&mirror, &error.to_string()),
+                Err(error) if error.trouble == Trouble::Absent => {}
+                Err(error) => self.leave_out(&mirror, &error.to_string()),
             }
         }
         self.last = None;
@@ -94,15 +102,20 @@ impl Fetch for MirroredFrames {
 }
 
 /// What a mirror has of a frame from this byte of it on.
-fn begin(
-    runtime: &Handle,
+pub(super) async fn begin(
+    patience: Patience,
+    mirror: &Mirror,
+    wanted: (Digest, u64),
+) -> Result<Body, CallError> {
+    Ok(begun(patience, mirror, wanted).await?)
+}
+
+async fn begun(
     patience: Patience,
     mirror: &Mirror,
     (digest, offset): (Digest, u64),
 ) -> Result<Body, MirrorError> {
-    // A timer is made where there is a runtime.
-    let asked = async { timeout(patience.window, ask(mirror, digest, offset)).await };
-    let answer = runtime.block_on(asked);
+    let answer = timeout(patience.window, ask(mirror, digest, offset)).await;
     let answer = answer.map_err(|_| useless("it does not answer (slow-retrieval)"))??;
     // Not every web server can begin in the middle.
     let skip = match answer.status() {
@@ -140,7 +153,8 @@ fn begins_at<T>(answer: &Response<T>, offset: u64) -> bool {
     range.is_some_and(|range| range.starts_with(&format!("bytes {offset}-")))
 }
 
-struct Body {
+/// What a mirror gives.
+pub(super) struct Body {
     stream: Incoming,
     meter: Meter,
     /// What is left out first.
@@ -149,7 +163,7 @@ struct Body {
 
 impl Body {
     /// The next bytes; `None` at the end.
-    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+    pub(super) async fn next(&mut self) -> io::Result<Option<Bytes>> {
         loop {
             let asked = Instant::now();
             let came = timeout(self.meter.left(), self.stream.frame()).await;
@@ -170,7 +184,7 @@ impl Body {
 }
 
 struct Reading<'a> {
-    body: Body,
+    body: Chunks,
     frames: &'a MirroredFrames,
     chunk: Bytes,
 }
@@ -179,8 +193,9 @@ impl Read for Reading<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.chunk.is_empty() {
             self.frames.server.wanted().map_err(io::Error::other)?;
-            match self.frames.runtime.block_on(self.body.next())? {
-                Some(chunk) => self.chunk = chunk,
+            let came = self.frames.runtime.block_on(self.body.next());
+            match came.map_err(io::Error::other)? {
+                Some(chunk) => self.chunk = chunk.into(),
                 None => return Ok(0),
             }
         }
@@ -214,7 +229,7 @@ mod tests {
         let network = std::thread::spawn(move || runtime.block_on(stopped));
         let patience = Patience { window: Duration::from_secs(10), slowest: 1 };
         let digest = Digest::of(b"content");
-        let begun = begin(&handle, patience, &mirror, (digest, 4));
+        let begun = handle.block_on(begin(patience, &mirror, (digest, 4)));
         let read = begun.map_err(|error| error.to_string()).and_then(|mut body| {
             let mut all = Vec::new();
             while let Some(bytes) = handle.block_on(body.next()).map_err(|it| it.to_string())? {

@@ -10,11 +10,7 @@ use refit_proto::{
 };
 use rustls::pki_types::CertificateDer;
 
-use super::{
-    CallError, Server,
-    call::{self, within},
-    enroll::accept_chain,
-};
+use super::{CallError, Link, enroll::accept_chain};
 use crate::{
     clock::Clock,
     identity::{Identity, IdentityError, IdentityFolder, Keys, KeysError},
@@ -64,7 +60,7 @@ pub fn is_due(
 /// # Errors
 /// If it did not come to that; the old one stays.
 pub async fn renew(
-    server: &Server,
+    link: &Link,
     identity: &Identity,
     keys: &Keys,
     folder: &IdentityFolder,
@@ -80,11 +76,11 @@ pub async fn renew(
     };
     let request =
         RenewRequest { certificate_request: keys.certificate_request()?, about: Some(about) };
-    let reply = within(call::SMALL, server.enrollment().renew(request)).await?;
-    let certificates = accept_chain(keys, &server.authorities(), reply.certificates, clock)
+    let reply = link.renew(request).await?;
+    let certificates = accept_chain(keys, &link.authorities(), reply.certificates, clock)
         .map_err(RenewError::Refused)?;
     let renewed = Identity { certificates, ..identity.clone() };
     renewed.save(folder)?;
-    server.change_identity(&renewed, keys)?;
+    link.change_identity(&renewed)?;
     Ok(renewed)
 }

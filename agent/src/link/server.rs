@@ -1,6 +1,5 @@
-//! The server as this host reaches it: one channel with the host's certificate to the address in use,
-//! made anew when the certificate, the addresses or the authorities change. Decides which address is next
-//! where one does not answer, and when the preferred one is tried again.
+//! The server as the network half reaches it: one channel with the host's certificate to the address in
+//! use. Decides which address is next where one does not answer, and when the preferred one is tried again.
 
 use std::{
     sync::{PoisonError, RwLock},
@@ -8,21 +7,20 @@ use std::{
 };
 
 use refit_proto::{
-    servers::Mirror,
     transport::{self, TransportError},
     wire::{
-        OfferMetadataReply, OfferMetadataRequest, SyncReply, SyncRequest,
-        agent_client::AgentClient, enrollment_client::EnrollmentClient,
-        repository_client::RepositoryClient,
+        LeaseReply, LeaseRequest, OfferMetadataReply, OfferMetadataRequest, RebootReply,
+        RebootRequest, RenewReply, RenewRequest, SyncReply, SyncRequest, agent_client::AgentClient,
+        enrollment_client::EnrollmentClient, repository_client::RepositoryClient,
     },
 };
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tonic::transport::Channel;
+use rustls::ClientConfig;
+use tonic::{Code, Response, transport::Channel};
 
 use super::{
     CallError, Patience,
     call::{self, within},
-    tls,
+    halves::Access,
 };
 use crate::{
     clock::Clock,
@@ -38,15 +36,15 @@ const AGAIN: Duration = Duration::from_secs(15 * 60);
 /// The way to the server.
 pub struct Server {
     way: RwLock<Way>,
+    /// In order of preference.
+    addresses: Vec<String>,
+    tls: ClientConfig,
     clock: Clock,
     patience: Patience,
 }
 
 /// What leads to the server now.
 struct Way {
-    ways: Ways,
-    certificates: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
     /// Which of the addresses is in use, and since when.
     at: usize,
     since: Running,
@@ -64,48 +62,24 @@ impl Server {
         ways: Ways,
         clock: Clock,
     ) -> Result<Server, TransportError> {
-        let (certificates, key) = (identity.certificates.clone(), keys.private_key());
-        let channel = channel(&ways, 0, &certificates, &key, clock.clone())?;
-        let since = clock.running();
-        let way = Way { ways, certificates, key, at: 0, since, channel };
-        Ok(Server { way: RwLock::new(way), clock, patience: Patience::default() })
+        Server::of(&Access::new(identity, keys, ways, Patience::default()), clock)
     }
 
-    /// The same, with this much patience for slow downloads.
-    #[must_use]
-    pub fn with_patience(self, patience: Patience) -> Server {
-        Server { patience, ..self }
+    /// The way to the server by this access. Connects when it is first used.
+    ///
+    /// # Errors
+    /// An address, certificate or key that cannot be used.
+    pub fn of(access: &Access, clock: Clock) -> Result<Server, TransportError> {
+        let tls = access.tls(clock.clone())?;
+        let addresses = access.ways.addresses.clone();
+        let channel = channel(&addresses, 0, &tls)?;
+        let way = RwLock::new(Way { at: 0, since: clock.running(), channel });
+        Ok(Server { way, addresses, tls, clock, patience: access.patience })
     }
 
     /// How slow a download may be.
     pub fn patience(&self) -> Patience {
         self.patience
-    }
-
-    /// Uses another certificate from now on. Calls under way end on the old connection.
-    ///
-    /// # Errors
-    /// A certificate that cannot be used; then the old one stays in use.
-    pub fn change_identity(&self, identity: &Identity, keys: &Keys) -> Result<(), TransportError> {
-        let mut way = self.write();
-        let (certificates, key) = (identity.certificates.clone(), keys.private_key());
-        way.channel = channel(&way.ways, way.at, &certificates, &key, self.clock.clone())?;
-        (way.certificates, way.key) = (certificates, key);
-        Ok(())
-    }
-
-    /// Uses other addresses and authorities from now on, the preferred address first.
-    ///
-    /// # Errors
-    /// Ways that cannot be used; then the old ones stay in use.
-    pub fn change_ways(&self, ways: Ways) -> Result<(), TransportError> {
-        let mut way = self.write();
-        if way.ways == ways {
-            return Ok(());
-        }
-        way.channel = channel(&ways, 0, &way.certificates, &way.key, self.clock.clone())?;
-        (way.ways, way.at, way.since) = (ways, 0, self.clock.running());
-        Ok(())
     }
 
     /// The address in use did not answer: the next one is.
@@ -114,7 +88,7 @@ impl Server {
     /// An address that cannot be used; then the old one stays in use.
     pub fn move_on(&self) -> Result<(), TransportError> {
         let mut way = self.write();
-        match way.ways.addresses.len() {
+        match self.addresses.len() {
             1 => Ok(()),
             count => self.use_address(&mut way, |at| (at + 1) % count),
         }
@@ -138,25 +112,14 @@ impl Server {
         next: impl FnOnce(usize) -> usize,
     ) -> Result<(), TransportError> {
         let at = next(way.at);
-        way.channel = channel(&way.ways, at, &way.certificates, &way.key, self.clock.clone())?;
+        way.channel = channel(&self.addresses, at, &self.tls)?;
         (way.at, way.since) = (at, self.clock.running());
         Ok(())
     }
 
     /// The address in use.
     pub fn address(&self) -> String {
-        let way = self.read();
-        way.ways.addresses[way.at].clone()
-    }
-
-    /// The authorities that count now; the first is the one that issues.
-    pub fn authorities(&self) -> Vec<CertificateDer<'static>> {
-        self.read().ways.authorities.clone()
-    }
-
-    /// Copies of the server's content.
-    pub fn mirrors(&self) -> Vec<Mirror> {
-        self.read().ways.mirrors.clone()
+        self.addresses[self.read().at].clone()
     }
 
     /// Hands over reports and gets orders.
@@ -176,6 +139,40 @@ impl Server {
         offer: OfferMetadataRequest,
     ) -> Result<OfferMetadataReply, CallError> {
         within(call::LARGE, self.repository().offer_metadata(offer)).await
+    }
+
+    /// Asks for the leave to begin.
+    ///
+    /// # Errors
+    /// If the server could not be asked.
+    pub async fn lease(&self, request: LeaseRequest) -> Result<LeaseReply, CallError> {
+        within(call::SMALL, self.agent().request_lease(request)).await
+    }
+
+    /// Asks whether the host may boot now.
+    ///
+    /// # Errors
+    /// If the server could not be asked.
+    pub async fn reboot(&self, request: RebootRequest) -> Result<RebootReply, CallError> {
+        let mut agent = self.agent();
+        let asked = async {
+            match agent.request_reboot(request).await {
+                // A server of before there were boots has nothing against them.
+                Err(status) if status.code() == Code::Unimplemented => {
+                    Ok(Response::new(RebootReply { may: true, hold: None }))
+                }
+                answer => answer,
+            }
+        };
+        within(call::SMALL, asked).await
+    }
+
+    /// Asks for a new certificate.
+    ///
+    /// # Errors
+    /// If the server gives none.
+    pub async fn renew(&self, request: RenewRequest) -> Result<RenewReply, CallError> {
+        within(call::SMALL, self.enrollment().renew(request)).await
     }
 
     /// Reports, orders, leases.
@@ -206,14 +203,7 @@ impl Server {
     }
 }
 
-fn channel(
-    ways: &Ways,
-    at: usize,
-    certificates: &[CertificateDer<'static>],
-    key: &PrivateKeyDer<'static>,
-    clock: Clock,
-) -> Result<Channel, TransportError> {
-    let own = transport::Identity { certificates: certificates.to_vec(), key: key.clone_key() };
-    let config = tls::client_config(&ways.authorities, Some(own), clock)?;
-    transport::channel(&ways.addresses[at], config)
+fn channel(addresses: &[String], at: usize, tls: &ClientConfig) -> Result<Channel, TransportError> {
+    let address = addresses.get(at).map_or("", String::as_str);
+    transport::channel(address, tls.clone())
 }

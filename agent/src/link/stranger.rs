@@ -11,24 +11,49 @@ use refit_proto::{
 };
 use tonic::transport::Channel;
 
-use super::{CallError, Patience, Server, content, server::LARGEST, tls};
+use super::{CallError, Link, Patience, Server, content, halves::Whom, server::LARGEST, tls};
 use crate::trusted::Source;
 
-/// What answers at the address in use.
-pub struct Stranger(RepositoryClient<Channel>);
+/// What answers at the address in use, as the root half has it: by the network half.
+pub struct Stranger<'a>(&'a Link);
+
+impl Link {
+    /// Whoever answers at the address in use.
+    pub fn stranger(&self) -> Stranger<'_> {
+        Stranger(self)
+    }
+}
+
+impl Source for Stranger<'_> {
+    async fn metadata(
+        &self,
+        role: &Role,
+        version: Option<u64>,
+        _max_length: u64,
+    ) -> Result<Option<Vec<u8>>, CallError> {
+        self.0.metadata(Whom::Stranger, role, version).await
+    }
+
+    async fn content(&self, digest: &Digest, length: u64) -> Result<Vec<u8>, CallError> {
+        self.0.content(Whom::Stranger, digest, length).await
+    }
+}
+
+/// What answers at the address in use, as the network half asks it.
+pub(super) struct Somebody(RepositoryClient<Channel>);
 
 impl Server {
     /// Whoever answers at the address in use. Connects when it is first asked.
     ///
     /// # Errors
     /// An address that cannot be used.
-    pub fn stranger(&self) -> Result<Stranger, TransportError> {
+    pub(super) fn stranger(&self) -> Result<Somebody, TransportError> {
         let channel = transport::channel(&self.address(), tls::stranger_config()?)?;
-        Ok(Stranger(RepositoryClient::new(channel).max_decoding_message_size(LARGEST)))
+        Ok(Somebody(RepositoryClient::new(channel).max_decoding_message_size(LARGEST)))
     }
 }
 
-impl Source for Stranger {
+impl Source for Somebody {
     async fn metadata(
         &self,
         role: &Role,

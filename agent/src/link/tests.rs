@@ -219,7 +219,7 @@ async fn a_certificate_is_renewed_for_the_same_key_and_an_expired_one_can_be() {
 
     let keys = Keys::load(&january.folder()).unwrap();
     let now = clock(NOW);
-    let link = Server::new(&identity, &keys, Ways::of(&identity, None), now.clone()).unwrap();
+    let link = link_of(&identity, &keys, Ways::of(&identity, None), &now);
     let authority = server.authority.clone();
     server.answers().renew = Some(Box::new(move |request| {
         Ok(RenewReply { certificates: authority.issue(&request.certificate_request, GOOD) })
@@ -247,6 +247,10 @@ async fn enrolled() -> (FakeServer, Host, Identity, Keys) {
     (server, host, identity, keys)
 }
 
+fn link_of(identity: &Identity, keys: &Keys, ways: Ways, clock: &Clock) -> Link {
+    Link::here(Access::new(identity, keys, ways, Patience::default()), clock.clone()).unwrap()
+}
+
 fn signed_list(addresses: &[String], authorities: &[&Authority]) -> ServersPolicy {
     let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
     let authorities = authorities
@@ -267,14 +271,13 @@ async fn a_server_whose_authority_the_signed_list_does_not_name_is_refused_where
     for server in [&old, &new] {
         answer_syncs(server);
     }
-    let link =
-        Server::new(&identity, &keys, Ways::of(&identity, None), host.clock.clone()).unwrap();
+    let link = link_of(&identity, &keys, Ways::of(&identity, None), &host.clock);
     link.sync(SyncRequest::default()).await.unwrap();
 
     let moved = signed_list(&[new.address.to_string()], &[&new.authority]);
     link.change_ways(Ways::of(&identity, Some(&moved))).unwrap();
     link.sync(SyncRequest::default()).await.unwrap();
-    link.move_on().unwrap();
+    link.move_on().await.unwrap();
     assert_eq!(link.address(), identity.server, "the enrollment's address is the last");
     let error = link.sync(SyncRequest::default()).await.unwrap_err();
     assert!(error.with_help().contains("do not trust this server"), "{error}");
@@ -284,7 +287,7 @@ async fn a_server_whose_authority_the_signed_list_does_not_name_is_refused_where
     link.change_ways(Ways::of(&identity, Some(&both))).unwrap();
     for _ in 0..2 {
         link.sync(SyncRequest::default()).await.unwrap();
-        link.move_on().unwrap();
+        link.move_on().await.unwrap();
     }
 }
 
@@ -319,8 +322,7 @@ async fn a_certificate_of_the_authority_that_is_replaced_is_renewed_with_the_new
     let (old, host, identity, keys) = enrolled().await;
     let new = Authority::new();
     let list = signed_list(&[old.address.to_string()], &[&new, &old.authority]);
-    let link = Server::new(&identity, &keys, Ways::of(&identity, Some(&list)), host.clock.clone());
-    let link = link.unwrap();
+    let link = link_of(&identity, &keys, Ways::of(&identity, Some(&list)), &host.clock);
     let due = |identity: &Identity| {
         is_due(identity, link.authorities().first(), host.clock.now()).unwrap()
     };
@@ -348,10 +350,10 @@ async fn whoever_cannot_prove_to_be_the_server_is_asked_for_metadata_and_told_no
     }));
     let list = signed_list(&[stranger.address.to_string()], &[&old.authority]);
     let ways = Ways::of(&identity, Some(&list));
-    let link = Server::new(&identity, &keys, ways, host.clock.clone()).unwrap();
+    let link = link_of(&identity, &keys, ways, &host.clock);
     let error = link.sync(SyncRequest::default()).await.unwrap_err();
     assert!(error.is_impostor(), "no report reaches it: {error}");
-    let whoever = link.stranger().unwrap();
+    let whoever = link.stranger();
     let root = whoever.metadata(&refit_proto::trust::Role::Root, Some(1), 1000).await.unwrap();
     assert_eq!(root.as_deref(), Some(ROOT));
     assert_eq!(*asked.lock().unwrap(), ["root"]);

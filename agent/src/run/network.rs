@@ -19,7 +19,7 @@ use refit_proto::{
 use crate::{
     clock::Clock,
     identity::{Identity, IdentityFolder, Keys, Ways},
-    link::{self, CallError, Calls, Order, Server, Trouble, Wanted},
+    link::{self, CallError, Calls, Link, Order, Trouble, Wanted},
     report::Reporter,
     trusted::{Servers, Trust},
     update::Running,
@@ -34,7 +34,7 @@ const REFRESH_LEAST: Duration = Duration::from_secs(1);
 
 /// The network side of a running agent.
 pub(super) struct Network {
-    pub(super) server: Arc<Server>,
+    pub(super) server: Arc<Link>,
     pub(super) identity: tokio::sync::Mutex<(Identity, Keys)>,
     pub(super) folder: IdentityFolder,
     pub(super) clock: Clock,
@@ -136,14 +136,7 @@ impl Network {
             *asked = Some(now);
         }
         let before = (self.server.address(), self.server.authorities());
-        let stranger = match self.server.stranger() {
-            Ok(stranger) => stranger,
-            Err(error) => {
-                self.say(error.to_string());
-                return false;
-            }
-        };
-        match self.trust.refresh_servers(&stranger).await {
+        match self.trust.refresh_servers(&self.server.stranger()).await {
             Ok(servers) => self.follow_servers(&servers).await,
             Err(error) => {
                 tracing::info!(
@@ -166,9 +159,9 @@ impl Network {
     }
 
     /// The address in use did not answer.
-    fn move_on(&self) {
+    async fn move_on(&self) {
         let before = self.server.address();
-        match self.server.move_on() {
+        match self.server.move_on().await {
             Ok(()) if self.server.address() == before => {}
             Ok(()) => tracing::info!(
                 "server {before} was not reached; the next is {}",
@@ -214,13 +207,10 @@ impl Calls for Arc<Network> {
         let line = |(role, version): (Role, u64)| HeldMetadata { role: role.to_string(), version };
         request.metadata = held.map(line).collect();
         request.audit_held = self.reporter.witness.held();
-        if let Err(error) = self.server.prefer() {
-            self.say(error.to_string());
-        }
         let reply = match self.server.sync(request).await {
             Err(error) if error.trouble == Trouble::Weather => {
                 if !(error.is_impostor() && self.ask_stranger().await) {
-                    self.move_on();
+                    self.move_on().await;
                 }
                 return Err(error);
             }

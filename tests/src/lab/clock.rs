@@ -11,7 +11,7 @@ use super::DebianHost;
 const LIBRARY: &str = "libfaketime.so.1";
 const FOLDER: &str = "/usr/lib/refit-lab";
 const CLOCK: &str = "/etc/refit-lab/clock";
-const UNITS: [&str; 2] = ["refit-agent.service", "refit-rescue@.service"];
+const UNITS: [&str; 3] = ["refit-agent.service", "refit-link.service", "refit-rescue@.service"];
 
 impl DebianHost {
     /// Moves the clock that agent and rescuer see: `+365d`, `-2h`, `+0`. The first time the agent is started
@@ -40,7 +40,7 @@ impl DebianHost {
             self.write(&format!("/etc/systemd/system/{unit}.d/refit-lab-clock.conf"), &drop_in)?;
         }
         self.good(["systemctl", "daemon-reload"])?;
-        self.good(["systemctl", "try-restart", "refit-agent"])?;
+        self.good(["systemctl", "try-restart", "refit-agent", "refit-link"])?;
         Ok(())
     }
 }

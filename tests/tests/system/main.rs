@@ -39,8 +39,9 @@ mod server_away;
 mod stale_metadata;
 mod taken_over;
 mod tampering;
+mod two_halves;
 
-use refit_tests::sandbox::{LIMITS, Ring, Sandbox};
+use refit_tests::sandbox::{LIMITS, Ring, Sandbox, Setup};
 
 /// The rings of most tests: hosts with the label `ring=pilot` or `ring=early`.
 const TWO_RINGS: [Ring; 2] =
@@ -51,7 +52,15 @@ const ONE_RING: [Ring; 1] = [Ring { name: "pilot", limits: LIMITS }];
 
 /// A fleet of one host in one ring that runs 1.0.
 fn one_host_on_1_0() -> Sandbox {
-    let mut fleet = Sandbox::new(&ONE_RING).unwrap();
+    on_1_0(Sandbox::new(&ONE_RING).unwrap())
+}
+
+/// A fleet whose agents are two processes, as our package has it.
+fn in_two_halves(rings: &[Ring]) -> Sandbox {
+    Sandbox::set_up(Setup { halves: true, ..Setup::default() }, rings).unwrap()
+}
+
+fn on_1_0(mut fleet: Sandbox) -> Sandbox {
     fleet.host("web-1", &["ring=pilot"]).unwrap();
     install(&fleet, "1.0");
     fleet

@@ -23,8 +23,12 @@ pub(super) struct Programs {
 const PROGRAMS: [&str; 2] = ["refit-agent", "refit-rescue"];
 
 /// The units that the agent prints, and the files that systemd finds them in.
-const UNITS: [(&str, &str); 2] =
-    [("agent", "refit-agent.service"), ("rescue", "refit-rescue@.service")];
+const UNITS: [(&str, &str); 4] = [
+    ("agent", "refit-agent.service"),
+    ("link", "refit-link.service"),
+    ("link-socket", "refit-link.socket"),
+    ("rescue", "refit-rescue@.service"),
+];
 
 const SCRIPTS: [(&str, &str); 3] = [
     ("postinst", include_str!("debian/postinst")),

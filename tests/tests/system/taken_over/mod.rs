@@ -103,7 +103,7 @@ fn metadata_refused(fleet: &Sandbox, attacker: &Attacker, attack: &str) {
 /// A host of this ring that runs 1.0, while 1.1 is published and promoted to pilot alone. Its agent is
 /// stopped, so that nothing of 1.1 has reached it yet.
 fn before_1_1(ring: &'static str) -> Sandbox {
-    let mut fleet = Sandbox::new(&super::TWO_RINGS).unwrap();
+    let mut fleet = super::in_two_halves(&super::TWO_RINGS);
     fleet.host("web-1", &[&format!("ring={ring}")]).unwrap();
     fleet.publish("1.0", Behaviour::Good).unwrap();
     fleet.promote("1.0", "pilot").unwrap();
@@ -119,7 +119,7 @@ fn before_1_1(ring: &'static str) -> Sandbox {
 /// CVE-2025-15556, server-taken-over.
 #[test]
 fn an_unsigned_release_is_refused_and_the_real_server_hears_of_it() {
-    let mut fleet = super::one_host_on_1_0();
+    let mut fleet = super::on_1_0(super::in_two_halves(&super::ONE_RING));
     let attacker = Attacker::takes_over(&mut fleet);
     let mut loot = attacker.loot();
     let evil = loot.signed("release.payments")["targets"]["releases/payments/1.0.json"].clone();
@@ -156,7 +156,7 @@ fn an_unsigned_release_is_refused_and_the_real_server_hears_of_it() {
 /// server-taken-over: a release with a known hole, signed long ago.
 #[test]
 fn an_old_release_below_the_floor_is_refused() {
-    let mut fleet = super::one_host_on_1_0();
+    let mut fleet = super::on_1_0(super::in_two_halves(&super::ONE_RING));
     fleet.publish("1.1", Behaviour::Good).unwrap();
     let listed = fleet.json(["release", "list", "payments"]).unwrap();
     let counter = |version: &str| {
@@ -179,7 +179,7 @@ fn an_old_release_below_the_floor_is_refused() {
 /// server-taken-over.
 #[test]
 fn a_release_of_another_product_is_refused() {
-    let mut fleet = super::one_host_on_1_0();
+    let mut fleet = super::on_1_0(super::in_two_halves(&super::ONE_RING));
     let attacker = Attacker::takes_over(&mut fleet);
     let mut loot = attacker.loot();
     let release = loot.released("1.0");
@@ -191,7 +191,7 @@ fn a_release_of_another_product_is_refused() {
 /// server-taken-over.
 #[test]
 fn a_release_of_another_platform_is_refused() {
-    let mut fleet = super::one_host_on_1_0();
+    let mut fleet = super::on_1_0(super::in_two_halves(&super::ONE_RING));
     fleet.host_mut("web-1").agent().unwrap().terminate().unwrap();
     let source = fleet.path().join("source-1.1");
     refit_tests::release::write(&source, "1.1", Behaviour::Good, Default::default(), "").unwrap();
@@ -378,7 +378,7 @@ fn a_frozen_host_notices_says_so_and_reports_it() {
 /// server-taken-over: old and new metadata, each signed, put together.
 #[test]
 fn old_and_new_metadata_are_not_mixed() {
-    let mut fleet = super::one_host_on_1_0();
+    let mut fleet = super::on_1_0(super::in_two_halves(&super::ONE_RING));
     fleet.refit(["trust", "status"]).unwrap();
     let old = fs::read(fleet.path().join("home-alice/trust/ring.payments.pilot.json")).unwrap();
     super::install(&fleet, "1.1");

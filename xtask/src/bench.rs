@@ -1,0 +1,38 @@
+//! Measures what the project promises to be small or fast, beside others of the field, and prints it.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use clap::Subcommand;
+
+use crate::cargo;
+
+/// Options of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// The agent's size, idle memory and wake-ups, beside those of updaters from Debian.
+    Agent,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    match arguments.what {
+        What::Agent => agent(),
+    }
+}
+
+fn agent() -> Result<ExitCode> {
+    eprintln!("building for release (takes a few minutes) ...");
+    // By itself: no feature of another package reaches what is shipped.
+    cargo::run(&mut cargo::cargo(&["build", "--quiet", "--release", "--package", "refit-agent"]))?;
+    cargo::run(&mut cargo::cargo(&["build", "--quiet", "--workspace", "--bins"]))?;
+    let mut bench = Command::new(cargo::binaries().join("refit-bench-agent"));
+    bench.arg("--agent").arg(cargo::target().join("release/refit-agent"));
+    let status = bench.status().context("cannot start the measurement that was just built")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
