@@ -11,6 +11,7 @@ mod health;
 mod hooks;
 mod installed;
 mod last_words;
+mod modules;
 mod reboot;
 mod restore;
 mod settle;
@@ -26,7 +27,7 @@ use std::{
 
 use refit_proto::{
     names::{Digest, Platform, Product},
-    package::{Installer, Variables},
+    package::Variables,
 };
 
 use crate::{
@@ -40,6 +41,7 @@ use crate::{
         documents::Documents,
         files::{Files, create_dirs},
         hook::{self, HookRuns, Hooks, KeptRuns},
+        modules::{Calls, HostCalls, ModuleSettings},
         placed::Placed,
         preflight::Preflight,
         rescue::Rescue,
@@ -120,6 +122,10 @@ impl Manager {
         }
     }
 
+    fn calls(&self) -> HostCalls {
+        HostCalls::find(matches!(self, Manager::Systemd(_)))
+    }
+
     fn hooks(&self) -> Hooks {
         Hooks::find(matches!(self, Manager::Systemd(_)))
     }
@@ -135,6 +141,8 @@ pub struct HostMachine {
     manager: Manager,
     hooks: Hooks,
     hook_runs: KeptRuns,
+    calls: Box<dyn Calls>,
+    module_settings: ModuleSettings,
     rescue: Option<Rescue>,
     rescue_after: Duration,
     boots: Option<Box<dyn Boots>>,
@@ -175,6 +183,8 @@ impl HostMachine {
             platform: settings.platform.clone(),
             variables: settings.variables.clone(),
             hooks: manager.hooks(),
+            calls: Box::new(manager.calls()),
+            module_settings: settings.mender.clone(),
             rescue: manager.rescue(),
             rescue_after: settings.rescue_after,
             boots: manager.boots(),
@@ -236,7 +246,7 @@ impl HostMachine {
     fn services_of(&self, product: &Product, release: &Documents) -> Result<Vec<Service>, Failure> {
         let mut services = Vec::new();
         for package in &release.packages {
-            if package.manifest.installer == Installer::Deb {
+            if package.manifest.installer.brings_units() {
                 // Its units are its own.
                 continue;
             }
@@ -280,6 +290,7 @@ impl Machine for HostMachine {
                 Waited::BackOut => Ok(Event::BackOut),
                 Waited::Ending => return Err(HostError::Ending),
             },
+            Step::Commit { change, .. } => self.commit(change),
             Step::GoBack { change, undo, .. } => self.go_back(change, undo, wait),
             Step::Settle { attempt, ended } => {
                 return self

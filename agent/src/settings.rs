@@ -12,9 +12,10 @@ use refit_durable::{FileError, file};
 use refit_proto::names::Platform;
 use serde::Deserialize;
 
-use crate::{identity::IdentityFolder, link::Patience};
+use crate::{host::modules::ModuleSettings, identity::IdentityFolder, link::Patience};
 
 mod backup;
+mod mender;
 
 pub use backup::BackupSettings;
 
@@ -67,6 +68,8 @@ pub struct Settings {
     pub reboot_hold: Duration,
     /// How backups are made and kept.
     pub backup: BackupSettings,
+    /// Which update modules may be used, and what they find.
+    pub mender: ModuleSettings,
     /// What this host runs.
     pub platform: Platform,
 }
@@ -131,6 +134,8 @@ struct Written {
     #[serde(default)]
     backup: backup::Written,
     #[serde(default)]
+    mender: mender::Written,
+    #[serde(default)]
     variables: BTreeMap<String, String>,
 }
 
@@ -160,6 +165,11 @@ impl Settings {
             .backup
             .check()
             .map_err(|why| SettingsError::Wrong { path: path.clone(), why })?;
+        let platform = own_platform();
+        let mender = written
+            .mender
+            .check(&platform)
+            .map_err(|why| SettingsError::Wrong { path: path.clone(), why })?;
         let install_root = written.install_root.unwrap_or_else(|| DEFAULT_INSTALL_ROOT.into());
         Ok(Settings {
             data: absolute(data)?,
@@ -176,7 +186,8 @@ impl Settings {
                 written.reboot_hold_seconds.unwrap_or(USUAL_REBOOT_HOLD),
             ),
             backup,
-            platform: own_platform(),
+            mender,
+            platform,
         })
     }
 
@@ -324,6 +335,8 @@ mod tests {
             ("services = \"upstart\"", "services"),
             ("[backup]\nkeep = 0", "backup.keep"),
             ("[backup]\nkeeep = 1", "keeep"),
+            ("[mender]\nmodules = \"x\"", "mender.modules"),
+            ("[mender]\ndevice_type = \"\"", "mender.device_type"),
             ("[variables]\nPORT = 1", "PORT"),
         ] {
             let said = load(text).unwrap_err().to_string();

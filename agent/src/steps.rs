@@ -196,6 +196,7 @@ impl<M: Machine> Steps<M> {
             | Step::Switch { .. }
             | Step::Reboot { .. }
             | Step::Watch { .. }
+            | Step::Commit { .. }
             | Step::GoBack { .. } => self.by_machine(step),
         }
     }
@@ -232,6 +233,7 @@ impl<M: Machine> Steps<M> {
             | Step::Seal { .. }
             | Step::Switch { .. }
             | Step::Reboot { .. }
+            | Step::Commit { .. }
             | Step::Settle { .. } => self.go_on().map(|()| None),
         }
     }

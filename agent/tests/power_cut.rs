@@ -211,6 +211,7 @@ impl Host for FakeHost {
                 self.switch(&version)?
             }
             Step::AskReboot { .. } | Step::Reboot { .. } => panic!("no story boots"),
+            Step::Commit { .. } => panic!("no story has update modules"),
             Step::Watch { .. } => {
                 let verdict = match self.story {
                     Story::Good | Story::FailsInstall => Verdict::Good,
@@ -285,6 +286,7 @@ fn terms() -> Terms {
         health: Observed::ByChecks,
         way_back: WayBack::Automatic,
         reboot: Reboot::Never,
+        modules: false,
     }
 }
 

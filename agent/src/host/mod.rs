@@ -10,6 +10,7 @@ pub mod documents;
 pub mod files;
 pub mod health;
 pub mod hook;
+pub mod modules;
 pub mod placed;
 pub mod preflight;
 pub mod process;

@@ -19,6 +19,7 @@ use crate::{
         deb::Debs,
         documents::{Documents, DocumentsError, manifests_of},
         files,
+        modules::Modules,
         preflight::{BLOCK, LINKS, Need, Purpose, on_disk, total},
         service::{Service, Systemd},
     },
@@ -48,6 +49,7 @@ impl HostMachine {
         super::data::can_follow(&documents)?;
         let owned = self.placed().check(&documents);
         owned.map_err(|error| failure(Cause::Unsupported, &error))?;
+        self.check_modules(&documents, release.plan.way_back)?;
         let needs = self.needs(attempt, &documents, &services)?;
         self.preflight_of(attempt).reserve(&needs)?;
         let manifests = documents.packages.iter().map(|package| &package.manifest);
@@ -109,6 +111,7 @@ impl HostMachine {
         let before = self.before(attempt)?;
         let mut placed = self.placed().covers(before.as_ref(), after)?;
         placed.extend(self.covers_of_debs(attempt, before.as_ref(), after)?);
+        placed.extend(self.covers_of_modules(&attempt.product, after)?);
         Ok(covers(&*self.files, after, &self.variables, &link, &units, placed, &own)?)
     }
 
@@ -169,13 +172,19 @@ impl HostMachine {
             need(Purpose::Backup, &self.data, backup, backup_inodes),
             need(Purpose::Journal, &self.data, RECORDS, 16),
         ];
+        let mut places = BTreeMap::from([(self.data.clone(), Modules::room(documents))]);
         for (at, bytes, inodes) in self.placed().needs(documents)? {
-            needs.push(need(Purpose::Place, &at, bytes, inodes));
+            let place: &mut (u64, u64) = places.entry(at).or_default();
+            *place = (place.0.saturating_add(bytes), place.1.saturating_add(inodes));
         }
         if let Some(at) = self.units_room().filter(|_| !services.is_empty()) {
             let count = services.len() as u64;
-            let bytes = count.saturating_mul(UNIT_ROOM);
-            needs.push(need(Purpose::Place, &at, bytes, count.saturating_mul(2)));
+            let place: &mut (u64, u64) = places.entry(at).or_default();
+            place.0 = place.0.saturating_add(count.saturating_mul(UNIT_ROOM));
+            place.1 = place.1.saturating_add(count.saturating_mul(2));
+        }
+        for (at, (bytes, inodes)) in places.into_iter().filter(|(_, need)| *need != (0, 0)) {
+            needs.push(need(Purpose::Place, &at, bytes, inodes));
         }
         for (at, (bytes, inodes)) in self.back_again(&covers)? {
             needs.push(need(Purpose::WayBack, &at, bytes, inodes));
@@ -237,7 +246,8 @@ impl HostMachine {
     ) -> Result<Vec<Cover>, Failure> {
         let link = self.tree().link(&attempt.product);
         let own = [self.data.as_path(), self.root.as_path()];
-        let placed = self.placed().covers(before, after)?;
+        let mut placed = self.placed().covers(before, after)?;
+        placed.extend(self.covers_of_modules(&attempt.product, after)?);
         Ok(covers(&*self.files, after, &self.variables, &link, &[], placed, &own)?)
     }
 

@@ -75,11 +75,15 @@ impl HostMachine {
         self.run_hooks(attempt, &after, HookTime::BeforeSwitch)?;
         self.place_files(attempt, before.as_ref(), &after)?;
         self.install_debs(attempt, before.as_ref(), &after)?;
+        self.install_modules(attempt, &after)?;
         self.tree().switch(&attempt.product, &after.id.digest)?;
         self.put_units(attempt, before.as_ref(), &after)?;
         self.run_hooks(attempt, &after, HookTime::AfterSwitch)?;
         self.probation = None;
-        let reboot = self.reboot_need(change);
+        let reboot = match self.reboot_need(change) {
+            Some(need) => Some(need),
+            None => self.reboot_of_modules(attempt, &after)?,
+        };
         // What runs after a boot only is started by it.
         if change.terms.reboot != Reboot::Always {
             for unit in self.units_of(&attempt.product, &after) {
@@ -99,7 +103,7 @@ impl HostMachine {
         let failed = |error: &dyn std::fmt::Display| failure(Cause::RollbackFailed, error);
         let mut kept = Vec::new();
         // Before anything is put back: what failed may take its log with it.
-        let log = self.keep_log(&change.attempt);
+        let mut log = self.keep_log(&change.attempt);
         match undo {
             Undo::StartAgain { .. } => {
                 let before = self.before(&change.attempt).map_err(|error| failed(&error.text))?;
@@ -115,6 +119,7 @@ impl HostMachine {
                     .backups()
                     .finish(&index, &change.attempt.install)
                     .map_err(|error| failed(&error))?;
+                log.insert_str(0, &self.not_taken_back(&change.attempt)?);
                 for path in &kept {
                     tracing::warn!(path = %path.display(), "what the failed release wrote is kept");
                 }
@@ -132,6 +137,7 @@ impl HostMachine {
 
     fn way_back(&self, change: &Change, steps: Vec<UndoStep>, starts: u32) -> WayBack {
         let patience = change.terms.probation_max.saturating_add(MORE_PATIENCE);
+        let patience = patience.saturating_add(self.patience_with_modules(&change.attempt));
         WayBack {
             install: change.attempt.install.clone(),
             boot: self.clock.boot().clone(),
@@ -181,6 +187,7 @@ impl HostMachine {
         let index = self.backups().verify(sealed)?;
         let before = self.before(attempt)?;
         let after = self.after(attempt)?;
+        let (modules_first, modules_last) = self.undo_modules(attempt, &after);
         let mut units = self.units_of(&attempt.product, &after);
         if let Some(before) = &before {
             units.extend(self.units_of(&attempt.product, before));
@@ -194,8 +201,10 @@ impl HostMachine {
         let rooms: Vec<_> = rooms.iter().map(PathBuf::as_path).collect();
         let freed = self.preflight_of(attempt).reserved(&rooms);
         steps.extend(freed.into_iter().map(|path| UndoStep::from(Undoing::Remove { path })));
+        steps.extend(modules_first);
         steps.extend(self.backups().undo_steps(&index, &attempt.install)?);
         steps.extend(self.debs().undo_steps(&self.backups().folder(&sealed.id))?);
+        steps.extend(modules_last);
         steps.push(Undoing::ReloadUnits.into());
         steps.extend(self.starts(attempt, before.as_ref()));
         Ok(steps)

@@ -32,6 +32,7 @@ impl HostMachine {
     pub(super) fn watch(&mut self, change: &Change) -> Result<Event, Failure> {
         let attempt = &change.attempt;
         let after = self.after(attempt)?;
+        self.verify_reboot_of_modules(attempt, &after)?;
         let mut checks = match self.probation.take() {
             Some((install, checks)) if install == attempt.install => checks,
             Some(_) | None => self.checks(&attempt.product, &after, |observed| observed),

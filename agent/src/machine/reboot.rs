@@ -78,6 +78,11 @@ impl HostMachine {
         if let Err(failure) = self.arm_for_the_switch(change, sealed, STARTS + 1) {
             return Ok(Event::Failed { failure });
         }
+        match self.let_modules_reboot(change) {
+            Ok(true) => {}
+            Ok(false) => return Ok(Event::Rebooted { at: self.clock.moment() }),
+            Err(failure) => return Ok(Event::Failed { failure }),
+        }
         let asked = match &mut self.boots {
             Some(boots) => boots.ask(),
             None => Err("this agent can't boot the host".to_owned()),

@@ -19,6 +19,7 @@ impl HostMachine {
         // Durable is the end already; now nobody may go back by it any more.
         self.disarm()?;
         self.probation = None;
+        self.settle_modules(attempt, ended)?;
         let room = self.preflight_of(attempt);
         for at in self.rooms(attempt) {
             for purpose in Purpose::ALL {

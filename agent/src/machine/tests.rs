@@ -18,6 +18,7 @@ use refit_proto::{
     },
 };
 
+mod modules;
 mod placed;
 mod restore;
 
@@ -218,6 +219,7 @@ impl World {
             rescue_after: Duration::from_secs(600),
             reboot_hold: Duration::from_secs(600),
             backup: Default::default(),
+            mender: ModuleSettings { folder: None, device_type: "box".into() },
             platform: platform(),
         };
         let manager = Manager::Fake(Box::new(self.services()));

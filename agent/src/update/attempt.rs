@@ -91,6 +91,9 @@ pub struct Terms {
     /// Whether the host must boot to run the release.
     #[serde(serialize_with = "flag_or_reboot", deserialize_with = "reboot_or_flag")]
     pub reboot: Reboot,
+    /// Whether update modules have a say at the commit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub modules: bool,
 }
 
 /// An agent of before there were boots wrote and reads a flag, which was always off.
@@ -126,8 +129,10 @@ impl Terms {
             health: Observed::Not,
             way_back,
             reboot: Reboot::Never,
+            modules: false,
         };
         for manifest in manifests {
+            terms.modules |= manifest.mender.is_some();
             terms.reboot = terms.reboot.max(manifest.reboot);
             let Health::Checked(observed) = &manifest.health else { continue };
             let seconds = |seconds: u32| Duration::from_secs(seconds.into());

@@ -97,6 +97,13 @@ pub enum Event {
         /// What came of asking.
         why: String,
     },
+    /// What the release needed in place of a boot of the host is done: an update module saw to it.
+    Rebooted {
+        /// When.
+        at: Moment,
+    },
+    /// The update modules agree to the commit.
+    Agreed,
     /// The new release's health was checked.
     Checked {
         /// What was found.
@@ -151,6 +158,8 @@ impl Event {
             Event::MayReboot => "may-reboot",
             Event::RebootHeld { .. } => "reboot-held",
             Event::StillUp { .. } => "still-up",
+            Event::Rebooted { .. } => "rebooted",
+            Event::Agreed => "agreed",
             Event::Checked { .. } => "checked",
             Event::WentBack { .. } => "went-back",
             Event::Settled => "settled",

@@ -20,6 +20,8 @@
 //! - A release with `way_back = "none"` goes from Switching, Rebooting and Probation straight to Stuck.
 //! - A boot is asked for when nothing holds it off, and at most twice; how often is saved before. Held off
 //!   for too long, or not done, the host goes back. A boot with the same id is no boot.
+//! - Where update modules have a say, what has proved itself stays in Probation until they agree; if one does
+//!   not, the host goes back.
 //! - An agent that starts again finds its update in the journal and takes the step once more. In
 //!   BackingUp it goes on only if its lease still holds; too many starts from Quiescing on go back.
 //! - After its end an update has one step left, `Settle`: the way back is disarmed and space given

@@ -22,6 +22,9 @@ pub struct Probation {
     pub watched: Duration,
     /// What the last check said.
     pub last: Option<Verdict>,
+    /// It has proved itself, and update modules are asked to agree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven: Option<Proof>,
 }
 
 /// As what a release is committed.
@@ -54,7 +57,13 @@ const LATE: u32 = 2;
 impl Probation {
     /// A probation that begins now.
     pub fn begin(at: Moment) -> Probation {
-        Probation { seen: at, good: Duration::ZERO, watched: Duration::ZERO, last: None }
+        Probation {
+            seen: at,
+            good: Duration::ZERO,
+            watched: Duration::ZERO,
+            last: None,
+            proven: None,
+        }
     }
 
     /// After one more check. Time in which nobody looked counts for nothing: neither while the host
@@ -72,6 +81,7 @@ impl Probation {
             good,
             watched: self.watched.saturating_add(passed),
             last: Some(verdict),
+            proven: None,
         }
     }
 

@@ -353,7 +353,10 @@ impl Update {
                 true => Step::Reboot { change, sealed },
                 false => Step::AskReboot { change, pause: reboot.pause() },
             },
-            Update::Probation { change, sealed, .. } => Step::Watch { change, sealed },
+            Update::Probation { change, sealed, probation } => match probation.proven {
+                Some(_) => Step::Commit { change, sealed },
+                None => Step::Watch { change, sealed },
+            },
             Update::RollingBack { change, undo, retry, .. } => {
                 Step::GoBack { change, undo, pause: retry.pause() }
             }
@@ -400,9 +403,21 @@ impl Update {
             (Switching { change, sealed }, Event::Switched { at, reboot: None }) => {
                 Probation { change, sealed, probation: super::probation::Probation::begin(at) }
             }
-            (Probation { change, sealed, probation }, Event::Checked { verdict, at }) => {
+            (Probation { change, sealed, probation }, Event::Checked { verdict, at })
+                if probation.proven.is_none() =>
+            {
                 after_check(change, sealed, probation, verdict, at)
             }
+
+            // Update modules may refuse what has proved itself.
+            (
+                Probation {
+                    change,
+                    sealed,
+                    probation: super::probation::Probation { proven: Some(proof), .. },
+                },
+                Event::Agreed,
+            ) => committed(change, sealed, proof),
 
             // Booting. A host that has booted is not there to say so: it resumes.
             (Rebooting { change, sealed, reboot }, Event::MayReboot) => {
@@ -413,6 +428,9 @@ impl Update {
             }
             (Rebooting { change, sealed, reboot }, Event::StillUp { why }) => {
                 rebooting(change, sealed, reboot.not_booted(&why))
+            }
+            (Rebooting { change, sealed, .. }, Event::Rebooted { at }) => {
+                Probation { change, sealed, probation: super::probation::Probation::begin(at) }
             }
             (Rebooting { change, sealed, reboot }, Event::Resumed { at }) => {
                 if reboot.is_over(&at) {
@@ -647,12 +665,18 @@ fn after_check(
     }
     let probation = probation.after(verdict, at, &change.terms);
     match probation.proof(&change.terms) {
-        Some(proof) => {
-            let Change { attempt, lease, .. } = change;
-            finished(attempt, Some(lease), Outcome::Committed { proof, sealed })
+        Some(proof) if change.terms.modules => {
+            let proven = Probation { proven: Some(proof), ..probation };
+            Update::Probation { change, sealed, probation: proven }
         }
+        Some(proof) => committed(change, sealed, proof),
         None => Update::Probation { change, sealed, probation },
     }
+}
+
+fn committed(change: Change, sealed: SealedBackup, proof: Proof) -> Update {
+    let Change { attempt, lease, .. } = change;
+    finished(attempt, Some(lease), Outcome::Committed { proof, sealed })
 }
 
 /// Already red before is not the release's fault, but no proof of health either.

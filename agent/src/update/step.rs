@@ -79,7 +79,7 @@ pub enum Step {
         /// How long to wait first.
         pause: Duration,
     },
-    /// Boot the host. → `StillUp`, or nobody is left to answer
+    /// Boot the host. → `StillUp` or `Rebooted`, or nobody is left to answer
     Reboot {
         /// What changes.
         change: Change,
@@ -89,6 +89,13 @@ pub enum Step {
     /// Wait for the next check and do it. → `Checked`
     Watch {
         /// What is on probation.
+        change: Change,
+        /// What it can go back to.
+        sealed: SealedBackup,
+    },
+    /// Ask the update modules to agree to the commit. → `Agreed`
+    Commit {
+        /// What has proved itself.
         change: Change,
         /// What it can go back to.
         sealed: SealedBackup,
@@ -143,6 +150,7 @@ impl Step {
             Step::AskReboot { .. } => "ask-reboot",
             Step::Reboot { .. } => "reboot",
             Step::Watch { .. } => "watch",
+            Step::Commit { .. } => "commit",
             Step::GoBack { .. } => "go-back",
             Step::Settle { .. } => "settle",
         }
@@ -163,6 +171,7 @@ impl Step {
             | Step::AskReboot { change, .. }
             | Step::Reboot { change, .. }
             | Step::Watch { change, .. }
+            | Step::Commit { change, .. }
             | Step::GoBack { change, .. } => &change.attempt,
         }
     }

@@ -37,6 +37,7 @@ pub(crate) fn terms() -> Terms {
         health: Observed::ByChecks,
         way_back: WayBack::Automatic,
         reboot: Reboot::Never,
+        modules: false,
     }
 }
 
@@ -164,6 +165,8 @@ pub(crate) fn every_event() -> Vec<(&'static str, Event)> {
         ("may-reboot", Event::MayReboot),
         ("reboot-held", Event::RebootHeld { failure: failure(Cause::Busy), at: at(110) }),
         ("still-up", still_up()),
+        ("rebooted", Event::Rebooted { at: at(110) }),
+        ("agreed", Event::Agreed),
         ("good", good(105)),
         ("bad", bad()),
         ("unknown", unknown(105)),

@@ -93,6 +93,7 @@ const ARROWS: &str = "
     rebooting    may-reboot            rebooting
     rebooting    reboot-held           rebooting
     rebooting    still-up              rebooting
+    rebooting    rebooted              probation
     rebooting    weather               rolling-back
     rebooting    release's_fault       rolling-back
     rebooting    host's_fault          rolling-back
@@ -249,6 +250,24 @@ fn a_release_is_committed_when_it_was_good_for_the_whole_of_its_probation() {
     assert_eq!(early.phase(), Phase::Probation);
     let whole = watch(terms(), (1..=4).map(|n| good(100 + 5 * n)));
     assert_eq!(proof(&whole), Some(Proof::Good));
+}
+
+#[test]
+fn what_has_proved_itself_is_committed_when_the_update_modules_agree_and_else_undone() {
+    let asked = Terms { modules: true, ..terms() };
+    let proven = watch(asked, (1..=4).map(|n| good(100 + 5 * n)));
+    assert_eq!(proven.phase(), Phase::Probation);
+    assert!(matches!(proven.next(), Some(Step::Commit { .. })), "{proven:?}");
+    assert_eq!(proof(&proven.clone().on(Event::Agreed).unwrap()), Some(Proof::Good));
+    let resumed = proven.clone().on(Event::Resumed { at: at_boot("boot-2", 1) }).unwrap();
+    assert!(matches!(resumed.next(), Some(Step::Commit { .. })), "asked again after a cut");
+    for event in [failed(Cause::HookFailed), failed(Cause::HostFault), Event::BackOut] {
+        assert_eq!(proven.clone().on(event).unwrap().phase(), Phase::RollingBack);
+    }
+    assert!(proven.clone().on(good(200)).is_err(), "nobody asks for its health any more");
+    let read: Update = serde_json::from_value(serde_json::to_value(&proven).unwrap()).unwrap();
+    assert_eq!(read, proven);
+    assert!(probation(change()).on(Event::Agreed).is_err(), "nothing was proved");
 }
 
 #[test]
@@ -435,6 +454,7 @@ fn answer(update: &Update) -> Event {
         Some(Step::AskReboot { .. }) => Event::MayReboot,
         Some(Step::Reboot { .. }) => Event::Resumed { at: at_boot("boot-2", 1) },
         Some(Step::Watch { .. }) => good(200),
+        Some(Step::Commit { .. }) => Event::Agreed,
         Some(Step::GoBack { .. }) => {
             Event::WentBack { health: Some(Verdict::Good), kept: Vec::new(), log: String::new() }
         }
@@ -446,7 +466,11 @@ fn answer(update: &Update) -> Event {
 fn touches(update: &Update) -> bool {
     match update.next() {
         Some(
-            Step::Switch { .. } | Step::AskReboot { .. } | Step::Reboot { .. } | Step::Watch { .. },
+            Step::Switch { .. }
+            | Step::AskReboot { .. }
+            | Step::Reboot { .. }
+            | Step::Watch { .. }
+            | Step::Commit { .. },
         ) => true,
         Some(Step::GoBack { undo, .. }) => matches!(undo, Undo::Restore { .. }),
         _ => false,

@@ -9,8 +9,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Backup, Data, DocumentError, Entry, FileRef, Health, Hook, Installer, Manifest, PackagePath,
-    PathError, PlacedAs, Reboot, Service,
+    Backup, Data, DocumentError, Entry, FileRef, Health, Hook, Installer, Manifest, MenderPayload,
+    PackagePath, PathError, PlacedAs, Reboot, Service,
     frame::{compress, copy_hashed},
 };
 use crate::names::PackageName;
@@ -45,6 +45,9 @@ pub struct PackageDescription {
     /// Data that it works on.
     #[serde(default)]
     pub data: Data,
+    /// With the installer `mender`: which module, and what it is told.
+    #[serde(default)]
+    pub mender: Option<MenderPayload>,
 }
 
 /// A built package.
@@ -115,8 +118,10 @@ pub fn build(
         installer,
         files: placed,
         data,
+        mender,
     } = description;
-    let manifest = Manifest::unchecked(package, entries, services, health, backup, hooks);
+    let mut manifest = Manifest::unchecked(package, entries, services, health, backup, hooks);
+    manifest.mender = mender;
     let manifest = manifest.with_reboot(reboot).with_data(data).installed_by(installer, placed)?;
     Ok(Built { manifest, files })
 }
@@ -205,6 +210,7 @@ mod tests {
             installer: Installer::Tree,
             files: vec![],
             data: Data::default(),
+            mender: None,
         }
     }
 

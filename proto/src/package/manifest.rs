@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Data, DocumentError, FileRef, PackagePath, parse_document_knowing};
+use super::{Data, DocumentError, FileRef, MenderPayload, PackagePath, parse_document_knowing};
 use crate::names::PackageName;
 
 /// What one package puts on a host, and how its health is told. Pinned by the release document.
@@ -43,6 +43,9 @@ pub struct Manifest {
     /// Data that it works on, and what the release does with it.
     #[serde(default, skip_serializing_if = "Data::is_default")]
     pub data: Data,
+    /// With the installer `mender`: which module, and what it is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mender: Option<MenderPayload>,
 }
 
 /// Whether a host has to boot before a package runs as it should. The strictest of a release's packages
@@ -83,6 +86,8 @@ pub enum Installer {
     Files,
     /// Debian packages, by dpkg: the tree holds `.deb` files and nothing else.
     Deb,
+    /// A Mender update module, unchanged: the tree holds its payload.
+    Mender,
 }
 
 impl Installer {
@@ -92,6 +97,15 @@ impl Installer {
             Installer::Tree => None,
             Installer::Files => Some("files"),
             Installer::Deb => Some("deb"),
+            Installer::Mender => Some("mender"),
+        }
+    }
+
+    /// Whether what it installs brings its own units: services then have a name only.
+    pub fn brings_units(self) -> bool {
+        match self {
+            Installer::Tree | Installer::Files => false,
+            Installer::Deb | Installer::Mender => true,
         }
     }
 }
@@ -401,6 +415,7 @@ impl Manifest {
             hooks,
             reboot: Reboot::Never,
             data: Data::default(),
+            mender: None,
         }
     }
 
@@ -419,6 +434,15 @@ impl Manifest {
         (self.installer, self.files) = (installer, files);
         self.check()?;
         Ok(self)
+    }
+
+    /// The same, installed by a Mender update module.
+    ///
+    /// # Errors
+    /// As for [`Manifest::parse`].
+    pub fn with_mender(mut self, payload: MenderPayload) -> Result<Manifest, DocumentError> {
+        self.mender = Some(payload);
+        self.installed_by(Installer::Mender, Vec::new())
     }
 
     /// The same, of a package that may need a boot.
@@ -449,7 +473,7 @@ impl Manifest {
     /// Anything that this program cannot follow to the letter.
     pub fn parse(bytes: &[u8]) -> Result<Manifest, DocumentError> {
         let manifest: Manifest =
-            parse_document_knowing("manifest", bytes, &[REBOOT, "files", "deb", DATA])?;
+            parse_document_knowing("manifest", bytes, &[REBOOT, "files", "deb", DATA, "mender"])?;
         manifest.check()?;
         Ok(manifest)
     }
@@ -486,7 +510,10 @@ impl Manifest {
         if let Err(problem) = self.check_debs() {
             return invalid(problem);
         }
-        let made = self.services.iter().filter(|_| self.installer != Installer::Deb);
+        if let Err(problem) = self.check_mender() {
+            return invalid(problem);
+        }
+        let made = self.services.iter().filter(|_| !self.installer.brings_units());
         let commands = made.map(|service| &service.command);
         let commands = commands.chain(self.hooks.iter().map(|hook| &hook.command));
         if commands.into_iter().any(|command| command.first().is_none_or(String::is_empty)) {
@@ -544,6 +571,20 @@ impl Manifest {
                 Err(format!("{} has a command or unit: its package brings that", service.name))
             }
             None => Ok(()),
+        }
+    }
+
+    /// A payload where a module installs, and nowhere else.
+    fn check_mender(&self) -> Result<(), String> {
+        match (&self.mender, self.installer) {
+            (Some(payload), Installer::Mender) => payload.check(&self.entries, &self.services),
+            (None, Installer::Mender) => {
+                Err("it is installed by an update module, and does not say by which".into())
+            }
+            (Some(_), Installer::Tree | Installer::Files | Installer::Deb) => {
+                Err("it says what an update module is told, and is installed by none".into())
+            }
+            (None, Installer::Tree | Installer::Files | Installer::Deb) => Ok(()),
         }
     }
 

@@ -10,6 +10,7 @@ mod data;
 mod expand;
 mod frame;
 mod manifest;
+pub mod mender;
 mod path;
 mod release;
 
@@ -21,6 +22,7 @@ pub use manifest::{
     Backup, Check, Entry, Health, Hook, HookNeeds, HookTime, Installer, Manifest, Observed,
     PlacedAs, Probe, Reboot, Service,
 };
+pub use mender::MenderPayload;
 pub use path::{PackagePath, PathError};
 pub use release::{ChangePlan, FileRef, PackageRef, Release, Urgency, WayBack, plan_digest};
 

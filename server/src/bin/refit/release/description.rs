@@ -6,8 +6,8 @@ use anyhow::{Context as _, bail, ensure};
 use refit_proto::{
     names::{PackageName, Platform},
     package::{
-        Backup, ChangePlan, Check, Data, Health, Hook, Installer, Observed, PackageDescription,
-        PackagePath, PlacedAs, Reboot, Service,
+        Backup, ChangePlan, Check, Data, Health, Hook, Installer, MenderPayload, Observed,
+        PackageDescription, PackagePath, PlacedAs, Reboot, Service,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,7 @@ struct One {
     files: Vec<PlacedAs>,
     #[serde(default)]
     data: Data,
+    mender: Option<MenderPayload>,
 }
 
 /// The file with several.
@@ -90,6 +91,7 @@ struct OneOfSeveral {
     files: Vec<PlacedAs>,
     #[serde(default)]
     data: Data,
+    mender: Option<MenderPayload>,
 }
 
 /// [`Health`], with defaults for what is left out. A manifest says everything.
@@ -153,6 +155,7 @@ fn parse(folder: &Path, name: &str, text: &str) -> anyhow::Result<Description> {
             installer,
             files,
             data,
+            mender,
         } = toml_text::parse(name, text)?;
         let health = health.into();
         let description = PackageDescription {
@@ -165,6 +168,7 @@ fn parse(folder: &Path, name: &str, text: &str) -> anyhow::Result<Description> {
             installer,
             files,
             data,
+            mender,
         };
         let tree = folder.join("tree");
         let packages = vec![Described { tree, platform: None, description }];
@@ -190,6 +194,7 @@ impl OneOfSeveral {
             installer,
             files,
             data,
+            mender,
         } = self;
         let Ok(inside) = PackagePath::parse(&tree) else {
             bail!("{name}: the tree {tree:?} of {package} is not a folder beside the file");
@@ -205,6 +210,7 @@ impl OneOfSeveral {
             installer,
             files,
             data,
+            mender,
         };
         Ok(Described { tree: folder.join(inside.as_str()), platform, description })
     }
