@@ -33,6 +33,10 @@ fn built() -> i64 {
         .map_or(BUILT_AFTER, |seconds: i64| seconds.max(BUILT_AFTER))
 }
 
+/// How far this host's clock may be behind the server's and still count as right: signed metadata is as
+/// new as a second, and no two clocks agree.
+pub const SKEW: Duration = Duration::from_secs(60);
+
 /// Where the boot's id is told by the kernel.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 

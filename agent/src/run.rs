@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 
 use crate::{
     bundle::Spool,
-    clock::Clock,
+    clock::{Clock, SKEW},
     host::{
         backup::Backups,
         files::Files,
@@ -39,7 +39,7 @@ use crate::{
     restore,
     settings::Settings,
     status,
-    steps::{Machine, Memory, Steps},
+    steps::{Brake, Machine, Memory, Steps},
     trusted::{Holder, Trust, TrustFolder},
     way_back::{self, Place, RecoverError, Recovered},
     witness::Witness,
@@ -55,10 +55,6 @@ const LOOK: Duration = Duration::from_secs(10);
 
 /// Between two tries to take the folder.
 const AGAIN: Duration = Duration::from_millis(50);
-
-/// How far this host's clock may be behind the server's and still count as right: signed metadata is as
-/// new as a second, and no two clocks agree.
-const SKEW: Duration = Duration::from_secs(60);
 
 /// Why the agent does not run.
 #[derive(Debug, thiserror::Error)]
@@ -263,6 +259,7 @@ pub fn run<M: Machine + 'static>(
             .map(|rate| Arc::new(Mutex::new(Bucket::full(rate, clock.running())))),
         opened: None,
         said: None,
+        brake: Brake::new(settings.windows.clone()),
     };
     steps.look();
     let restores = Arc::new(restore::Requests::default());

@@ -16,8 +16,10 @@ use crate::{host::modules::ModuleSettings, identity::IdentityFolder, link::Patie
 
 mod backup;
 mod mender;
+mod windows;
 
 pub use backup::BackupSettings;
+pub use windows::WindowSettings;
 
 /// Where the agent keeps everything of its own, unless told otherwise.
 pub const DEFAULT_DATA: &str = "/var/lib/refit-agent";
@@ -66,6 +68,8 @@ pub struct Settings {
     pub rescue_after: Duration,
     /// For how much running time a boot that a release needs may be held off before the host goes back.
     pub reboot_hold: Duration,
+    /// When updates may begin here, whoever orders them; `None`: at any time.
+    pub windows: Option<WindowSettings>,
     /// How backups are made and kept.
     pub backup: BackupSettings,
     /// Which update modules may be used, and what they find.
@@ -131,6 +135,7 @@ struct Written {
     most_bytes_per_second: Option<u64>,
     rescue_after_seconds: Option<u64>,
     reboot_hold_seconds: Option<u64>,
+    windows: Option<windows::Written>,
     #[serde(default)]
     backup: backup::Written,
     #[serde(default)]
@@ -170,6 +175,8 @@ impl Settings {
             .mender
             .check(&platform)
             .map_err(|why| SettingsError::Wrong { path: path.clone(), why })?;
+        let windows = written.windows.map(windows::Written::check).transpose();
+        let windows = windows.map_err(|why| SettingsError::Wrong { path: path.clone(), why })?;
         let install_root = written.install_root.unwrap_or_else(|| DEFAULT_INSTALL_ROOT.into());
         Ok(Settings {
             data: absolute(data)?,
@@ -185,6 +192,7 @@ impl Settings {
             reboot_hold: Duration::from_secs(
                 written.reboot_hold_seconds.unwrap_or(USUAL_REBOOT_HOLD),
             ),
+            windows,
             backup,
             mender,
             platform,
@@ -334,6 +342,10 @@ mod tests {
             ("most_bytes_per_second = 1", "most_bytes_per_second"),
             ("services = \"upstart\"", "services"),
             ("[backup]\nkeep = 0", "backup.keep"),
+            ("[windows]\nopen = []", "windows.open"),
+            ("[windows]\nopen = [\"mon 25:00-26:00\"]", "windows.open"),
+            ("[windows]\nzone = \"UTC\"", "open"),
+            ("[windows]\nopen = [\"daily 02:00-04:00\"]\nzone = \"Mars/Olympus\"", "windows.zone"),
             ("[backup]\nkeeep = 1", "keeep"),
             ("[mender]\nmodules = \"x\"", "mender.modules"),
             ("[mender]\ndevice_type = \"\"", "mender.device_type"),

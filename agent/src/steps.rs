@@ -2,10 +2,12 @@
 //! where the machine is. Does the first itself and hands the rest to the [`Machine`], which knows neither
 //! the server nor trust and could run in another process. What follows is decided in [`crate::update`].
 
+mod brake;
 mod bundled;
 mod memory;
 mod permit;
 
+pub use brake::Brake;
 pub use memory::Memory;
 
 use std::{
@@ -139,6 +141,8 @@ pub struct Steps<M> {
     pub said: Option<(InstallId, String)>,
     /// How fast content may come, where that is limited.
     pub cap: Option<Arc<Mutex<Bucket>>>,
+    /// The host's own rules.
+    pub brake: Brake,
 }
 
 impl<M: Machine> Host for Steps<M> {
@@ -188,9 +192,13 @@ impl<M: Machine> Steps<M> {
                     Err(failure) => Ok(failed(failure)),
                 }
             }
+            // The point of no return: what closed while the backup was made holds too.
+            Step::BackUp { attempt, .. } => match self.by_machine(step)? {
+                event @ Event::BackedUp { .. } => Ok(self.held(attempt).unwrap_or(event)),
+                event => Ok(event),
+            },
             Step::Preflight { .. }
             | Step::Fetch { .. }
-            | Step::BackUp { .. }
             | Step::Quiesce { .. }
             | Step::Seal { .. }
             | Step::Switch { .. }
@@ -208,11 +216,14 @@ impl<M: Machine> Steps<M> {
         match step {
             Step::Permit { attempt, pause }
             | Step::Preflight { attempt, pause }
-            | Step::Fetch { attempt, pause }
-            | Step::AskLeave { attempt, pause, .. } => self.pause(*pause, || {
-                let over = self.wanted.took_back(attempt) || self.gives_way(attempt);
-                over.then_some(Event::TakenBack)
-            }),
+            | Step::Fetch { attempt, pause } => self.pause(*pause, || self.not_wanted(attempt)),
+            Step::AskLeave { attempt, pause, .. } => {
+                let news = || self.not_wanted(attempt);
+                match self.pause(*pause, news)? {
+                    None => self.wait_while_held(attempt, news),
+                    news => Ok(news),
+                }
+            }
             Step::GoBack { pause, .. } => self.pause(*pause, || None),
             Step::AskReboot { change, pause } => self.pause(*pause, || {
                 self.wanted.backs_out(&change.attempt.product).then_some(Event::BackOut)
@@ -236,6 +247,12 @@ impl<M: Machine> Steps<M> {
             | Step::Commit { .. }
             | Step::Settle { .. } => self.go_on().map(|()| None),
         }
+    }
+
+    /// Before the update has begun: it is not to begin any more.
+    fn not_wanted(&self, attempt: &Attempt) -> Option<Event> {
+        let over = self.wanted.took_back(attempt) || self.gives_way(attempt);
+        over.then_some(Event::TakenBack)
     }
 
     fn go_on(&self) -> Result<(), HostError> {
@@ -352,9 +369,12 @@ impl<M: Machine> Steps<M> {
         self.look();
     }
 
-    /// The window is open (the server keeps windows and gives no lease outside them): permission is asked
-    /// once more, then the leave.
+    /// The host's own rules are asked first, so that no lease is taken that can't be used (the server keeps
+    /// windows of its own and gives none outside them); then permission, once more; then the leave.
     fn ask_leave(&mut self, attempt: &Attempt, reboot: Reboot) -> Event {
+        if let Some(held) = self.held(attempt) {
+            return held;
+        }
         // Found now, nothing has to wait with its services down.
         if reboot != Reboot::Never
             && let Some(held) = self.machine.boot_held()

@@ -15,6 +15,7 @@ pub mod servers;
 pub mod token;
 pub mod transport;
 pub mod trust;
+pub mod windows;
 
 /// The wire: messages and services generated from `proto/refit/v1/*.proto`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]

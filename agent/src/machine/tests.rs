@@ -218,6 +218,7 @@ impl World {
             most_bytes_per_second: None,
             rescue_after: Duration::from_secs(600),
             reboot_hold: Duration::from_secs(600),
+            windows: None,
             backup: Default::default(),
             mender: ModuleSettings { folder: None, device_type: "box".into() },
             platform: platform(),

@@ -140,6 +140,9 @@ impl Look<'_> {
             return Some(hold);
         }
         let waits = self.update.filter(|update| update.attempt().product == *product);
+        if let Some(held) = waits.and_then(own_hold) {
+            return Some(held);
+        }
         if let Some(failure) = waits.filter(|u| u.lease().is_none()).and_then(Update::failure) {
             return Some(hold(failure.cause.as_str(), &failure.text, "time"));
         }
@@ -166,6 +169,18 @@ impl Look<'_> {
             None => None,
         }
     }
+}
+
+/// The host's own reasons why the update does not begin: the first, with the others' words.
+fn own_hold(update: &Update) -> Option<Hold> {
+    let (first, others) = update.holds().split_first()?;
+    let texts = others.iter().map(|held| held.hold.text());
+    let text = texts.fold(first.hold.text(), |text, other| format!("{text}; {other}"));
+    Some(Hold {
+        since: first.since.to_string(),
+        until: first.hold.until().map(|until| until.to_string()).unwrap_or_default(),
+        ..hold(first.hold.reason(), &text, first.hold.who())
+    })
 }
 
 fn hold(reason: &str, text: &str, who: &str) -> Hold {

@@ -73,7 +73,9 @@ fn told(install: &InstallId, reporter: &Reporter, spool: &Spool) -> Result<Progr
         if let Update::Finished { outcome, .. } = &update {
             return Ok(ended(outcome));
         }
-        let text = update.failure().map(|failure| failure.text.clone()).unwrap_or_default();
+        let held = update.holds().first().map(|held| held.hold.text());
+        let failed = || update.failure().map(|failure| failure.text.clone());
+        let text = held.or_else(failed).unwrap_or_default();
         return Ok(Progress::UnderWay { phase: update.phase().to_string(), text });
     }
     let history = reporter.journal.history()?;

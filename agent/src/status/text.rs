@@ -83,6 +83,11 @@ fn write_product(out: &mut String, product: &Value) -> std::fmt::Result {
             part("reason"),
             part("who")
         )?;
+        for (word, at) in [("since", part("since")), ("until", part("until"))] {
+            if !at.is_empty() {
+                writeln!(out, "  {word}       {at}")?;
+            }
+        }
     }
     if let Some(failure) = product["failure"].as_object() {
         let part = |name: &str| failure.get(name).and_then(Value::as_str).unwrap_or_default();

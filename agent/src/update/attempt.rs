@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use refit_proto::{
     names::{Digest, Product, RingName, Version},
     package::{Health, Manifest, Reboot, WayBack},
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     event::Verdict,
     ids::{BackupId, InstallId, LeaseId},
+    may_begin::{Held, HostHold, held_since},
     moment::Moment,
 };
 
@@ -221,6 +223,9 @@ pub struct Retry {
     pub failed: u32,
     /// The last of them, so that a host that stands still says why.
     pub last: Option<super::cause::Failure>,
+    /// The host's own reasons not to begin now, where it waits for those.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<Held>,
 }
 
 impl Retry {
@@ -238,9 +243,15 @@ impl Retry {
         }
     }
 
+    /// While the host's own rules hold it: nothing has failed.
+    #[must_use]
+    pub(super) fn held(self, holds: Vec<HostHold>, now: Timestamp) -> Retry {
+        Retry { holds: held_since(&self.holds, holds, now), ..Retry::default() }
+    }
+
     /// After one more failure.
     #[must_use]
     pub fn after(self, failure: super::cause::Failure) -> Retry {
-        Retry { failed: self.failed.saturating_add(1), last: Some(failure) }
+        Retry { failed: self.failed.saturating_add(1), last: Some(failure), holds: Vec::new() }
     }
 }

@@ -8,6 +8,7 @@ use super::{
     attempt::{Lease, SealedBackup, Terms},
     cause::Failure,
     ids::BackupId,
+    may_begin::HostHold,
     moment::Moment,
     reboot::RebootNeed,
 };
@@ -59,6 +60,13 @@ pub enum Event {
         /// The lease.
         lease: Lease,
         /// When the host acts on it.
+        at: Moment,
+    },
+    /// This host may not begin now, by its own rules.
+    Held {
+        /// Every reason.
+        holds: Vec<HostHold>,
+        /// When.
         at: Moment,
     },
     /// What can be saved while the service runs is saved.
@@ -151,6 +159,7 @@ impl Event {
             Event::PreflightPassed { .. } => "preflight-passed",
             Event::Fetched => "fetched",
             Event::LeaseGiven { .. } => "lease-given",
+            Event::Held { .. } => "held",
             Event::BackedUp { .. } => "backed-up",
             Event::Quiesced => "quiesced",
             Event::Sealed { .. } => "sealed",

@@ -31,6 +31,7 @@ mod attempt;
 mod cause;
 mod event;
 mod ids;
+mod may_begin;
 mod moment;
 mod phase;
 mod probation;
@@ -45,6 +46,7 @@ pub use attempt::{
 pub use cause::{Blame, Cause, Failure};
 pub use event::{Event, Verdict};
 pub use ids::{BackupId, BootId, IdError, InstallId, LeaseId};
+pub use may_begin::{Facts, Held, HostHold, OwnWindows, may_begin};
 pub use moment::{Moment, Running};
 pub use phase::Phase;
 pub use probation::{Probation, Proof};

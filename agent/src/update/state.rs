@@ -9,6 +9,7 @@ use super::{
     cause::{Blame, Cause, Failure},
     event::{Event, Verdict},
     ids::{BackupId, InstallId, LeaseId},
+    may_begin::Held,
     moment::Moment,
     phase::Phase,
     probation::{Probation, Proof},
@@ -306,6 +307,24 @@ impl Update {
         }
     }
 
+    /// The host's own reasons why it does not begin yet.
+    pub fn holds(&self) -> &[Held] {
+        match self {
+            Update::Waiting { retry, .. } => &retry.holds,
+            Update::Offered { .. }
+            | Update::Preflight { .. }
+            | Update::Fetching { .. }
+            | Update::BackingUp { .. }
+            | Update::Quiescing { .. }
+            | Update::Sealing { .. }
+            | Update::Switching { .. }
+            | Update::Rebooting { .. }
+            | Update::Probation { .. }
+            | Update::RollingBack { .. }
+            | Update::Finished { .. } => &[],
+        }
+    }
+
     /// Whether the update has stopped services that are not to be started by anybody else now. After the
     /// boot that it waited for they run.
     pub fn has_stopped_services(&self, at: &Moment) -> bool {
@@ -467,6 +486,14 @@ impl Update {
                 if passes(&attempt, &failure) =>
             {
                 Waiting { attempt, terms, retry: retry.after(failure) }
+            }
+            // The host's own brake: nothing has failed, and nothing has begun. A lease that it had is given
+            // back by being reported as waiting.
+            (Waiting { attempt, terms, retry }, Event::Held { holds, at }) => {
+                Waiting { attempt, terms, retry: retry.held(holds, at.wall) }
+            }
+            (BackingUp { attempt, terms, .. }, Event::Held { holds, at }) => {
+                Waiting { attempt, terms, retry: Retry::default().held(holds, at.wall) }
             }
             // With a new lease, since this one may run out meanwhile.
             (BackingUp { attempt, terms, .. }, Event::Failed { failure })

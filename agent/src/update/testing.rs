@@ -158,6 +158,7 @@ pub(crate) fn every_event() -> Vec<(&'static str, Event)> {
         ("preflight-passed", Event::PreflightPassed { terms: terms() }),
         ("fetched", Event::Fetched),
         ("lease-given", Event::LeaseGiven { lease: lease(), at: at(101) }),
+        ("held", Event::Held { holds: vec![HostHold::OutsideWindow { opens: None }], at: at(101) }),
         ("backed-up", Event::BackedUp { backup: sealed().id, baseline: Some(Verdict::Good) }),
         ("quiesced", Event::Quiesced),
         ("sealed", Event::Sealed { sealed: sealed() }),

@@ -41,6 +41,7 @@ const ARROWS: &str = "
     fetching     resumed               .
     fetching     resumed_after_a_boot  .
     waiting      lease-given           backing-up
+    waiting      held                  waiting
     waiting      weather               waiting
     waiting      release's_fault       refused
     waiting      host's_fault          refused
@@ -51,6 +52,7 @@ const ARROWS: &str = "
     waiting      resumed               .
     waiting      resumed_after_a_boot  .
     backing-up   backed-up             quiescing
+    backing-up   held                  waiting
     backing-up   weather               waiting
     backing-up   release's_fault       refused
     backing-up   host's_fault          refused

@@ -1,0 +1,100 @@
+//! The host's own brake as updates meet it: gathers what the host's rules go by, waits while they hold, and
+//! says why. What follows from it is decided in [`crate::update`].
+
+use std::time::Duration;
+
+use super::{Machine, Steps};
+use crate::{
+    clock::{Clock, SKEW},
+    drive::HostError,
+    settings::WindowSettings,
+    update::{Attempt, Event, Facts, HostHold, InstallId, OwnWindows, may_begin},
+};
+
+/// How often the rules are asked again while they hold. No window opens later by more than this.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// The host's own rules, and what was told of them.
+pub struct Brake {
+    /// When updates may begin; `None`: at any time.
+    pub windows: Option<WindowSettings>,
+    /// The reasons that the journal and the log know, and of which update: what goes on holding is waited
+    /// for, and not written down again.
+    pub told: Option<(InstallId, Vec<&'static str>)>,
+}
+
+impl Brake {
+    /// The rules of these windows, of which nothing was told yet.
+    pub fn new(windows: Option<WindowSettings>) -> Brake {
+        Brake { windows, told: None }
+    }
+
+    /// How the host's windows stand. A clock that is known to be wrong opens none.
+    fn own_windows(&self, clock: &Clock) -> OwnWindows {
+        let Some(windows) = &self.windows else { return OwnWindows::None };
+        let behind = clock.behind();
+        if behind > SKEW {
+            let why = format!("this host's clock is at least {} s behind", behind.as_secs());
+            return OwnWindows::Untold { why };
+        }
+        match windows.time_zone() {
+            Ok(zone) => OwnWindows::Told(windows.open.at(clock.now(), &zone)),
+            Err(why) => OwnWindows::Untold { why },
+        }
+    }
+}
+
+impl<M: Machine> Steps<M> {
+    /// Every reason of this host's own not to begin now.
+    pub(super) fn holds(&self) -> Vec<HostHold> {
+        may_begin(&Facts { windows: self.brake.own_windows(&self.clock) })
+    }
+
+    /// Says why the update does not begin; `None` if nothing holds it.
+    pub(super) fn held(&mut self, attempt: &Attempt) -> Option<Event> {
+        let holds = self.holds();
+        if holds.is_empty() {
+            self.brake.told = None;
+            return None;
+        }
+        for hold in &holds {
+            tracing::info!(product = %attempt.product, reason = hold.reason(), "{}", hold.text());
+        }
+        self.brake.told = Some((attempt.install.clone(), words(&holds)));
+        Some(Event::Held { holds, at: self.clock.moment() })
+    }
+
+    /// Waits while the same reasons hold that were told already, or until there is news.
+    pub(super) fn wait_while_held(
+        &self,
+        attempt: &Attempt,
+        news: impl Fn() -> Option<Event>,
+    ) -> Result<Option<Event>, HostError> {
+        let Some((of, told)) = &self.brake.told else { return Ok(None) };
+        while of == &attempt.install {
+            let seen = self.wanted.changes();
+            self.go_on()?;
+            if let Some(news) = news() {
+                return Ok(Some(news));
+            }
+            let holds = self.holds();
+            if holds.is_empty() || words(&holds) != *told {
+                break;
+            }
+            self.wanted.wait(seen, LOOK.min(self.next_end(&holds)));
+        }
+        Ok(None)
+    }
+
+    /// How long until the first of the reasons ends by itself.
+    fn next_end(&self, holds: &[HostHold]) -> Duration {
+        let now = self.clock.now();
+        let ends = holds.iter().filter_map(HostHold::until).min();
+        let left = ends.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        left.map_or(LOOK, |left| left.max(Duration::from_secs(1)))
+    }
+}
+
+fn words(holds: &[HostHold]) -> Vec<&'static str> {
+    holds.iter().map(HostHold::reason).collect()
+}
