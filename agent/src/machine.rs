@@ -3,6 +3,7 @@
 //! step that can be repeated; what step comes next is decided in [`crate::update`]. Knows neither the
 //! server nor trust: what it is given was permitted before.
 
+mod baseline;
 mod begin;
 mod change;
 mod data;
@@ -42,6 +43,7 @@ use crate::{
         files::{Files, create_dirs},
         hook::{self, HookRuns, Hooks, KeptRuns},
         modules::{Calls, HostCalls, ModuleSettings},
+        network_up::{KernelNetwork, Ways},
         placed::Placed,
         preflight::Preflight,
         rescue::Rescue,
@@ -49,7 +51,7 @@ use crate::{
         tree::Tree,
     },
     report::Inventory,
-    settings::Settings,
+    settings::{RedBefore, Settings},
     steps::{Machine, Waited},
     update::{Attempt, BackupId, Event, Failure, InstallId, Step, Update},
     way_back::Place,
@@ -151,6 +153,8 @@ pub struct HostMachine {
     clock: Clock,
     /// How the checks of the release on probation have gone. Lost with the agent; then they begin anew.
     probation: Option<(InstallId, health::Checks)>,
+    red_before: RedBefore,
+    ways: Ways,
 }
 
 /// A folder of the agent's, made if it is not there, without a link on the way to it.
@@ -193,6 +197,8 @@ impl HostMachine {
             manager,
             clock,
             probation: None,
+            red_before: settings.red_before,
+            ways: Ways::of(KernelNetwork::default()),
         }
     }
 
@@ -281,7 +287,7 @@ impl Machine for HostMachine {
         let done = match step {
             Step::Preflight { attempt, .. } => self.preflight(attempt, fetch),
             Step::Fetch { attempt, .. } => self.fetch(attempt, fetch),
-            Step::BackUp { attempt, .. } => self.back_up(attempt),
+            Step::BackUp { attempt, .. } => return self.measure_and_back_up(attempt, wait),
             Step::Quiesce { change } => self.quiesce(change),
             Step::Seal { change } => self.seal(change),
             Step::Switch { change, sealed } => self.switch(change, sealed),

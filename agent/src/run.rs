@@ -259,7 +259,7 @@ pub fn run<M: Machine + 'static>(
             .map(|rate| Arc::new(Mutex::new(Bucket::full(rate, clock.running())))),
         opened: None,
         said: None,
-        brake: Brake::new(settings.windows.clone()),
+        brake: Brake::new(settings),
     };
     steps.look();
     let restores = Arc::new(restore::Requests::default());

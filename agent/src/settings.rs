@@ -15,10 +15,14 @@ use serde::Deserialize;
 use crate::{host::modules::ModuleSettings, identity::IdentityFolder, link::Patience};
 
 mod backup;
+mod brake;
+mod health;
 mod mender;
 mod windows;
 
 pub use backup::BackupSettings;
+pub use brake::BrakeSettings;
+pub use health::RedBefore;
 pub use windows::WindowSettings;
 
 /// Where the agent keeps everything of its own, unless told otherwise.
@@ -70,6 +74,10 @@ pub struct Settings {
     pub reboot_hold: Duration,
     /// When updates may begin here, whoever orders them; `None`: at any time.
     pub windows: Option<WindowSettings>,
+    /// How often updates may begin here, and how many failures of a product are enough.
+    pub brake: BrakeSettings,
+    /// What becomes of an update where what runs before it is not healthy.
+    pub red_before: RedBefore,
     /// How backups are made and kept.
     pub backup: BackupSettings,
     /// Which update modules may be used, and what they find.
@@ -137,6 +145,10 @@ struct Written {
     reboot_hold_seconds: Option<u64>,
     windows: Option<windows::Written>,
     #[serde(default)]
+    brake: brake::Written,
+    #[serde(default)]
+    health: health::Written,
+    #[serde(default)]
     backup: backup::Written,
     #[serde(default)]
     mender: mender::Written,
@@ -175,6 +187,8 @@ impl Settings {
             .mender
             .check(&platform)
             .map_err(|why| SettingsError::Wrong { path: path.clone(), why })?;
+        let brake = written.brake.check();
+        let brake = brake.map_err(|why| SettingsError::Wrong { path: path.clone(), why })?;
         let windows = written.windows.map(windows::Written::check).transpose();
         let windows = windows.map_err(|why| SettingsError::Wrong { path: path.clone(), why })?;
         let install_root = written.install_root.unwrap_or_else(|| DEFAULT_INSTALL_ROOT.into());
@@ -193,6 +207,8 @@ impl Settings {
                 written.reboot_hold_seconds.unwrap_or(USUAL_REBOOT_HOLD),
             ),
             windows,
+            brake,
+            red_before: written.health.red_before,
             backup,
             mender,
             platform,
@@ -342,6 +358,9 @@ mod tests {
             ("most_bytes_per_second = 1", "most_bytes_per_second"),
             ("services = \"upstart\"", "services"),
             ("[backup]\nkeep = 0", "backup.keep"),
+            ("[brake]\nmost_updates_per_day = 0", "brake.most_updates_per_day"),
+            ("[brake]\nfailures_within_days = 0", "brake.failures_within_days"),
+            ("[health]\nred_before = \"ignore\"", "red_before"),
             ("[windows]\nopen = []", "windows.open"),
             ("[windows]\nopen = [\"mon 25:00-26:00\"]", "windows.open"),
             ("[windows]\nzone = \"UTC\"", "open"),

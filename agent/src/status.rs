@@ -73,6 +73,11 @@ pub enum Question {
         /// Names the request: asked again, it is the same one.
         install: InstallId,
     },
+    /// Count the failures of this product on this host no more, since a person on the host says so.
+    Forgive {
+        /// Of which product.
+        product: Product,
+    },
     /// Take this release out of quarantine, since a person on the host names it.
     LiftQuarantine {
         /// Of which product.
@@ -171,6 +176,13 @@ async fn answer(
         Ok(Question::Restore { backup, install }) => {
             serde_json::to_vec(&restore_it(&backup, &install, reporter, restores))?
         }
+        Ok(Question::Forgive { product }) => match reporter.journal.forgive(&product) {
+            Ok(forgiven) => {
+                reporter.wanted.stir();
+                serde_json::to_vec(&serde_json::json!({ "forgiven": forgiven }))?
+            }
+            Err(error) => serde_json::to_vec(&serde_json::json!({ "error": error.to_string() }))?,
+        },
         Ok(Question::Status) => serde_json::to_vec(&reporter.state())?,
         Ok(Question::LiftQuarantine { product, digest }) => {
             let lifted = lift(&reporter.journal, &product, &digest);
@@ -279,6 +291,8 @@ mod tests {
                 Question::LiftQuarantine { .. } => assert_eq!(said, "lift-quarantine"),
                 // They ask how an install goes, and name no file.
                 Question::MayInstall { .. } | Question::Install { .. } => {}
+                // It forgets what failed, and brings nothing.
+                Question::Forgive { .. } => {}
                 // It names a backup that this agent has sealed, and undoes an update.
                 Question::Restore { .. } => {}
             }

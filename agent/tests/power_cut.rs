@@ -193,7 +193,8 @@ impl Host for FakeHost {
             Step::BackUp { .. } => {
                 power.write(|| self.disk.backup = Some(self.disk.link.clone()))?;
                 let baseline = self.disk.link.as_ref().map(|_| Verdict::Good);
-                Event::BackedUp { backup: self.sealed().id, baseline }
+                let before = Default::default();
+                Event::BackedUp { backup: self.sealed().id, baseline, before }
             }
             Step::Quiesce { .. } => {
                 power.write(|| self.disk.way_back = true)?;
@@ -216,7 +217,7 @@ impl Host for FakeHost {
                 let verdict = match self.story {
                     Story::Good | Story::FailsInstall => Verdict::Good,
                     Story::FailsProbation | Story::RollbackFails => {
-                        Verdict::Bad { text: "503".into() }
+                        Verdict::Bad { text: "503".into(), checks: Vec::new() }
                     }
                 };
                 Event::Checked { verdict, at: self.now() }

@@ -11,6 +11,8 @@ pub const NOT_PROVEN: &str = "not-proven";
 pub const BELOW_FLOOR: &str = "below-floor";
 /// The release failed here before.
 pub const QUARANTINED: &str = "quarantined";
+/// Too many updates of the product failed on the host.
+pub const FAILED_TOO_OFTEN: &str = "failed-too-often";
 /// The metadata that would permit the release has expired.
 pub const METADATA_EXPIRED: &str = "metadata-expired";
 /// Content did not come: the network, a mirror or the server.
@@ -21,6 +23,8 @@ pub const SERVER_AWAY: &str = "server-away";
 pub const LEASE_DENIED: &str = "lease-denied";
 /// Another program holds what the update needs.
 pub const BUSY: &str = "busy";
+/// What runs on the host is not healthy, and its owner lets no update come then.
+pub const RED_BEFORE: &str = "red-before";
 /// The server ordered the host to go back.
 pub const BACKED_OUT: &str = "backed-out";
 /// A person on the host brought a backup back.
@@ -36,17 +40,19 @@ pub const ROLLED_BACK: &str = "rolled-back";
 pub const STOPS: [&str; 3] = [PAUSED, HALTED, ROLLED_BACK];
 
 /// All causes above: the weather, or an order of ours. A rollout does not count them as failures.
-pub const BLAMELESS: [&str; 12] = [
+pub const BLAMELESS: [&str; 14] = [
     NOT_PERMITTED,
     NOT_APPROVED,
     NOT_PROVEN,
     BELOW_FLOOR,
     QUARANTINED,
+    FAILED_TOO_OFTEN,
     METADATA_EXPIRED,
     FETCH_FAILED,
     SERVER_AWAY,
     LEASE_DENIED,
     BUSY,
+    RED_BEFORE,
     BACKED_OUT,
     RESTORED,
 ];

@@ -1,6 +1,7 @@
 //! The commands of `refit-agent`, one file each.
 
 mod backup;
+mod brake;
 mod enroll;
 mod install;
 mod link;
@@ -57,6 +58,8 @@ enum Command {
     Backup(backup::Args),
     /// Let a release that failed here be tried again
     Quarantine(quarantine::Args),
+    /// Let a product be tried again that failed on this host too often
+    Brake(brake::Args),
     /// Print a systemd unit: the agent's, or the one of what brings the host back without it
     PrintUnit {
         /// Which
@@ -81,6 +84,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Recover => recover::run(&common),
         Command::Backup(args) => backup::run(&common, args),
         Command::Quarantine(args) => quarantine::run(&common, args),
+        Command::Brake(args) => brake::run(&common, args),
         Command::PrintUnit { unit, program } => {
             let program = program.map_or_else(std::env::current_exe, std::path::absolute)?;
             let data = std::path::absolute(&common.data)?;

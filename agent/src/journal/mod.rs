@@ -2,6 +2,7 @@
 //! what it will not take again. Decides how that is written; what follows from it is decided in
 //! [`crate::update`].
 
+mod begun;
 mod format;
 mod memory;
 mod store;

@@ -57,7 +57,7 @@ pub struct Quarantined {
 
 /// The journal in a store.
 pub struct StoreJournal {
-    store: Arc<dyn StateStore>,
+    pub(super) store: Arc<dyn StateStore>,
 }
 
 impl StoreJournal {
@@ -143,7 +143,7 @@ impl StoreJournal {
         Ok(was_in)
     }
 
-    fn scan<T: serde::de::DeserializeOwned>(
+    pub(super) fn scan<T: serde::de::DeserializeOwned>(
         &self,
         table: Table,
         name: &str,

@@ -76,7 +76,7 @@ impl HostMachine {
         Ok(Event::Fetched)
     }
 
-    pub(super) fn back_up(&mut self, attempt: &Attempt) -> Result<Event, Failure> {
+    pub(super) fn back_up(&mut self, attempt: &Attempt) -> Result<(), Failure> {
         let backup = backup_id(attempt)?;
         let after = self.after(attempt)?;
         if Debs::brings(&after) {
@@ -84,9 +84,7 @@ impl HostMachine {
         }
         let covers = self.covers(attempt, &after)?;
         self.preflight_of(attempt).give_back(Purpose::Backup, &self.data)?;
-        self.backups().save(&backup, &covers)?;
-        let baseline = self.health_before(attempt)?;
-        Ok(Event::BackedUp { backup, baseline })
+        Ok(self.backups().save(&backup, &covers)?)
     }
 
     /// What has to be saved before this release comes: also the units that it does not have any more.

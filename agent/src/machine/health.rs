@@ -12,11 +12,11 @@ use super::HostMachine;
 use crate::{
     host::{
         documents::Documents,
-        health::{Checker, HostProber, worst},
+        health::{Checker, HostProber, Meters, When, worst},
         tree::Extras,
     },
     steps::Waited,
-    update::{Attempt, Change, Event, Failure, Verdict},
+    update::{Attempt, Baseline, Change, Event, Failure, Verdict},
 };
 
 /// How often, and how far apart, what ran before is asked after going back, until it is good: services
@@ -25,7 +25,20 @@ const TRIES: u32 = 20;
 const BETWEEN: Duration = Duration::from_secs(1);
 
 /// The checks of a release's packages, and how they have gone.
-pub(super) struct Checks(Vec<(PathBuf, Checker)>);
+pub(super) struct Checks(Vec<PackageChecks>);
+
+impl Checks {
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+struct PackageChecks {
+    folder: PathBuf,
+    checker: Checker,
+    meters: Meters,
+}
 
 impl HostMachine {
     /// One round of checks of what is on probation.
@@ -35,21 +48,13 @@ impl HostMachine {
         self.verify_reboot_of_modules(attempt, &after)?;
         let mut checks = match self.probation.take() {
             Some((install, checks)) if install == attempt.install => checks,
-            Some(_) | None => self.checks(&attempt.product, &after, |observed| observed),
+            Some(_) | None => {
+                self.checks(&attempt.product, &after, When::After, &change.before, Observed::clone)
+            }
         };
         let verdict = self.round(&after, &mut checks);
         self.probation = Some((attempt.install.clone(), checks));
         Ok(Event::Checked { verdict, at: self.clock.moment() })
-    }
-
-    /// How healthy what runs before the update is; `None` if nothing does that could be asked.
-    pub(super) fn health_before(&mut self, attempt: &Attempt) -> Result<Option<Verdict>, Failure> {
-        let Some(before) = self.before(attempt)? else { return Ok(None) };
-        let mut checks = self.checks(&attempt.product, &before, at_once);
-        if checks.0.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(self.round(&before, &mut checks)))
     }
 
     /// The same after going back, with some time to start.
@@ -58,57 +63,76 @@ impl HostMachine {
         attempt: &Attempt,
         wait: &dyn Fn(Duration) -> Waited,
     ) -> Result<Option<Verdict>, Failure> {
+        let Some(before) = self.before(attempt)? else { return Ok(None) };
+        let mut checks = self.checks_of_before(attempt, &before, When::After);
+        if checks.0.is_empty() {
+            return Ok(None);
+        }
+        let mut verdict = self.round(&before, &mut checks);
         for _ in 1..TRIES {
-            match self.health_before(attempt)? {
-                None => return Ok(None),
-                Some(Verdict::Good) => return Ok(Some(Verdict::Good)),
-                Some(Verdict::Bad { .. } | Verdict::Unknown { .. }) => {}
-            }
             // The host is back already: what is still waited for is only said in the report.
-            if wait(BETWEEN) != Waited::Over {
+            if verdict == Verdict::Good || wait(BETWEEN) != Waited::Over {
                 break;
             }
+            verdict = self.round(&before, &mut checks);
         }
-        self.health_before(attempt)
+        Ok(Some(verdict))
+    }
+
+    /// The checks of what ran before the update that ask; one failure says enough.
+    pub(super) fn checks_of_before(
+        &self,
+        attempt: &Attempt,
+        before: &Documents,
+        when: When,
+    ) -> Checks {
+        self.checks(&attempt.product, before, when, &Baseline::default(), at_once)
     }
 
     fn checks(
         &self,
         product: &Product,
         release: &Documents,
-        as_wanted: impl Fn(Observed) -> Observed,
+        when: When,
+        before: &Baseline,
+        as_wanted: impl Fn(&Observed) -> Observed,
     ) -> Checks {
         let mut checks = Vec::new();
         for package in &release.packages {
-            if let Health::Checked(observed) = &package.manifest.health {
-                let folder = self.folder(product, &release.id.digest, package.name.as_str());
-                checks.push((folder, Checker::new(as_wanted(observed.clone()))));
-            }
+            let Health::Checked(observed) = &package.manifest.health else { continue };
+            let observed = as_wanted(observed);
+            let checker = Checker::new(package.name.clone(), observed, before.clone());
+            let folder = self.folder(product, &release.id.digest, package.name.as_str());
+            checks.push(PackageChecks { folder, checker, meters: Meters::new(when) });
         }
         Checks(checks)
     }
 
-    fn round(&mut self, release: &Documents, checks: &mut Checks) -> Verdict {
+    pub(super) fn round(&mut self, release: &Documents, checks: &mut Checks) -> Verdict {
         if checks.0.is_empty() {
             let verified = self.tree().verify(release, Extras::Ignored);
             let verified = verified.and_then(|()| self.placed().verify(release));
             let folder = self.tree().folder(&release.release.product, &release.id.digest);
             return match verified.and_then(|()| self.debs().verify(release, &folder)) {
                 Ok(()) => Verdict::Good,
-                Err(error) => Verdict::Bad { text: error.to_string() },
+                Err(error) => Verdict::Bad { text: error.to_string(), checks: Vec::new() },
             };
         }
-        let now = self.clock.running();
+        let (now, ways) = (self.clock.running(), &mut self.ways);
         let variables = &self.variables;
         let services = self.manager.services();
-        worst(checks.0.iter_mut().map(|(folder, checker)| {
-            let mut prober = HostProber { services, variables, folder: folder.clone() };
+        worst(checks.0.iter_mut().map(|PackageChecks { folder, checker, meters }| {
+            let folder = folder.clone();
+            let mut prober = HostProber { services, variables, folder, meters, now, ways };
             checker.round(&mut prober, now)
         }))
     }
 }
 
-/// The checks of what has been running for long: one failure says enough.
-fn at_once(observed: Observed) -> Observed {
-    Observed { start_seconds: 0, failures: 1, ..observed }
+/// The checks of what has been running for long that ask: one failure says enough, and there is nothing to
+/// compare with.
+fn at_once(observed: &Observed) -> Observed {
+    let mut observed = Observed { start_seconds: 0, failures: 1, ..observed.clone() };
+    observed.checks.retain(|check| check.probe.limit().is_none());
+    observed
 }

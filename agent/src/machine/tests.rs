@@ -219,6 +219,8 @@ impl World {
             rescue_after: Duration::from_secs(600),
             reboot_hold: Duration::from_secs(600),
             windows: None,
+            red_before: RedBefore::Note,
+            brake: Default::default(),
             backup: Default::default(),
             mender: ModuleSettings { folder: None, device_type: "box".into() },
             platform: platform(),
@@ -387,6 +389,7 @@ fn publish_booting(
         failures: 2,
         good_seconds: 10,
         max_seconds: 100,
+        ..Observed::default()
     });
     let health = if services.is_empty() { Health::None } else { health };
     let manifest = Manifest::new(

@@ -45,6 +45,11 @@ impl<J: Journal> Journal for ReportingJournal<J> {
             to_phase: now.1.to_string(),
             failure: update.failure().map(failure),
         };
+        let at = self.reporter.clock.moment();
+        // What can't be counted must not keep a change that is under way from going on or back.
+        if let Err(error) = self.reporter.journal.note_begun(update, &at, &mut extras) {
+            tracing::error!("this update is not counted: {error}");
+        }
         let weight = if from.is_none() || now.1.is_end() { Weight::Outcome } else { Weight::Step };
         let news = self.reporter.news(state.clone(), Some(event), weight);
         // Held until the commit is done: reports are numbered without gaps.

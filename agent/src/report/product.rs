@@ -214,6 +214,9 @@ fn under_way(update: &Update, state: &mut ProductState) {
 fn over(outcome: &Outcome, state: &mut ProductState) {
     state.phase = outcome.phase().to_string();
     state.failure = outcome.failure().map(failure);
+    if let Outcome::Committed { red_before, .. } = outcome {
+        state.red_before.clone_from(red_before);
+    }
     state.health = match outcome {
         Outcome::Committed { proof, .. } => proof.as_str(),
         Outcome::RolledBack { health: Some(verdict), .. } => verdict.as_str(),

@@ -74,6 +74,9 @@ fn write_product(out: &mut String, product: &Value) -> std::fmt::Result {
     if let Some(health) = product["health"].as_str().filter(|health| !health.is_empty()) {
         writeln!(out, "  health      {health}")?;
     }
+    if let Some(red) = product["red_before"].as_str().filter(|red| !red.is_empty()) {
+        writeln!(out, "  before it   not healthy: {red}")?;
+    }
     if let Some(hold) = product["hold"].as_object() {
         let part = |name: &str| hold.get(name).and_then(Value::as_str).unwrap_or_default();
         writeln!(

@@ -3,12 +3,17 @@
 
 use std::time::Duration;
 
+use refit_proto::names::Product;
+
 use super::{Machine, Steps};
 use crate::{
     clock::{Clock, SKEW},
     drive::HostError,
-    settings::WindowSettings,
-    update::{Attempt, Event, Facts, HostHold, InstallId, OwnWindows, may_begin},
+    settings::{BrakeSettings, Settings, WindowSettings},
+    update::{
+        Attempt, Cause, Event, Facts, Failure, HostHold, InstallId, OwnWindows, Rate, failures_of,
+        may_begin, too_many_in_a_day,
+    },
 };
 
 /// How often the rules are asked again while they hold. No window opens later by more than this.
@@ -18,15 +23,17 @@ const LOOK: Duration = Duration::from_secs(60);
 pub struct Brake {
     /// When updates may begin; `None`: at any time.
     pub windows: Option<WindowSettings>,
+    /// How often, and how many failures are enough.
+    pub limits: BrakeSettings,
     /// The reasons that the journal and the log know, and of which update: what goes on holding is waited
     /// for, and not written down again.
     pub told: Option<(InstallId, Vec<&'static str>)>,
 }
 
 impl Brake {
-    /// The rules of these windows, of which nothing was told yet.
-    pub fn new(windows: Option<WindowSettings>) -> Brake {
-        Brake { windows, told: None }
+    /// The rules of these settings, of which nothing was told yet.
+    pub fn new(settings: &Settings) -> Brake {
+        Brake { windows: settings.windows.clone(), limits: settings.brake, told: None }
     }
 
     /// How the host's windows stand. A clock that is known to be wrong opens none.
@@ -47,7 +54,31 @@ impl Brake {
 impl<M: Machine> Steps<M> {
     /// Every reason of this host's own not to begin now.
     pub(super) fn holds(&self) -> Vec<HostHold> {
-        may_begin(&Facts { windows: self.brake.own_windows(&self.clock) })
+        may_begin(&Facts { windows: self.brake.own_windows(&self.clock), rate: self.rate() })
+    }
+
+    fn rate(&self) -> Rate {
+        let Some(most) = self.brake.limits.most_updates_per_day else { return Rate::Within };
+        match self.journal.begun() {
+            Ok(past) => too_many_in_a_day(&past, most, &self.clock.moment())
+                .map_or(Rate::Within, Rate::Reached),
+            Err(error) => Rate::Untold { why: first_line(&error) },
+        }
+    }
+
+    /// Whether releases of this product have failed here so often that none comes any more.
+    pub(super) fn failed_too_often(&self, product: &Product) -> Result<(), Failure> {
+        let limits = self.brake.limits;
+        let Some(enough) = limits.failures else { return Ok(()) };
+        let past = self.journal.begun()?;
+        let now = self.clock.moment();
+        let failed = failures_of(&past, product, limits.failures_within, &now);
+        if failed < enough {
+            return Ok(());
+        }
+        let days = limits.failures_within.as_secs() / (24 * 3600);
+        let text = format!("{failed} updates of {product} failed on this host within {days} days");
+        Err(Failure::new(Cause::FailedTooOften, text))
     }
 
     /// Says why the update does not begin; `None` if nothing holds it.
@@ -93,6 +124,10 @@ impl<M: Machine> Steps<M> {
         let left = ends.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
         left.map_or(LOOK, |left| left.max(Duration::from_secs(1)))
     }
+}
+
+fn first_line(error: &dyn std::fmt::Display) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 fn words(holds: &[HostHold]) -> Vec<&'static str> {

@@ -41,7 +41,7 @@ impl<M: Machine> Steps<M> {
             let offered = attempt.ring.to_string();
             return Err(denied(&Denial::OtherRing { product, own, offered }));
         }
-        self.not_quarantined(attempt, &view, &promotion)?;
+        self.not_refused_by_the_past(attempt, &view, &promotion)?;
         let (document, bytes) = self
             .runtime
             .block_on(release(source, &promotion))
@@ -55,27 +55,35 @@ impl<M: Machine> Steps<M> {
         self.memory.expect_floor(&attempt.product, digest, next).map_err(at_fault)
     }
 
-    fn not_quarantined(
+    /// What happened here before: the release's own failure, and those of the product. A promotion that names
+    /// the release under `retry` lifts both, once.
+    fn not_refused_by_the_past(
         &self,
         attempt: &Attempt,
         view: &View,
         promotion: &Promotion,
     ) -> Result<(), Failure> {
         let digest = &attempt.release.digest;
-        if !self.journal.is_quarantined(digest)? {
-            return Ok(());
-        }
+        let quarantined = self.journal.is_quarantined(digest)?;
+        let refused = match quarantined {
+            true => {
+                let text = format!("release {} failed on this host before", promotion.version);
+                Some(Failure::new(Cause::Quarantined, text))
+            }
+            false => self.failed_too_often(&attempt.product).err(),
+        };
+        let Some(refused) = refused else { return Ok(()) };
         let role = Role::Ring(attempt.product.clone(), attempt.ring.clone());
         let version = view.set().version(&role).unwrap_or(0);
         if promotion.terms.retry.contains(digest)
             && self.memory.lifts(digest, version).map_err(at_fault)?
         {
-            tracing::info!(version = %promotion.version, "its promotion lifts the quarantine");
+            tracing::info!(version = %promotion.version, "its promotion lets it be tried again");
+            self.journal.forgive(&attempt.product)?;
             self.journal.lift(digest, Batch::new())?;
             return Ok(());
         }
-        let text = format!("release {} failed on this host before", promotion.version);
-        Err(Failure::new(Cause::Quarantined, text))
+        Err(refused)
     }
 }
 

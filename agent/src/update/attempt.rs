@@ -11,6 +11,7 @@ use refit_proto::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    baseline::Baseline,
     event::Verdict,
     ids::{BackupId, InstallId, LeaseId},
     may_begin::{Held, HostHold, held_since},
@@ -211,6 +212,9 @@ pub struct Change {
     pub backup: BackupId,
     /// The verdict on what ran before; `None` if nothing did.
     pub baseline: Option<Verdict>,
+    /// What the new release's checks found before the update.
+    #[serde(default, skip_serializing_if = "Baseline::is_empty")]
+    pub before: Baseline,
     /// How often the agent was started again since the change began.
     #[serde(default)]
     pub starts: u32,

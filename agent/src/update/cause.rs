@@ -22,6 +22,8 @@ pub enum Cause {
     BelowFloor,
     /// The release failed here before.
     Quarantined,
+    /// Too many updates of the product failed here.
+    FailedTooOften,
     /// The metadata that would permit it has expired.
     MetadataExpired,
     /// The release needs what this host or this agent does not have.
@@ -52,6 +54,8 @@ pub enum Cause {
     HealthCheckFailed,
     /// The check fails, and it failed before the update too.
     UnhealthyBefore,
+    /// What runs is not healthy, and this host takes no update then.
+    RedBefore,
     /// A step took longer than it may.
     TimedOut,
     /// The host did not boot when asked.
@@ -92,12 +96,13 @@ pub enum Blame {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Cause; 31] = [
+    pub const ALL: [Cause; 33] = [
         Cause::NotPermitted,
         Cause::NotApproved,
         Cause::NotProven,
         Cause::BelowFloor,
         Cause::Quarantined,
+        Cause::FailedTooOften,
         Cause::MetadataExpired,
         Cause::Unsupported,
         Cause::ContentMismatch,
@@ -113,6 +118,7 @@ impl Cause {
         Cause::ServicesDidNotStart,
         Cause::HealthCheckFailed,
         Cause::UnhealthyBefore,
+        Cause::RedBefore,
         Cause::TimedOut,
         Cause::RebootFailed,
         Cause::RebootHeld,
@@ -158,6 +164,8 @@ impl Cause {
             | Cause::NotProven
             | Cause::BelowFloor
             | Cause::Quarantined
+            | Cause::FailedTooOften
+            | Cause::RedBefore
             | Cause::BackedOut
             | Cause::Restored => Blame::Order,
         }
@@ -171,6 +179,7 @@ impl Cause {
             Cause::NotProven => cause::NOT_PROVEN,
             Cause::BelowFloor => cause::BELOW_FLOOR,
             Cause::Quarantined => cause::QUARANTINED,
+            Cause::FailedTooOften => cause::FAILED_TOO_OFTEN,
             Cause::MetadataExpired => cause::METADATA_EXPIRED,
             Cause::Unsupported => "unsupported",
             Cause::ContentMismatch => "content-mismatch",
@@ -186,6 +195,7 @@ impl Cause {
             Cause::ServicesDidNotStart => "services-did-not-start",
             Cause::HealthCheckFailed => "health-check-failed",
             Cause::UnhealthyBefore => "unhealthy-before",
+            Cause::RedBefore => cause::RED_BEFORE,
             Cause::TimedOut => "timed-out",
             Cause::RebootFailed => "reboot-failed",
             Cause::RebootHeld => "reboot-held",
@@ -215,6 +225,9 @@ impl Cause {
             Cause::BelowFloor => "promote a release whose counter is at or above the floor",
             Cause::Quarantined => {
                 "publish a corrected release, or promote this one again naming its digest under `retry`"
+            }
+            Cause::FailedTooOften => {
+                "find out why, then let it come again on the host, `refit-agent brake forgive`, or by a promotion that names its digest under `retry`"
             }
             Cause::MetadataExpired => {
                 "renew the expired metadata on the server; the host goes on by itself"
@@ -254,6 +267,9 @@ impl Cause {
             }
             Cause::UnhealthyBefore => {
                 "repair the service on the host: it was not healthy before the update either"
+            }
+            Cause::RedBefore => {
+                "repair the service on the host, or let updates come to it as it is: `health.red_before`"
             }
             Cause::TimedOut => {
                 "read the service's log on the host, and give the step more time in the manifest if it needs it"

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     attempt::{Lease, SealedBackup, Terms},
+    baseline::{Baseline, CheckId},
     cause::Failure,
     ids::BackupId,
     may_begin::HostHold,
@@ -23,6 +24,9 @@ pub enum Verdict {
     Bad {
         /// Which check, and what it found.
         text: String,
+        /// The checks that failed; none where it was no check.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        checks: Vec<CheckId>,
     },
     /// A check could not be evaluated, or has not failed often enough to count.
     Unknown {
@@ -75,6 +79,9 @@ pub enum Event {
         backup: BackupId,
         /// How healthy what runs now is; `None` if nothing does.
         baseline: Option<Verdict>,
+        /// What the new release's checks found before.
+        #[serde(default, skip_serializing_if = "Baseline::is_empty")]
+        before: Baseline,
     },
     /// The way back is armed and the services are stopped.
     Quiesced,

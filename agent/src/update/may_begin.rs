@@ -6,11 +6,29 @@ use jiff::Timestamp;
 use refit_proto::windows::Standing;
 use serde::{Deserialize, Serialize};
 
+use super::past::TooMany;
+
 /// What the host's own rules go by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     /// How the host's own windows stand.
     pub windows: OwnWindows,
+    /// How many updates began here lately.
+    pub rate: Rate,
+}
+
+/// How many updates began here lately, beside how many may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rate {
+    /// Another may begin.
+    Within,
+    /// As many as may have begun.
+    Reached(TooMany),
+    /// Nobody can tell.
+    Untold {
+        /// Why.
+        why: String,
+    },
 }
 
 /// How the host's own windows stand.
@@ -41,6 +59,18 @@ pub enum HostHold {
         /// Why.
         why: String,
     },
+    /// As many updates as may have begun in the last 24 hours.
+    EnoughForADay {
+        /// So many.
+        began: u32,
+        /// When the next may.
+        until: Timestamp,
+    },
+    /// How many began can't be told.
+    RateUntold {
+        /// Why.
+        why: String,
+    },
     /// A reason that a later version of the agent has written and this one does not know.
     #[serde(other)]
     Unrecognised,
@@ -57,6 +87,13 @@ pub fn may_begin(facts: &Facts) -> Vec<HostHold> {
         }
         OwnWindows::Untold { why } => holds.push(HostHold::WindowUntold { why: why.clone() }),
     }
+    match &facts.rate {
+        Rate::Within => {}
+        Rate::Reached(TooMany { began, until }) => {
+            holds.push(HostHold::EnoughForADay { began: *began, until: *until });
+        }
+        Rate::Untold { why } => holds.push(HostHold::RateUntold { why: why.clone() }),
+    }
     holds
 }
 
@@ -66,6 +103,8 @@ impl HostHold {
         match self {
             HostHold::OutsideWindow { .. } => "outside-window",
             HostHold::WindowUntold { .. } => "window-untold",
+            HostHold::EnoughForADay { .. } => "enough-for-a-day",
+            HostHold::RateUntold { .. } => "rate-untold",
             HostHold::Unrecognised => "unrecognised",
         }
     }
@@ -82,6 +121,12 @@ impl HostHold {
             HostHold::WindowUntold { why } => {
                 format!("whether this host's maintenance window is open can't be told: {why}")
             }
+            HostHold::EnoughForADay { began, until } => {
+                format!("{began} updates began on this host within a day; the next may at {until}")
+            }
+            HostHold::RateUntold { why } => {
+                format!("how many updates began on this host can't be told: {why}")
+            }
             HostHold::Unrecognised => {
                 "a later version of the agent has a reason that this one does not know".to_owned()
             }
@@ -92,7 +137,10 @@ impl HostHold {
     pub fn until(&self) -> Option<Timestamp> {
         match self {
             HostHold::OutsideWindow { opens } => *opens,
-            HostHold::WindowUntold { .. } | HostHold::Unrecognised => None,
+            HostHold::EnoughForADay { until, .. } => Some(*until),
+            HostHold::WindowUntold { .. }
+            | HostHold::RateUntold { .. }
+            | HostHold::Unrecognised => None,
         }
     }
 
@@ -101,7 +149,10 @@ impl HostHold {
         match self {
             HostHold::OutsideWindow { .. } => "the host's owner, by `[windows]` in agent.toml",
             HostHold::WindowUntold { .. } => "the host's owner, who sets its clock and its zone",
-            HostHold::Unrecognised => "the host's owner",
+            HostHold::EnoughForADay { .. } => {
+                "time, or the host's owner by `[brake]` in agent.toml"
+            }
+            HostHold::RateUntold { .. } | HostHold::Unrecognised => "the host's owner",
         }
     }
 }
@@ -133,7 +184,19 @@ mod tests {
     }
 
     fn with(windows: OwnWindows) -> Vec<HostHold> {
-        may_begin(&Facts { windows })
+        may_begin(&Facts { windows, rate: Rate::Within })
+    }
+
+    #[test]
+    fn every_reason_that_holds_is_named() {
+        let windows = OwnWindows::Told(Standing::Closed { opens: None });
+        let rate = Rate::Reached(TooMany { began: 3, until: at(9) });
+        let holds = may_begin(&Facts { windows, rate });
+        let words: Vec<_> = holds.iter().map(HostHold::reason).collect();
+        assert_eq!(words, ["outside-window", "enough-for-a-day"]);
+        let rate = Rate::Untold { why: "the disk fails".into() };
+        let holds = may_begin(&Facts { windows: OwnWindows::None, rate });
+        assert_eq!(holds, [HostHold::RateUntold { why: "the disk fails".into() }]);
     }
 
     #[test]
@@ -166,6 +229,8 @@ mod tests {
         for hold in [
             HostHold::OutsideWindow { opens: None },
             HostHold::WindowUntold { why: "x".into() },
+            HostHold::EnoughForADay { began: 1, until: at(9) },
+            HostHold::RateUntold { why: "x".into() },
             HostHold::Unrecognised,
         ] {
             assert_eq!(serde_json::to_value(&hold).unwrap()["reason"], hold.reason());

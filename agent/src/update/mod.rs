@@ -28,11 +28,13 @@
 //!   back only when the end is durable.
 
 mod attempt;
+mod baseline;
 mod cause;
 mod event;
 mod ids;
 mod may_begin;
 mod moment;
+mod past;
 mod phase;
 mod probation;
 mod queue;
@@ -43,11 +45,13 @@ mod step;
 pub use attempt::{
     Attempt, Change, Lease, Observed, OrderedBy, ReleaseId, Retry, SealedBackup, Terms,
 };
+pub use baseline::{Baseline, CheckId, Compared, Found, compare};
 pub use cause::{Blame, Cause, Failure};
 pub use event::{Event, Verdict};
 pub use ids::{BackupId, BootId, IdError, InstallId, LeaseId};
-pub use may_begin::{Facts, Held, HostHold, OwnWindows, may_begin};
+pub use may_begin::{Facts, Held, HostHold, OwnWindows, Rate, may_begin};
 pub use moment::{Moment, Running};
+pub use past::{Begun, TooMany, failures_of, too_many_in_a_day};
 pub use phase::Phase;
 pub use probation::{Probation, Proof};
 pub use queue::{Queue, Queued};

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     attempt::{Attempt, Change, Lease, OrderedBy, Retry, SealedBackup, Terms},
+    baseline::CheckId,
     cause::{Blame, Cause, Failure},
     event::{Event, Verdict},
     ids::{BackupId, InstallId, LeaseId},
@@ -135,6 +136,9 @@ pub enum Outcome {
         proof: Proof,
         /// Kept, so that a person can still go back.
         sealed: SealedBackup,
+        /// What was not healthy before; empty: nothing.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        red_before: String,
     },
     /// The host did not take the release, and is as it was.
     Refused {
@@ -410,9 +414,12 @@ impl Update {
                     Waiting { attempt, terms, retry: retry.after(lease_ran_out()) }
                 }
             }
-            (BackingUp { attempt, terms, lease }, Event::BackedUp { backup, baseline }) => {
+            (BackingUp { attempt, terms, lease }, Event::BackedUp { backup, baseline, before }) => {
                 let lease = lease.id;
-                Quiescing { change: Change { attempt, terms, lease, backup, baseline, starts: 0 } }
+                let starts = 0;
+                Quiescing {
+                    change: Change { attempt, terms, lease, backup, baseline, before, starts },
+                }
             }
             (Quiescing { change }, Event::Quiesced) => Sealing { change },
             (Sealing { change }, Event::Sealed { sealed }) => Switching { change, sealed },
@@ -686,8 +693,8 @@ fn after_check(
     verdict: Verdict,
     at: Moment,
 ) -> Update {
-    if let Verdict::Bad { text } = verdict {
-        let failure = blame_for_bad_health(change.baseline.as_ref(), text);
+    if let Verdict::Bad { text, checks } = verdict {
+        let failure = blame_for_bad_health(&change, &checks, text);
         return go_back(change, sealed, failure);
     }
     let probation = probation.after(verdict, at, &change.terms);
@@ -702,18 +709,24 @@ fn after_check(
 }
 
 fn committed(change: Change, sealed: SealedBackup, proof: Proof) -> Update {
-    let Change { attempt, lease, .. } = change;
-    finished(attempt, Some(lease), Outcome::Committed { proof, sealed })
+    let Change { attempt, lease, baseline, .. } = change;
+    let red_before = match baseline {
+        Some(Verdict::Bad { text, .. }) => text,
+        Some(Verdict::Good | Verdict::Unknown { .. }) | None => String::new(),
+    };
+    finished(attempt, Some(lease), Outcome::Committed { proof, sealed, red_before })
 }
 
-/// Already red before is not the release's fault, but no proof of health either.
-fn blame_for_bad_health(baseline: Option<&Verdict>, text: String) -> Failure {
-    match baseline {
-        Some(Verdict::Bad { .. }) => Failure::new(Cause::UnhealthyBefore, text),
-        Some(Verdict::Good | Verdict::Unknown { .. }) | None => {
-            Failure::new(Cause::HealthCheckFailed, text)
-        }
-    }
+/// Already red before is not the release's fault, but no proof of health either. Told check by check, where
+/// that is known: one that was red before excuses no other.
+fn blame_for_bad_health(change: &Change, checks: &[CheckId], text: String) -> Failure {
+    let known = !checks.is_empty() && !change.before.is_empty();
+    let red_before = match &change.baseline {
+        Some(Verdict::Bad { .. }) if !known => true,
+        Some(_) | None => known && checks.iter().all(|check| change.before.red(check).is_some()),
+    };
+    let cause = if red_before { Cause::UnhealthyBefore } else { Cause::HealthCheckFailed };
+    Failure::new(cause, text)
 }
 
 /// Goes back where the target is still untouched: its services only have to run again.

@@ -69,6 +69,7 @@ pub(crate) fn change_with(terms: Terms) -> Change {
         lease: lease().id,
         backup: sealed().id,
         baseline: Some(Verdict::Good),
+        before: Baseline::default(),
         starts: 0,
     }
 }
@@ -98,7 +99,15 @@ pub(crate) fn good(seconds: u64) -> Event {
 }
 
 pub(crate) fn bad() -> Event {
-    Event::Checked { verdict: Verdict::Bad { text: "503".into() }, at: at(110) }
+    Event::Checked {
+        verdict: Verdict::Bad { text: "503".into(), checks: vec![check_id()] },
+        at: at(110),
+    }
+}
+
+pub(crate) fn check_id() -> CheckId {
+    let name = |text: &str| refit_proto::names::PackageName::parse(text).unwrap();
+    CheckId { package: name("payments"), check: name("answers") }
 }
 
 pub(crate) fn unknown(seconds: u64) -> Event {
@@ -142,7 +151,11 @@ pub(crate) fn every_state() -> Vec<Update> {
             reboot: Rebooting::begin(reboot_need(), at(0)),
         },
         probation(change()),
-        ended(Outcome::Committed { proof: Proof::Good, sealed: sealed() }),
+        ended(Outcome::Committed {
+            proof: Proof::Good,
+            sealed: sealed(),
+            red_before: String::new(),
+        }),
         ended(Outcome::Refused { failure: failure.clone() }),
         ended(Outcome::Dropped),
         rolling_back(),
@@ -159,7 +172,14 @@ pub(crate) fn every_event() -> Vec<(&'static str, Event)> {
         ("fetched", Event::Fetched),
         ("lease-given", Event::LeaseGiven { lease: lease(), at: at(101) }),
         ("held", Event::Held { holds: vec![HostHold::OutsideWindow { opens: None }], at: at(101) }),
-        ("backed-up", Event::BackedUp { backup: sealed().id, baseline: Some(Verdict::Good) }),
+        (
+            "backed-up",
+            Event::BackedUp {
+                backup: sealed().id,
+                baseline: Some(Verdict::Good),
+                before: Baseline::default(),
+            },
+        ),
         ("quiesced", Event::Quiesced),
         ("sealed", Event::Sealed { sealed: sealed() }),
         ("switched", Event::Switched { at: at(110), reboot: None }),

@@ -318,7 +318,8 @@ fn time_in_which_nobody_looked_proves_nothing() {
 
 #[test]
 fn what_was_red_before_is_not_the_releases_fault() {
-    let red = Change { baseline: Some(Verdict::Bad { text: "503".into() }), ..change() };
+    let red =
+        Change { baseline: Some(Verdict::Bad { text: "503".into(), checks: vec![] }), ..change() };
     for (change, cause, quarantined) in
         [(change(), Cause::HealthCheckFailed, true), (red, Cause::UnhealthyBefore, false)]
     {
@@ -448,7 +449,8 @@ fn answer(update: &Update) -> Event {
         Some(Step::Fetch { .. }) => Event::Fetched,
         Some(Step::AskLeave { .. }) => Event::LeaseGiven { lease: lease(), at: at(101) },
         Some(Step::BackUp { .. }) => {
-            Event::BackedUp { backup: sealed().id, baseline: Some(Verdict::Good) }
+            let before = Baseline::default();
+            Event::BackedUp { backup: sealed().id, baseline: Some(Verdict::Good), before }
         }
         Some(Step::Quiesce { .. }) => Event::Quiesced,
         Some(Step::Seal { .. }) => Event::Sealed { sealed: sealed() },

@@ -7,6 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::{Data, DocumentError, FileRef, MenderPayload, PackagePath, parse_document_knowing};
 use crate::names::PackageName;
 
+mod probe;
+
+use probe::PROBES;
+pub use probe::{Growth, Limit, Probe};
+
 /// What one package puts on a host, and how its health is told. Pinned by the release document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -210,6 +215,15 @@ pub enum Health {
     None,
 }
 
+impl Health {
+    fn feature(&self) -> Option<&'static str> {
+        match self {
+            Health::Checked(observed) => observed.feature(),
+            Health::None => None,
+        }
+    }
+}
+
 /// Checks, and how long they must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observed {
@@ -225,6 +239,18 @@ pub struct Observed {
     pub good_seconds: u32,
     /// Running time after which a verdict that is still unknown ends the probation as unproven.
     pub max_seconds: u32,
+    /// For how long what runs before the update is measured, where a check compares with it.
+    #[serde(default = "thirty", skip_serializing_if = "is_thirty")]
+    pub baseline_seconds: u32,
+}
+
+/// Several rounds, and short beside the ten minutes of a lease.
+fn thirty() -> u32 {
+    30
+}
+
+fn is_thirty(seconds: &u32) -> bool {
+    *seconds == thirty()
 }
 
 impl Default for Observed {
@@ -236,6 +262,7 @@ impl Default for Observed {
             failures: 3,
             good_seconds: 60,
             max_seconds: 24 * 3600,
+            baseline_seconds: thirty(),
         }
     }
 }
@@ -255,35 +282,6 @@ pub struct Check {
 
 fn five() -> u32 {
     5
-}
-
-/// What a check asks. Host variables are expanded in all texts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum Probe {
-    /// Exit code 0 is good. A program that cannot be started is unknown.
-    Command {
-        /// As in [`Service::command`].
-        command: Vec<String>,
-    },
-    /// A connection is good.
-    Tcp {
-        /// `host:port`.
-        address: String,
-    },
-    /// `http://` only; the expected status is good.
-    Http {
-        /// The address.
-        url: String,
-        /// By default any of 200 to 299.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        status: Option<u16>,
-    },
-    /// A systemd unit (or, without systemd, a service of the package) is active and was not restarted.
-    Unit {
-        /// A service of this package.
-        service: PackageName,
-    },
 }
 
 /// What is saved before the release may change it.
@@ -404,7 +402,7 @@ impl Manifest {
         Manifest {
             kind: "manifest".into(),
             format: super::FORMAT,
-            required: Vec::new(),
+            required: health.feature().map(str::to_owned).into_iter().collect(),
             package,
             installer: Installer::Tree,
             files: Vec::new(),
@@ -472,8 +470,11 @@ impl Manifest {
     /// # Errors
     /// Anything that this program cannot follow to the letter.
     pub fn parse(bytes: &[u8]) -> Result<Manifest, DocumentError> {
-        let manifest: Manifest =
-            parse_document_knowing("manifest", bytes, &[REBOOT, "files", "deb", DATA, "mender"])?;
+        let manifest: Manifest = parse_document_knowing(
+            "manifest",
+            bytes,
+            &[REBOOT, PROBES, "files", "deb", DATA, "mender"],
+        )?;
         manifest.check()?;
         Ok(manifest)
     }
@@ -538,6 +539,10 @@ impl Manifest {
         if let Err(problem) = self.data.check() {
             return invalid(problem);
         }
+        let probes = self.health.feature();
+        if probes.is_some_and(|feature| !self.required.iter().any(|known| known == feature)) {
+            return invalid("it has probes of a later kind, and not under `required`".into());
+        }
         if self.hooks.iter().any(|hook| hook.timeout_seconds == 0) {
             return invalid("a hook has no time".into());
         }
@@ -547,7 +552,7 @@ impl Manifest {
         match &self.health {
             Health::None if self.services.is_empty() => Ok(()),
             Health::None => invalid("it runs a service and has no health check".into()),
-            Health::Checked(observed) => check_health(observed, &names).or_else(invalid),
+            Health::Checked(observed) => observed.check(&names).or_else(invalid),
         }
     }
 }
@@ -663,33 +668,6 @@ fn check_entries(entries: &[Entry]) -> Result<(), String> {
                 return Err(format!("the link {path} points out of the package, to {target:?}"));
             }
             Entry::Link { .. } => {}
-        }
-    }
-    Ok(())
-}
-
-fn check_health(observed: &Observed, services: &BTreeSet<&PackageName>) -> Result<(), String> {
-    if observed.checks.is_empty() {
-        return Err("health has no checks; write `health = \"none\"` if that is meant".into());
-    }
-    if observed.interval_seconds == 0 || observed.failures == 0 || observed.max_seconds == 0 {
-        return Err("health needs an interval, a number of failures and a longest time".into());
-    }
-    for check in &observed.checks {
-        let name = &check.name;
-        match &check.probe {
-            _ if check.timeout_seconds == 0 => return Err(format!("check {name} has no time")),
-            Probe::Command { command } if command.first().is_none_or(String::is_empty) => {
-                return Err(format!("check {name} has an empty command"));
-            }
-            Probe::Http { url, .. } if !url.starts_with("http://") => {
-                return Err(format!("check {name} asks {url:?}, which is not an http:// address"));
-            }
-            Probe::Unit { service } if !services.contains(service) => {
-                return Err(format!("check {name} asks for {service}, no service of this package"));
-            }
-            Probe::Command { .. } | Probe::Tcp { .. } | Probe::Http { .. } | Probe::Unit { .. } => {
-            }
         }
     }
     Ok(())
@@ -853,6 +831,63 @@ mod tests {
     }
 
     /// CVE-2021-38511, CVE-2026-33055, CVE-2026-33056, RUSTSEC-2025-0110, CVE-2025-62518.
+    fn checked(checks: &str) -> Result<Manifest, DocumentError> {
+        let service = Service {
+            name: PackageName::parse("payments").unwrap(),
+            command: vec!["bin/serve".into()],
+            environment: BTreeMap::new(),
+            user: None,
+            unit_file: None,
+        };
+        let checks = serde_json::from_str(&checks.replace('\'', "\"")).unwrap();
+        let health = Health::Checked(Observed { checks, ..Observed::default() });
+        let package = PackageName::parse("payments").unwrap();
+        Manifest::new(package, vec![], vec![service], health, Backup::default(), vec![])
+    }
+
+    const ASKS: &str = "{'name':'runs','kind':'unit','service':'payments'}";
+
+    #[test]
+    fn probes_of_a_later_kind_are_required_of_the_reader_and_the_first_ones_are_not() {
+        let first = "{'name':'a','kind':'http','url':'http://x/','status':204}";
+        assert!(checked(&format!("[{ASKS},{first}]")).unwrap().required.is_empty());
+        for later in [
+            "{'name':'a','kind':'http','url':'http://x/','body':'ok'}",
+            "{'name':'a','kind':'grpc','address':'x:1','service':'payments.Ledger'}",
+            "{'name':'a','kind':'errors','service':'payments'}",
+            "{'name':'a','kind':'cpu','service':'payments','growth':{'percent':150,'least':9}}",
+            "{'name':'a','kind':'memory','service':'payments','growth':{'most':1000}}",
+            "{'name':'a','kind':'descriptors','service':'payments'}",
+            "{'name':'a','kind':'disk','paths':['/var/lib/payments']}",
+        ] {
+            let manifest = checked(&format!("[{ASKS},{later}]")).unwrap();
+            assert_eq!(manifest.required, ["probes"], "{later}");
+            assert_eq!(Manifest::parse(&manifest.to_bytes()).unwrap(), manifest);
+            let text = String::from_utf8(manifest.to_bytes()).unwrap();
+            let hidden = text.replace("\"required\":[\"probes\"],", "");
+            assert!(Manifest::parse(hidden.as_bytes()).is_err(), "{later}");
+        }
+    }
+
+    #[test]
+    fn a_check_that_could_never_fail_or_be_told_is_refused() {
+        for wrong in [
+            "{'name':'a','kind':'cpu','service':'other'}",
+            "{'name':'a','kind':'cpu','service':'payments','growth':{'percent':99}}",
+            "{'name':'a','kind':'http','url':'http://x/','body':''}",
+            "{'name':'a','kind':'disk','paths':[]}",
+            "{'name':'a','kind':'disk','paths':['var']}",
+            "{'name':'runs','kind':'cpu','service':'payments'}",
+        ] {
+            assert!(checked(&format!("[{ASKS},{wrong}]")).is_err(), "{wrong}");
+        }
+        // Nobody could say anything on a host where nothing ran before.
+        let compares = "{'name':'a','kind':'memory','service':'payments'}";
+        assert!(checked(&format!("[{compares}]")).is_err());
+        let bounded = "{'name':'a','kind':'memory','service':'payments','growth':{'most':9}}";
+        assert!(checked(&format!("[{bounded}]")).is_ok());
+    }
+
     #[test]
     fn a_manifest_with_a_path_twice_or_a_set_user_id_bit_is_refused() {
         assert!(manifest(vec![file("a", 0o644), file("a", 0o755)]).is_err());

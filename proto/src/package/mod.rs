@@ -19,8 +19,8 @@ pub use data::{ByCommand, Data, DataUse, Database, Mysql, Postgresql, Sqlite};
 pub use expand::{ExpandError, Variables, expand};
 pub use frame::{FrameError, compress, decompress};
 pub use manifest::{
-    Backup, Check, Entry, Health, Hook, HookNeeds, HookTime, Installer, Manifest, Observed,
-    PlacedAs, Probe, Reboot, Service,
+    Backup, Check, Entry, Growth, Health, Hook, HookNeeds, HookTime, Installer, Limit, Manifest,
+    Observed, PlacedAs, Probe, Reboot, Service,
 };
 pub use mender::MenderPayload;
 pub use path::{PackagePath, PathError};

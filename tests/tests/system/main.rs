@@ -26,6 +26,7 @@ mod lost_server;
 mod mirrors;
 mod moved_server;
 mod offline_host;
+mod own_brake;
 mod page;
 mod pause;
 mod people;
@@ -40,6 +41,7 @@ mod stale_metadata;
 mod taken_over;
 mod tampering;
 mod two_halves;
+mod watched_host;
 
 use refit_tests::sandbox::{LIMITS, Ring, Sandbox, Setup};
 

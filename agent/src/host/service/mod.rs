@@ -2,10 +2,12 @@
 //! is none, the agent's own supervisor. Both know a service by a file that says what it is, so that
 //! bringing the file back brings the service back.
 
+mod journal;
 mod own;
 mod systemd;
 mod unit;
 
+pub use journal::{ErrorsSince, LoggedErrors};
 pub use own::OwnSupervisor;
 pub use systemd::Systemd;
 pub(crate) use unit::resolve_command;
@@ -47,6 +49,26 @@ pub trait Services: Send {
     fn state(&mut self, unit: &UnitName) -> Result<ServiceState, ServiceError>;
     /// The end of what a service wrote, as far as its manager keeps that; empty where it doesn't.
     fn log(&mut self, unit: &UnitName) -> String;
+
+    /// The cgroup in which a service runs; `None` if it does not run.
+    ///
+    /// # Errors
+    /// If that can't be told: only systemd gives each service one.
+    fn cgroup(&mut self, unit: &UnitName) -> Result<Option<String>, ServiceError> {
+        Err(ServiceError::new("measure", unit, "systemd does not run it"))
+    }
+
+    /// Errors that a service has written to its manager's journal.
+    ///
+    /// # Errors
+    /// If they can't be counted: only systemd keeps a journal.
+    fn errors(
+        &mut self,
+        unit: &UnitName,
+        _since: &ErrorsSince,
+    ) -> Result<LoggedErrors, ServiceError> {
+        Err(ServiceError::new("count the errors of", unit, "systemd does not run it"))
+    }
 }
 
 /// As much of a service's log as is read, bytes.

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Service, ServiceError, ServiceState, Services, UnitFile, UnitName};
+use super::{
+    ErrorsSince, LoggedErrors, Service, ServiceError, ServiceState, Services, UnitFile, UnitName,
+    journal,
+};
 use crate::host::process::{Ended, Program, system_program};
 
 /// Longer than any unit made here takes to stop (its `TimeoutStopSec` is 30 s, then it is killed); a
@@ -137,6 +140,26 @@ impl Services for Systemd {
             return Err(ServiceError::new("ask for", unit, why));
         }
         read_state(&output).ok_or_else(|| ServiceError::new("ask for", unit, output))
+    }
+
+    fn cgroup(&mut self, unit: &UnitName) -> Result<Option<String>, ServiceError> {
+        let (code, output) =
+            self.systemctl("measure", &["show", "--property=ControlGroup"], unit.as_str())?;
+        match output.strip_prefix("ControlGroup=") {
+            Some(cgroup) if code == 0 => Ok((!cgroup.is_empty()).then(|| cgroup.to_owned())),
+            Some(_) | None => {
+                let why = format!("systemctl ended with {code}: {output}");
+                Err(ServiceError::new("measure", unit, why))
+            }
+        }
+    }
+
+    fn errors(
+        &mut self,
+        unit: &UnitName,
+        since: &ErrorsSince,
+    ) -> Result<LoggedErrors, ServiceError> {
+        journal::errors(unit, since)
     }
 
     fn log(&mut self, unit: &UnitName) -> String {

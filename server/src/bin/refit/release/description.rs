@@ -111,6 +111,7 @@ struct WrittenObserved {
     failures: Option<u32>,
     good_seconds: Option<u32>,
     max_seconds: Option<u32>,
+    baseline_seconds: Option<u32>,
 }
 
 impl From<WrittenHealth> for Health {
@@ -124,6 +125,7 @@ impl From<WrittenHealth> for Health {
                 failures: written.failures.unwrap_or(usual.failures),
                 good_seconds: written.good_seconds.unwrap_or(usual.good_seconds),
                 max_seconds: written.max_seconds.unwrap_or(usual.max_seconds),
+                baseline_seconds: written.baseline_seconds.unwrap_or(usual.baseline_seconds),
             }),
             WrittenHealth::None => Health::None,
         }
