@@ -1,3 +1,5 @@
+//! Windows against the clock on the wall: midnight, the ends of weeks, and clocks that are changed.
+
 use jiff::SignedDuration;
 use proptest::prelude::*;
 
