@@ -244,7 +244,7 @@ impl Windows {
             for window in &self.0 {
                 for time in [window.from, window.to] {
                     let either = zone.to_ambiguous_timestamp(date.to_datetime(time));
-                    edges.extend(either.clone().earlier().ok());
+                    edges.extend(either.earlier().ok());
                     edges.extend(either.later().ok());
                 }
             }
