@@ -101,8 +101,9 @@ impl<M: Machine> Steps<M> {
         attempt: &Attempt,
         news: impl Fn() -> Option<Event>,
     ) -> Result<Option<Event>, HostError> {
-        let Some((of, told)) = &self.brake.told else { return Ok(None) };
-        while of == &attempt.install {
+        let told = self.brake.told.as_ref().filter(|(of, _)| *of == attempt.install);
+        let Some((_, told)) = told else { return Ok(None) };
+        loop {
             let seen = self.wanted.changes();
             self.go_on()?;
             if let Some(news) = news() {
@@ -110,11 +111,10 @@ impl<M: Machine> Steps<M> {
             }
             let holds = self.holds();
             if holds.is_empty() || words(&holds) != *told {
-                break;
+                return Ok(None);
             }
             self.wanted.wait(seen, LOOK.min(self.next_end(&holds)));
         }
-        Ok(None)
     }
 
     /// How long until the first of the reasons ends by itself.
