@@ -254,7 +254,7 @@ fn a_number_is_compared_with_what_was_measured_before_and_only_a_row_of_them_is_
                 Verdict::Good => 'g',
                 Verdict::Unknown { .. } => 'u',
                 Verdict::Bad { checks, .. } => {
-                    assert_eq!(checks, [id.clone()]);
+                    assert_eq!(checks, std::slice::from_ref(&id));
                     'b'
                 }
             });
