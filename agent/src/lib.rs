@@ -5,6 +5,7 @@
 pub mod bundle;
 pub mod clock;
 pub mod drive;
+pub mod holds;
 pub mod host;
 pub mod identity;
 pub mod journal;

@@ -7,6 +7,7 @@ use refit_durable::StateStore;
 
 use crate::{
     clock::Clock,
+    holds::Holds,
     host::{
         files::RealFiles,
         hook::{self, KeptRuns},
@@ -73,6 +74,12 @@ impl Offline {
             clock: self.clock.clone(),
             platform: settings.platform.clone(),
             inventory: Arc::new(RwLock::new(inventory)),
+            holds: Arc::new(Holds::load(
+                Arc::new(RealFiles),
+                &settings.data,
+                self.clock.clone(),
+                settings.holds.longest,
+            )),
             hook_runs: Arc::new(RwLock::new(hook_runs.reported().clone())),
             witness: Arc::new(Witness::load(settings.identity().audit())?),
             reported: Mutex::new(None),

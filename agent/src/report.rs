@@ -14,17 +14,18 @@ use std::{
 
 use refit_proto::{
     names::{Platform, Product},
-    wire::{Failure, HostState},
+    wire::{Failure, Hold, HostState},
 };
 
 use crate::{
     clock::Clock,
+    holds::Holds,
     host::hook::HookRuns,
     journal::{Ended, Journal as _, JournalError, StoreJournal},
     link::{Link, Wanted},
     outbox::{News, Outbox, Weight},
     trusted::{Refusal, Trust},
-    update::{ReleaseId, Update},
+    update::{LocalHold, ReleaseId, Update},
     witness::Witness,
 };
 
@@ -58,6 +59,8 @@ pub struct Reporter {
     pub platform: Platform,
     /// What is installed, as it was last looked at.
     pub inventory: Arc<RwLock<Inventory>>,
+    /// What people on it hold.
+    pub holds: Arc<Holds>,
     /// How the hooks of its last updates went.
     pub hook_runs: Arc<RwLock<HookRuns>>,
     /// The way to the server, for the address in use; none where no agent runs.
@@ -118,6 +121,7 @@ impl Reporter {
             metadata_failure: self.trust.refusal().map(refused),
             audit_held: self.witness.held(),
             audit_failure: self.witness.failure(),
+            holds: self.holds.now().iter().map(local_hold).collect(),
         }
     }
 
@@ -145,6 +149,23 @@ impl Reporter {
 
     fn note(&self, state: HostState) {
         *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+    }
+}
+
+/// A person's hold, as the wire says it. Its end is told as it was meant when it was made: what a clock does
+/// meanwhile is no news.
+fn local_hold(hold: &LocalHold) -> Hold {
+    let what = match &hold.product {
+        Some(product) => format!("updates of {product} are held"),
+        None => "every update is held".to_owned(),
+    };
+    let until = hold.made.saturating_add(hold.lasts).unwrap_or(hold.made);
+    Hold {
+        reason: "local".to_owned(),
+        text: format!("{what}: {}", hold.why),
+        since: hold.made.to_string(),
+        until: until.to_string(),
+        who: format!("{}, or root: `refit-agent hold release {}`", hold.who, hold.id),
     }
 }
 

@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 use crate::{
     bundle::Spool,
     clock::{Clock, SKEW},
+    holds::Holds,
     host::{
         backup::Backups,
         files::Files,
@@ -216,6 +217,8 @@ pub fn run<M: Machine + 'static>(
     let news = Arc::new(Notify::new());
     let inventory = Arc::new(RwLock::new(Inventory::new()));
     let hook_runs = Arc::new(RwLock::new(HookRuns::new()));
+    let longest = settings.holds.longest;
+    let holds = Arc::new(Holds::load(parts.files.clone(), &settings.data, clock.clone(), longest));
     let report_key = crate::identity::Keys::load(&settings.identity())
         .map_err(IdentityError::from)?
         .into_report();
@@ -233,6 +236,7 @@ pub fn run<M: Machine + 'static>(
         platform: settings.platform.clone(),
         inventory: inventory.clone(),
         hook_runs: hook_runs.clone(),
+        holds: holds.clone(),
         server: Some(server.clone()),
         witness: Arc::new(Witness::load(settings.identity().audit())?),
         reported: Mutex::new(None),
@@ -259,7 +263,7 @@ pub fn run<M: Machine + 'static>(
             .map(|rate| Arc::new(Mutex::new(Bucket::full(rate, clock.running())))),
         opened: None,
         said: None,
-        brake: Brake::new(settings),
+        brake: Brake::new(settings, holds.clone()),
     };
     steps.look();
     let restores = Arc::new(restore::Requests::default());
@@ -286,6 +290,7 @@ pub fn run<M: Machine + 'static>(
     };
     let network = Arc::new(network);
     let sync = Sync::new(network.clone(), outbox, wanted.clone(), news, Pace::new(settings.poll));
+    let holders = holders(settings, runtime.handle());
     let socket = status::listen(&settings.socket(), runtime.handle())?;
     let broken = runtime.block_on(async {
         sd_ready();
@@ -293,7 +298,8 @@ pub fn run<M: Machine + 'static>(
         let broken = tokio::select! {
             () = sync.run() => false,
             () = network.refresh_for_ever() => false,
-            () = status::serve(socket, reporter, spool, restores) => false,
+            () = status::holds::serve(holders, reporter.clone(), holds.clone()) => false,
+            () = status::serve(socket, reporter, spool, restores, holds) => false,
             () = watchdog() => false,
             signal = told_to_end() => {
                 signal?;
@@ -314,6 +320,22 @@ pub fn run<M: Machine + 'static>(
         return Err(RunError::Broken);
     }
     Ok(())
+}
+
+/// The socket for those who may hold updates off beside root. Without it the agent does all else.
+fn holders(
+    settings: &Settings,
+    runtime: &tokio::runtime::Handle,
+) -> Option<tokio::net::UnixListener> {
+    let group = settings.holds.group.as_ref()?;
+    let path = std::path::Path::new(status::holds::SOCKET);
+    match status::holds::listen(path, group, runtime) {
+        Ok(socket) => Some(socket),
+        Err(error) => {
+            tracing::error!("only root may hold updates off: {}: {error}", path.display());
+            None
+        }
+    }
 }
 
 /// Before anything else: an update that was under way and lost its journal goes back. Also the work of

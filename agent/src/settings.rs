@@ -17,12 +17,14 @@ use crate::{host::modules::ModuleSettings, identity::IdentityFolder, link::Patie
 mod backup;
 mod brake;
 mod health;
+mod holds;
 mod mender;
 mod windows;
 
 pub use backup::BackupSettings;
 pub use brake::BrakeSettings;
 pub use health::RedBefore;
+pub use holds::HoldSettings;
 pub use windows::WindowSettings;
 
 /// Where the agent keeps everything of its own, unless told otherwise.
@@ -78,6 +80,8 @@ pub struct Settings {
     pub brake: BrakeSettings,
     /// What becomes of an update where what runs before it is not healthy.
     pub red_before: RedBefore,
+    /// How long people on this host may hold updates off.
+    pub holds: HoldSettings,
     /// How backups are made and kept.
     pub backup: BackupSettings,
     /// Which update modules may be used, and what they find.
@@ -149,6 +153,8 @@ struct Written {
     #[serde(default)]
     health: health::Written,
     #[serde(default)]
+    holds: holds::Written,
+    #[serde(default)]
     backup: backup::Written,
     #[serde(default)]
     mender: mender::Written,
@@ -191,6 +197,8 @@ impl Settings {
         let brake = brake.map_err(|why| SettingsError::Wrong { path: path.clone(), why })?;
         let windows = written.windows.map(windows::Written::check).transpose();
         let windows = windows.map_err(|why| SettingsError::Wrong { path: path.clone(), why })?;
+        let holds = written.holds.check();
+        let holds = holds.map_err(|why| SettingsError::Wrong { path: path.clone(), why })?;
         let install_root = written.install_root.unwrap_or_else(|| DEFAULT_INSTALL_ROOT.into());
         Ok(Settings {
             data: absolute(data)?,
@@ -209,6 +217,7 @@ impl Settings {
             windows,
             brake,
             red_before: written.health.red_before,
+            holds,
             backup,
             mender,
             platform,
@@ -357,6 +366,9 @@ mod tests {
             ("reboot_hold_seconds = 0", "reboot_hold_seconds"),
             ("most_bytes_per_second = 1", "most_bytes_per_second"),
             ("services = \"upstart\"", "services"),
+            ("[holds]\nlongest_days = 0", "holds.longest_days"),
+            ("[holds]\nlongest_days = 91", "holds.longest_days"),
+            ("[holds]\ngroup = \"\"", "holds.group"),
             ("[backup]\nkeep = 0", "backup.keep"),
             ("[brake]\nmost_updates_per_day = 0", "brake.most_updates_per_day"),
             ("[brake]\nfailures_within_days = 0", "brake.failures_within_days"),

@@ -1,9 +1,10 @@
 //! What the agent on this host is doing, for people on the host: the running agent answers on a socket
 //! in its data folder, readable by its owner alone; where none runs, its store is read. Shows the same
 //! state that is reported. The socket can't make the agent install anything: it takes no words at all
-//! but the name of a quarantine to lift, of a backup to bring back, and the install of a bundle that its
+//! but the name of a quarantine to lift, of a backup to bring back, a hold to make or release, and the install of a bundle that its
 //! owner has put into the agent's folder, to hear how it goes.
 
+pub mod holds;
 mod install;
 mod text;
 
@@ -35,6 +36,7 @@ use tokio::{
 
 use crate::{
     bundle::Spool,
+    holds::{Holds, NewHold},
     journal::{Journal as _, JournalError, StoreJournal},
     report::Reporter,
     restore::{self, Requests, RestoreError},
@@ -77,6 +79,18 @@ pub enum Question {
     Forgive {
         /// Of which product.
         product: Product,
+    },
+    /// Let nothing begin for a while: it can only keep the agent from something.
+    Hold {
+        /// What is asked for.
+        hold: NewHold,
+    },
+    /// What is held?
+    Holds,
+    /// End a hold before its time: what may begin then is permitted and signed as ever.
+    ReleaseHold {
+        /// Which.
+        id: String,
     },
     /// Take this release out of quarantine, since a person on the host names it.
     LiftQuarantine {
@@ -129,16 +143,17 @@ pub async fn serve(
     reporter: Arc<Reporter>,
     spool: Arc<Spool>,
     restores: Arc<Requests>,
+    of_host: Arc<Holds>,
 ) {
     let places = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let asked = (reporter.clone(), spool.clone(), restores.clone());
+                let asked = (reporter.clone(), spool.clone(), restores.clone(), of_host.clone());
                 tokio::spawn(async move {
-                    let (reporter, spool, restores) = asked;
-                    let answered = answer(stream, &reporter, &spool, &restores);
+                    let (reporter, spool, restores, of_host) = asked;
+                    let answered = answer(stream, &reporter, &spool, &restores, &of_host);
                     let _whoever_asked_is_gone = tokio::time::timeout(PATIENCE, answered).await;
                     drop(place);
                 });
@@ -156,6 +171,7 @@ async fn answer(
     reporter: &Reporter,
     spool: &Spool,
     restores: &Requests,
+    of_host: &Holds,
 ) -> io::Result<()> {
     // Whoever was handed the open socket by somebody else is not heard either.
     let user = stream.peer_cred()?.uid();
@@ -184,6 +200,9 @@ async fn answer(
             Err(error) => serde_json::to_vec(&serde_json::json!({ "error": error.to_string() }))?,
         },
         Ok(Question::Status) => serde_json::to_vec(&reporter.state())?,
+        Ok(question @ (Question::Hold { .. } | Question::Holds | Question::ReleaseHold { .. })) => {
+            holds::about(question, user, reporter, of_host)?.unwrap_or_default()
+        }
         Ok(Question::LiftQuarantine { product, digest }) => {
             let lifted = lift(&reporter.journal, &product, &digest);
             reporter.report_changes();
@@ -295,6 +314,8 @@ mod tests {
                 Question::Forgive { .. } => {}
                 // It names a backup that this agent has sealed, and undoes an update.
                 Question::Restore { .. } => {}
+                // They keep the agent from beginning, or let go of that.
+                Question::Hold { .. } | Question::Holds | Question::ReleaseHold { .. } => {}
             }
         }
     }

@@ -193,8 +193,10 @@ impl<M: Machine> Steps<M> {
                 }
             }
             // The point of no return: what closed while the backup was made holds too.
-            Step::BackUp { attempt, .. } => match self.by_machine(step)? {
-                event @ Event::BackedUp { .. } => Ok(self.held(attempt).unwrap_or(event)),
+            Step::BackUp { attempt, terms } => match self.by_machine(step)? {
+                event @ Event::BackedUp { .. } => {
+                    Ok(self.stopped_short(attempt, terms.reboot).unwrap_or(event))
+                }
                 event => Ok(event),
             },
             Step::Preflight { .. }
@@ -247,6 +249,16 @@ impl<M: Machine> Steps<M> {
             | Step::Commit { .. }
             | Step::Settle { .. } => self.go_on().map(|()| None),
         }
+    }
+
+    /// What has come to hold the update since it had its lease, while nothing is changed yet: it waits again,
+    /// and the server takes the lease back when it hears so.
+    fn stopped_short(&mut self, attempt: &Attempt, reboot: Reboot) -> Option<Event> {
+        let boot_held = match reboot {
+            Reboot::Never => None,
+            Reboot::WhenRequired | Reboot::Always => self.machine.boot_held(),
+        };
+        boot_held.map(failed).or_else(|| self.held(attempt))
     }
 
     /// Before the update has begun: it is not to begin any more.

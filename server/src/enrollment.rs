@@ -203,6 +203,7 @@ pub fn enroll_host(
         metadata_failure: before.and_then(|host| host.metadata_failure.clone()),
         audit_held: before.and_then(|host| host.audit_held),
         audit_failure: before.and_then(|host| host.audit_failure.clone()),
+        holds: before.map(|host| host.holds.clone()).unwrap_or_default(),
     })
 }
 

@@ -139,6 +139,7 @@ mod tests {
             metadata_failure: None,
             audit_held: None,
             audit_failure: None,
+            holds: Vec::new(),
         }
     }
 

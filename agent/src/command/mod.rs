@@ -3,6 +3,7 @@
 mod backup;
 mod brake;
 mod enroll;
+mod hold;
 mod install;
 mod link;
 mod quarantine;
@@ -56,6 +57,8 @@ enum Command {
     Recover,
     /// List, verify or bring back what this host saved before its updates
     Backup(backup::Args),
+    /// Let no update begin on this host for a while, and say why
+    Hold(hold::Args),
     /// Let a release that failed here be tried again
     Quarantine(quarantine::Args),
     /// Let a product be tried again that failed on this host too often
@@ -83,6 +86,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Status(args) => status::run(&common, &args),
         Command::Recover => recover::run(&common),
         Command::Backup(args) => backup::run(&common, args),
+        Command::Hold(args) => hold::run(&common, args),
         Command::Quarantine(args) => quarantine::run(&common, args),
         Command::Brake(args) => brake::run(&common, args),
         Command::PrintUnit { unit, program } => {

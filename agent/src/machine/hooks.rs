@@ -1,7 +1,7 @@
 //! A release's hooks on this machine: what they may write, in which order they run, and where what they
 //! wrote is kept.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use refit_proto::package::{Data, DataUse, HookTime, Manifest, Reboot, expand};
 
@@ -17,6 +17,8 @@ use crate::{
 
 /// Where `/run/reboot-required` is made, by which hooks may ask for a boot.
 const ASKS_FOR_BOOT: &str = "/run";
+/// Where the agent's halves, and those who may hold updates off, talk to each other.
+const SOCKETS: [&str; 2] = ["/run/refit-agent", "/run/refit-link"];
 
 impl HostMachine {
     pub(super) fn run_hooks(
@@ -92,12 +94,14 @@ impl HostMachine {
 
     /// What is the agent's own: keys, state, sockets, backups of all products.
     fn hidden(&self) -> Vec<PathBuf> {
-        let within = |outer: &Path, inner: &Path| inner.starts_with(outer);
-        if !within(&self.data, &self.root) {
-            return vec![self.data.clone()];
+        let mut hidden: Vec<PathBuf> = SOCKETS.map(PathBuf::from).into();
+        if self.root.starts_with(&self.data) {
+            let own = ["identity", "state", "trust", "backups", "agent.sock", "lock", "install"];
+            hidden.extend(own.map(|name| self.data.join(name)));
+        } else {
+            hidden.push(self.data.clone());
         }
-        let own = ["identity", "state", "trust", "backups", "agent.sock", "lock", "install"];
-        own.map(|name| self.data.join(name)).into()
+        hidden
     }
 
     /// Ends every hook of a release that may still run: an agent that was killed has left one.

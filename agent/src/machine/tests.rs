@@ -218,6 +218,7 @@ impl World {
             most_bytes_per_second: None,
             rescue_after: Duration::from_secs(600),
             reboot_hold: Duration::from_secs(600),
+            holds: Default::default(),
             windows: None,
             red_before: RedBefore::Note,
             brake: Default::default(),

@@ -42,6 +42,19 @@ pub fn show(state: &Value) -> String {
             part("help")
         );
     }
+    for hold in state["holds"].as_array().into_iter().flatten() {
+        let part =
+            |name: &str| printable(hold.get(name).and_then(Value::as_str).unwrap_or_default());
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            out,
+            "HELD {}\n  since       {}\n  until       {}\n  by          {}",
+            part("text"),
+            part("since"),
+            part("until"),
+            part("who")
+        );
+    }
     if products.is_empty() {
         out.push_str("nothing is installed or offered here\n");
     }

@@ -1,7 +1,7 @@
 //! The host's own brake as updates meet it: gathers what the host's rules go by, waits while they hold, and
 //! says why. What follows from it is decided in [`crate::update`].
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use refit_proto::names::Product;
 
@@ -9,6 +9,7 @@ use super::{Machine, Steps};
 use crate::{
     clock::{Clock, SKEW},
     drive::HostError,
+    holds::Holds,
     settings::{BrakeSettings, Settings, WindowSettings},
     update::{
         Attempt, Cause, Event, Facts, Failure, HostHold, InstallId, OwnWindows, Rate, failures_of,
@@ -25,6 +26,8 @@ pub struct Brake {
     pub windows: Option<WindowSettings>,
     /// How often, and how many failures are enough.
     pub limits: BrakeSettings,
+    /// What people on this host hold.
+    pub local: Arc<Holds>,
     /// The reasons that the journal and the log know, and of which update: what goes on holding is waited
     /// for, and not written down again.
     pub told: Option<(InstallId, Vec<&'static str>)>,
@@ -32,8 +35,8 @@ pub struct Brake {
 
 impl Brake {
     /// The rules of these settings, of which nothing was told yet.
-    pub fn new(settings: &Settings) -> Brake {
-        Brake { windows: settings.windows.clone(), limits: settings.brake, told: None }
+    pub fn new(settings: &Settings, local: Arc<Holds>) -> Brake {
+        Brake { windows: settings.windows.clone(), limits: settings.brake, local, told: None }
     }
 
     /// How the host's windows stand. A clock that is known to be wrong opens none.
@@ -53,8 +56,11 @@ impl Brake {
 
 impl<M: Machine> Steps<M> {
     /// Every reason of this host's own not to begin now.
-    pub(super) fn holds(&self) -> Vec<HostHold> {
-        may_begin(&Facts { windows: self.brake.own_windows(&self.clock), rate: self.rate() })
+    pub(super) fn holds(&self, product: &Product) -> Vec<HostHold> {
+        let mut local = self.brake.local.now();
+        local.retain(|hold| hold.holds(product));
+        let windows = self.brake.own_windows(&self.clock);
+        may_begin(&Facts { windows, rate: self.rate(), local })
     }
 
     fn rate(&self) -> Rate {
@@ -83,7 +89,7 @@ impl<M: Machine> Steps<M> {
 
     /// Says why the update does not begin; `None` if nothing holds it.
     pub(super) fn held(&mut self, attempt: &Attempt) -> Option<Event> {
-        let holds = self.holds();
+        let holds = self.holds(&attempt.product);
         if holds.is_empty() {
             self.brake.told = None;
             return None;
@@ -109,7 +115,7 @@ impl<M: Machine> Steps<M> {
             if let Some(news) = news() {
                 return Ok(Some(news));
             }
-            let holds = self.holds();
+            let holds = self.holds(&attempt.product);
             if holds.is_empty() || words(&holds) != *told {
                 return Ok(None);
             }

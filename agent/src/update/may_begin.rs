@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use refit_proto::windows::Standing;
 use serde::{Deserialize, Serialize};
 
-use super::past::TooMany;
+use super::{LocalHold, past::TooMany};
 
 /// What the host's own rules go by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Facts {
     pub windows: OwnWindows,
     /// How many updates began here lately.
     pub rate: Rate,
+    /// What people on this host hold, of the product that is to be updated.
+    pub local: Vec<LocalHold>,
 }
 
 /// How many updates began here lately, beside how many may.
@@ -71,6 +73,17 @@ pub enum HostHold {
         /// Why.
         why: String,
     },
+    /// A person on this host holds it.
+    Local {
+        /// Which hold.
+        id: String,
+        /// Who holds.
+        who: String,
+        /// Why.
+        why: String,
+        /// When it ends by itself.
+        ends: Timestamp,
+    },
     /// A reason that a later version of the agent has written and this one does not know.
     #[serde(other)]
     Unrecognised,
@@ -94,6 +107,12 @@ pub fn may_begin(facts: &Facts) -> Vec<HostHold> {
         }
         Rate::Untold { why } => holds.push(HostHold::RateUntold { why: why.clone() }),
     }
+    holds.extend(facts.local.iter().map(|hold| HostHold::Local {
+        id: hold.id.clone(),
+        who: hold.who.clone(),
+        why: hold.why.clone(),
+        ends: hold.until(),
+    }));
     holds
 }
 
@@ -105,6 +124,7 @@ impl HostHold {
             HostHold::WindowUntold { .. } => "window-untold",
             HostHold::EnoughForADay { .. } => "enough-for-a-day",
             HostHold::RateUntold { .. } => "rate-untold",
+            HostHold::Local { .. } => "local",
             HostHold::Unrecognised => "unrecognised",
         }
     }
@@ -127,6 +147,7 @@ impl HostHold {
             HostHold::RateUntold { why } => {
                 format!("how many updates began on this host can't be told: {why}")
             }
+            HostHold::Local { id, who, why, .. } => format!("{who} holds this host ({id}): {why}"),
             HostHold::Unrecognised => {
                 "a later version of the agent has a reason that this one does not know".to_owned()
             }
@@ -138,6 +159,7 @@ impl HostHold {
         match self {
             HostHold::OutsideWindow { opens } => *opens,
             HostHold::EnoughForADay { until, .. } => Some(*until),
+            HostHold::Local { ends, .. } => Some(*ends),
             HostHold::WindowUntold { .. }
             | HostHold::RateUntold { .. }
             | HostHold::Unrecognised => None,
@@ -152,6 +174,7 @@ impl HostHold {
             HostHold::EnoughForADay { .. } => {
                 "time, or the host's owner by `[brake]` in agent.toml"
             }
+            HostHold::Local { .. } => "whoever holds, or root: `refit-agent hold release`",
             HostHold::RateUntold { .. } | HostHold::Unrecognised => "the host's owner",
         }
     }
@@ -184,18 +207,18 @@ mod tests {
     }
 
     fn with(windows: OwnWindows) -> Vec<HostHold> {
-        may_begin(&Facts { windows, rate: Rate::Within })
+        may_begin(&Facts { windows, rate: Rate::Within, local: Vec::new() })
     }
 
     #[test]
     fn every_reason_that_holds_is_named() {
         let windows = OwnWindows::Told(Standing::Closed { opens: None });
         let rate = Rate::Reached(TooMany { began: 3, until: at(9) });
-        let holds = may_begin(&Facts { windows, rate });
+        let holds = may_begin(&Facts { windows, rate, local: Vec::new() });
         let words: Vec<_> = holds.iter().map(HostHold::reason).collect();
         assert_eq!(words, ["outside-window", "enough-for-a-day"]);
         let rate = Rate::Untold { why: "the disk fails".into() };
-        let holds = may_begin(&Facts { windows: OwnWindows::None, rate });
+        let holds = may_begin(&Facts { windows: OwnWindows::None, rate, local: Vec::new() });
         assert_eq!(holds, [HostHold::RateUntold { why: "the disk fails".into() }]);
     }
 
@@ -231,6 +254,12 @@ mod tests {
             HostHold::WindowUntold { why: "x".into() },
             HostHold::EnoughForADay { began: 1, until: at(9) },
             HostHold::RateUntold { why: "x".into() },
+            HostHold::Local {
+                id: "h1".into(),
+                who: "alice (1000)".into(),
+                why: "a dump".into(),
+                ends: at(1),
+            },
             HostHold::Unrecognised,
         ] {
             assert_eq!(serde_json::to_value(&hold).unwrap()["reason"], hold.reason());

@@ -244,6 +244,9 @@ fn store_standing(standing: &Standing, commit: &mut Commit) {
     commit.placement(before, after.clone());
 }
 
+/// Most holds of people on a host that are kept.
+const MOST_HOLDS: usize = 16;
+
 fn take(host: &mut Host, standings: &mut [Standing], new: &NewReport, now: Timestamp) {
     let report = &new.report;
     (host.report_counter, host.report_hash) = (report.counter, Some(new.hash));
@@ -254,6 +257,8 @@ fn take(host: &mut Host, standings: &mut [Standing], new: &NewReport, now: Times
     host.server = state.server.chars().take(262).collect();
     host.metadata_failure = state.metadata_failure.clone().map(rollout::reported);
     host.audit_failure = state.audit_failure.clone().map(rollout::reported);
+    let holds = state.holds.iter().take(MOST_HOLDS).cloned();
+    host.holds = holds.map(rollout::reported_hold).collect();
     let held = state.audit_held.as_ref();
     host.audit_held = held.and_then(|it| audit::head_from_wire(it.length, &it.hash).ok());
     for product in &state.products {

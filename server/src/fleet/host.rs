@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use refit_proto::names::{Digest, HostId, HostName, Labels, NameError, Platform};
 use serde::{Deserialize, Serialize};
 
-use super::{Record, ReportedFailure};
+use super::{Record, ReportedFailure, ReportedHold};
 use crate::audit::AuditHead;
 
 /// One machine with an agent.
@@ -51,6 +51,9 @@ pub struct Host {
     /// Set where this server's log does not continue that, or the host has seen another.
     #[serde(default)]
     pub audit_failure: Option<ReportedFailure>,
+    /// What people on it hold, as it reports itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<ReportedHold>,
 }
 
 impl Record for Host {

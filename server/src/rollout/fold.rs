@@ -9,7 +9,7 @@ use refit_proto::{
 
 use super::brake;
 use crate::fleet::{
-    Failed, FailureKind, Have, Health, Phase, Placement, ReportedFailure, ReportedHold,
+    Failed, FailureKind, Flight, Have, Health, Phase, Placement, ReportedFailure, ReportedHold,
     ReportedHook, RingRecord, Rollout, RolloutId, TallyKey, changes, placement::Stage,
 };
 
@@ -101,13 +101,7 @@ impl TryFrom<wire::ProductState> for ProductReport {
             failure: wire.failure.map(reported),
             health: Health::parse(&wire.health),
             quarantine: quarantine?,
-            hold: wire.hold.map(|hold| ReportedHold {
-                reason: short(hold.reason),
-                text: short(hold.text),
-                since: hold.since.parse().ok(),
-                until: hold.until.parse().ok(),
-                who: short(hold.who),
-            }),
+            hold: wire.hold.map(reported_hold),
             ahead: wire.ahead,
             hooks: hooks(wire.hooks),
         })
@@ -133,6 +127,17 @@ pub fn reported(failure: wire::Failure) -> ReportedFailure {
     // The end is where the error stands.
     log.drain(..log.ceil_char_boundary(log.len().saturating_sub(LONGEST_LOG)));
     ReportedFailure { cause: short(cause), text: short(text), help: short(help), log }
+}
+
+/// Why a host does not move, in its words, as long as they may be.
+pub fn reported_hold(hold: wire::Hold) -> ReportedHold {
+    ReportedHold {
+        reason: short(hold.reason),
+        text: short(hold.text),
+        since: hold.since.parse().ok(),
+        until: hold.until.parse().ok(),
+        who: short(hold.who),
+    }
 }
 
 fn hooks(runs: Vec<wire::HookRun>) -> Vec<ReportedHook> {
@@ -210,6 +215,7 @@ pub fn fold(
     after.quarantine.clone_from(&report.quarantine);
     after.ahead = report.ahead;
     after.hooks.clone_from(&report.hooks);
+    stop_short(before, &mut after, report);
     end_attempt(&mut after, report, rollout, now);
     if let Some(rollout) = rollout {
         turn_bad(before, &mut after, rollout, now);
@@ -237,6 +243,19 @@ fn ending(report: &ProductReport, attempt: &Attempt) -> Option<Option<FailureKin
             (Some(_), false) => Some(Some(FailureKind::Refused)),
         },
     }
+}
+
+/// A host that had begun and waits again has changed nothing and gives its leave back: its own rules, or a
+/// person there, came in between. Another host may have the place; this one asks again.
+fn stop_short(before: &Placement, after: &mut Placement, report: &ProductReport) {
+    let begun = before.phase.map(Phase::stage) == Some(Stage::Started);
+    let waits = begun && report.phase == Some(Phase::Waiting);
+    let Some(attempt) = report.attempt.as_ref().filter(|attempt| waits && !attempt.leased) else {
+        return;
+    };
+    let number = after.attempt;
+    let given = |flight: &mut Flight| flight.rollout == attempt.rollout && number == attempt.number;
+    after.flight.take_if(given);
 }
 
 fn end_attempt(

@@ -20,7 +20,9 @@ pub mod reboot;
 pub use act::{ActError, pause, resume, roll_back};
 pub use admit::{Admission, Ask, Grant, admit};
 pub use counts::Counts;
-pub use fold::{ProductReport, ReportError, Step, fold, give_back, leave, meet, place, reported};
+pub use fold::{
+    ProductReport, ReportError, Step, fold, give_back, leave, meet, place, reported, reported_hold,
+};
 pub use hold::{Hold, HoldReason};
 pub use host::{Decision, Offer, decide};
 pub use plan::{Change, Plan, ProductView, RingPlan, RingView, Watched, plan};

@@ -5,7 +5,10 @@ use refit_proto::{names::Labels, wire};
 
 use super::fleet::NOTHING;
 use crate::{
-    fleet::{Host, HostState, Phase, Placement, ReportedFailure, ReportedHook, placement::Stage},
+    fleet::{
+        Host, HostState, Phase, Placement, ReportedFailure, ReportedHold, ReportedHook,
+        placement::Stage,
+    },
     rollout::{Decision, Hold, HoldReason, RingPlan, counts::after, decide},
 };
 
@@ -53,6 +56,7 @@ pub fn host(view: &HostView<'_>, now: Timestamp) -> wire::HostStatus {
             hash: held.hash.map_or(Vec::new(), |hash| hash.as_bytes().to_vec()),
         }),
         audit_failure: host.audit_failure.clone().map(failure),
+        holds: host.holds.iter().map(own_hold).collect(),
     }
 }
 
@@ -79,6 +83,17 @@ fn placement(host: &Host, view: &PlacementView<'_>, now: Timestamp) -> wire::Pla
         changed: placement.changed_at.to_string(),
         ahead: placement.ahead,
         hooks: placement.hooks.iter().cloned().map(hook).collect(),
+    }
+}
+
+fn own_hold(reported: &ReportedHold) -> wire::Hold {
+    let moment = |at: Option<Timestamp>| at.map(|at| at.to_string()).unwrap_or_default();
+    wire::Hold {
+        reason: reported.reason.clone(),
+        text: reported.text.clone(),
+        since: moment(reported.since),
+        until: moment(reported.until),
+        who: reported.who.clone(),
     }
 }
 

@@ -79,6 +79,7 @@ fn host(n: u8, name: u8, state: HostState) -> Host {
         metadata_failure: None,
         audit_held: None,
         audit_failure: None,
+        holds: Vec::new(),
     }
 }
 

@@ -22,6 +22,7 @@ mod killed_agent;
 mod killed_server;
 mod lab;
 mod lab_host;
+mod local_holds;
 mod lost_server;
 mod mirrors;
 mod moved_server;

@@ -199,6 +199,11 @@ fn show(host: &HostStatus) -> String {
         lines.push(format!("audit log     ({}): {}", other.cause, other.text));
         lines.push(format!("help          {}", other.help));
     }
+    for hold in &host.holds {
+        let (text, who) = (printable(&hold.text), printable(&hold.who));
+        let (since, until) = (output::moment(&hold.since), output::moment(&hold.until));
+        lines.push(format!("held          {text}, since {since} until {until}, by {who}"));
+    }
     for placed in &host.products {
         let ring = if placed.ring.is_empty() { "in no ring" } else { &placed.ring };
         lines.push(format!("\n{}: {ring}", placed.product));

@@ -267,6 +267,27 @@ fn a_lease_that_ran_out_unused_is_given_back() {
 }
 
 #[test]
+fn a_host_that_stops_short_gives_its_place_to_the_next_and_asks_again() {
+    check(
+        "ring pilot hosts=a,b flight=1
+         promote 1.1 to pilot
+         a waits
+         a asks -> lease 600s
+         a begins
+         b asks -> at-capacity
+         a waits
+         b asks -> lease 600s
+         a -> offer 1.1 #1
+         a asks -> at-capacity
+         b commits
+         a asks -> lease 600s
+         a begins
+         a commits
+         a -> up to date",
+    );
+}
+
+#[test]
 fn a_host_goes_on_with_its_attempt_until_that_has_ended() {
     check(
         "ring pilot hosts=a,b failures=3 limit=1200

@@ -405,7 +405,10 @@ impl World {
         };
         match verb {
             ["fetches"] => go(&mut report, Phase::Fetching),
-            ["waits"] => go(&mut report, Phase::Waiting),
+            ["waits"] => {
+                go(&mut report, Phase::Waiting);
+                report.attempt.iter_mut().for_each(|attempt| attempt.leased = false);
+            }
             ["begins"] => go(&mut report, Phase::BackingUp),
             ["reboots"] => go(&mut report, Phase::Rebooting),
             ["switches"] => {
