@@ -17,7 +17,7 @@ const GOOD_WAY: [&str; 9] = [
 
 #[test]
 fn an_agent_killed_at_any_transition_of_a_good_update_still_brings_it() {
-    let mut fleet = super::one_host_on_1_0();
+    let mut fleet = super::on_1_0(super::in_two_halves(&super::ONE_RING));
     let points = GOOD_WAY.iter().chain(&["committed"]);
     for (at, phase) in points.enumerate() {
         for when in ["before", "after"] {

@@ -108,6 +108,15 @@ fn the_half_that_talks_to_the_server_has_no_right_and_the_half_with_rights_talks
     assert!(!inside("ls /var/lib/refit-agent/identity"), "it sees this host's keys");
     assert!(!inside("touch /etc/x || touch /var/x || touch /usr/x"), "it can write");
 
+    // The same settings around another program: names of servers are found all the same.
+    sh(
+        &host,
+        "cd /run/systemd/system && sed -e '/^StandardInput/d' -e '/^Watchdog/d' -e '/^Restart=/d' \
+         -e 's/^Type=.*/Type=oneshot/' -e 's|^ExecStart=.*|ExecStart=/usr/bin/getent ahosts localhost|' \
+         /usr/lib/systemd/system/refit-link.service > finds-names.service && systemctl daemon-reload \
+         && systemctl start finds-names",
+    );
+
     let scored = host.good(["systemd-analyze", "security", "--no-pager", "refit-link"]).unwrap();
     let score = scored.rsplit_once("refit-link.service: ").unwrap().1;
     let score: f64 = score.split_whitespace().next().unwrap().parse().unwrap();
@@ -147,12 +156,13 @@ fn who_is_not_root_is_heard_by_neither_half_and_changes_nothing() {
         &["refit-agent", "backup", "list"],
         &["refit-agent", "run"],
         &["refit-agent", "enroll", "--token", "refit1-x"],
-        &["refit-rescue", "back"],
         &["systemctl", "restart", "refit-agent"],
     ] {
         let ran = nobody(command);
         assert!(!ran.success, "{command:?}: {}", ran.out);
     }
+    // Nothing is under way: there is nothing to go back from, for anybody.
+    nobody(&["refit-rescue", "back"]);
     // Neither socket can be opened, so nothing can be said on it.
     let perl = "use IO::Socket::UNIX; exit(IO::Socket::UNIX->new(Peer => $ARGV[0]) ? 0 : 1)";
     for socket in ["/run/refit-link/socket", "/var/lib/refit-agent/agent.sock"] {
