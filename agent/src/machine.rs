@@ -14,6 +14,7 @@ mod installed;
 mod last_words;
 mod modules;
 mod reboot;
+mod reserve;
 mod restore;
 mod settle;
 
@@ -35,7 +36,7 @@ use crate::{
     clock::Clock,
     drive::HostError,
     host::{
-        backup::{Backups, Retention},
+        backup::{Backups, Saving},
         boot::{Boots, SystemdBoots},
         content::{ContentStore, Fetch},
         deb::Debs,
@@ -51,9 +52,9 @@ use crate::{
         tree::Tree,
     },
     report::Inventory,
-    settings::{RedBefore, Settings},
+    settings::{BackupSettings, RedBefore, Settings},
     steps::{Machine, Waited},
-    update::{Attempt, BackupId, Event, Failure, InstallId, Step, Update},
+    update::{Attempt, BackupId, BackupMethod, Event, Failure, InstallId, Step, Update},
     way_back::Place,
 };
 
@@ -149,7 +150,7 @@ pub struct HostMachine {
     rescue_after: Duration,
     boots: Option<Box<dyn Boots>>,
     reboot_hold: Duration,
-    retention: Retention,
+    backup: BackupSettings,
     clock: Clock,
     /// How the checks of the release on probation have gone. Lost with the agent; then they begin anew.
     probation: Option<(InstallId, health::Checks)>,
@@ -193,7 +194,7 @@ impl HostMachine {
             rescue_after: settings.rescue_after,
             boots: manager.boots(),
             reboot_hold: settings.reboot_hold,
-            retention: settings.backup.retention,
+            backup: settings.backup.clone(),
             manager,
             clock,
             probation: None,
@@ -212,6 +213,12 @@ impl HostMachine {
 
     fn backups(&self) -> Backups<'_> {
         Backups::new(&*self.files, self.data.clone())
+    }
+
+    /// Backups as they are made before an update.
+    fn saves(&self, by: BackupMethod) -> Backups<'_> {
+        let (methods, restore_test) = (self.backup.methods.clone(), self.backup.restore_test);
+        self.backups().saving(Saving { by, methods, restore_test })
     }
 
     fn debs(&self) -> Debs<'_> {
@@ -287,7 +294,9 @@ impl Machine for HostMachine {
         let done = match step {
             Step::Preflight { attempt, .. } => self.preflight(attempt, fetch),
             Step::Fetch { attempt, .. } => self.fetch(attempt, fetch),
-            Step::BackUp { attempt, .. } => return self.measure_and_back_up(attempt, wait),
+            Step::BackUp { attempt, terms } => {
+                return self.measure_and_back_up(attempt, terms, wait);
+            }
             Step::Quiesce { change } => self.quiesce(change),
             Step::Seal { change } => self.seal(change),
             Step::Switch { change, sealed } => self.switch(change, sealed),

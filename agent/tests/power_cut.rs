@@ -10,9 +10,9 @@ use refit_agent::{
     drive::{self, DriveError, Host, HostError, Observer, Transition},
     journal::{Journal, JournalError, MemoryJournal},
     update::{
-        Attempt, BackupId, BootId, Cause, Event, Failure, InstallId, Lease, LeaseId, Moment,
-        Observed, Outcome, Phase, Proof, ReleaseId, Running, SealedBackup, Step, Terms, Undo,
-        Update, Verdict,
+        Attempt, BackupId, BackupMethod, BootId, Cause, Event, Failure, InstallId, Lease, LeaseId,
+        Moment, Observed, Outcome, Phase, Proof, ReleaseId, Running, SealedBackup, Step, Terms,
+        Undo, Update, Verdict,
     },
 };
 use refit_durable::{Batch, Table};
@@ -288,6 +288,7 @@ fn terms() -> Terms {
         way_back: WayBack::Automatic,
         reboot: Reboot::Never,
         modules: false,
+        saves_by: BackupMethod::default(),
     }
 }
 

@@ -86,6 +86,9 @@ impl Files for CutFiles {
     fn create(&self, path: &Path, mode: u32) -> Result<Box<dyn Writing>, FileError> {
         self.change(path, || self.real.create(path, mode))
     }
+    fn clone_file(&self, from: &Path, to: &Path, mode: u32) -> Result<bool, FileError> {
+        self.change(to, || self.real.clone_file(from, to, mode))
+    }
     fn append(&self, path: &Path) -> Result<Box<dyn Writing>, FileError> {
         self.change(path, || self.real.append(path))
     }

@@ -38,16 +38,20 @@ mod check;
 mod covers;
 mod index;
 mod kept;
+mod method;
 mod restore;
 mod retention;
 mod scan;
+mod tested;
 mod undo;
 
 pub use beside::BesideError;
 pub use check::Checked;
 pub use covers::{Cover, Role, covers, resolve};
 pub use index::{About, Covered, Entry, Index, What};
+pub use method::{Cost, Methods, Saving};
 pub use retention::{Kept, Retention};
+pub use tested::Tested;
 
 /// Why there is no backup, or none to go back to.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +123,7 @@ pub enum BackupError {
 pub struct Backups<'a> {
     files: &'a dyn Files,
     data: PathBuf,
+    saving: Saving,
 }
 
 const INDEX: &str = "index.json";
@@ -132,7 +137,13 @@ const MOST_STEPS: u64 = way_back::LARGEST / 8 * 7;
 impl<'a> Backups<'a> {
     /// Those below this data folder.
     pub fn new(files: &'a dyn Files, data: PathBuf) -> Backups<'a> {
-        Backups { files, data }
+        Backups { files, data, saving: Saving::default() }
+    }
+
+    /// The same, saving in this way.
+    #[must_use]
+    pub fn saving(self, saving: Saving) -> Backups<'a> {
+        Backups { saving, ..self }
     }
 
     /// Where a backup lies.
@@ -151,21 +162,6 @@ impl<'a> Backups<'a> {
 
     fn content(&self, id: &BackupId, digest: &Digest) -> PathBuf {
         self.folder(id).join("content").join(digest.to_string())
-    }
-
-    /// How many bytes and inodes the backup and its test will take.
-    ///
-    /// # Errors
-    /// If something that is covered cannot be read or saved.
-    pub fn size(&self, covers: &[Cover]) -> Result<(u64, u64), BackupError> {
-        let (mut bytes, mut inodes) = (0_u64, 8_u64);
-        for cover in covers {
-            let found = self.found(cover)?;
-            // A line of the index each is less than the block that is counted for it.
-            bytes = bytes.saturating_add(found.0);
-            inodes = inodes.saturating_add(found.1);
-        }
-        Ok((bytes.saturating_mul(2), inodes.saturating_mul(2)))
     }
 
     /// How many bytes and inodes there are now of what one path covers.
@@ -238,7 +234,8 @@ impl<'a> Backups<'a> {
             let (path, role) = (cover.path.clone(), cover.role);
             covered.push(Covered { path, role, entries: scanned.entries });
         }
-        let index = Index::new(about.clone(), covered);
+        let tested = Tested::choose(&covered, self.saving.restore_test);
+        let index = Index::new(about.clone(), covered, tested);
         let bytes = index.to_bytes();
         files::write_file(self.files, &folder.join(INDEX), &bytes, 0o600)?;
         self.read_back(&index)?;
@@ -274,10 +271,18 @@ impl<'a> Backups<'a> {
         Ok(FileRef { sha256, length })
     }
 
-    /// Copies a file that was hashed to the place that its hash names. `false` if its bytes are others now.
+    /// Clones or copies a file that was hashed to the place that its hash names. `false` if its bytes are
+    /// others now.
     fn copy_in(&self, from: &Path, place: &Path, hashed: &FileRef) -> Result<bool, BackupError> {
         let new = place.with_extension("new");
         files::remove_tree(self.files, &new)?;
+        if self.saving.clones() && self.files.clone_file(from, &new, 0o600)? {
+            return self.keep_clone(&new, place, hashed);
+        }
+        if !self.saving.copies() {
+            let why = "its file system can't clone it, and backup.methods allows nothing else";
+            return Err(BackupError::Unsaveable { path: from.to_owned(), why: why.to_owned() });
+        }
         let mut file = self.files.create(&new, 0o600)?;
         let to = Some((new.as_path(), file.as_mut()));
         let copied = match files::copy(self.files, from, to, hashed.length.saturating_add(1)) {
@@ -294,6 +299,17 @@ impl<'a> Backups<'a> {
         }
         file.sync().map_err(FileError::at(files::Action::Sync, &new))?;
         self.files.rename(&new, place)?;
+        Ok(true)
+    }
+
+    /// What was cloned is what was hashed only if it has the same hash.
+    fn keep_clone(&self, new: &Path, place: &Path, hashed: &FileRef) -> Result<bool, BackupError> {
+        if self.hash(new)? != *hashed {
+            files::remove_tree(self.files, new)?;
+            return Ok(false);
+        }
+        self.files.sync_file(new)?;
+        self.files.rename(new, place)?;
         Ok(true)
     }
 

@@ -252,6 +252,9 @@ pub trait Files: Send + Sync {
 
     /// Makes a new file of exactly this mode; an error if something stands there.
     fn create(&self, path: &Path, mode: u32) -> Result<Box<dyn Writing>, FileError>;
+    /// Makes a new file over the same blocks as another, which each of the two may change for itself.
+    /// `false`, and nothing is made, where the file system can't; an error if something stands there.
+    fn clone_file(&self, from: &Path, to: &Path, mode: u32) -> Result<bool, FileError>;
     /// Opens a file to write on at its end.
     fn append(&self, path: &Path) -> Result<Box<dyn Writing>, FileError>;
     /// Makes a new file that takes this much space.

@@ -75,6 +75,8 @@ struct Disk {
     operations: Vec<String>,
     fault: Option<(usize, Fault)>,
     free: Space,
+    /// Whether files can be cloned.
+    clones: bool,
     /// Moves between folders of which neither was synced yet.
     moves: Vec<Move>,
 }
@@ -105,6 +107,7 @@ impl Default for RecordingFiles {
             operations: vec![],
             fault: None,
             free,
+            clones: false,
             moves: vec![],
         };
         disk.insert(Content::Directory { names: Names::new(), synced: Names::new() }, 0o755);
@@ -148,6 +151,11 @@ impl RecordingFiles {
         self.disk().free = Space { device: 1, bytes, inodes };
     }
 
+    /// From now on files can be cloned, as on btrfs and xfs.
+    pub(crate) fn can_clone(&self) {
+        self.disk().clones = true;
+    }
+
     /// The files after the power came back.
     pub(crate) fn after_power_cut(&self, kept: Kept) -> RecordingFiles {
         let disk = self.disk();
@@ -166,8 +174,9 @@ impl RecordingFiles {
             }
         }
         count_names(&mut nodes);
-        let (next, free) = (disk.next, disk.free);
-        let disk = Disk { nodes, next, operations: vec![], fault: None, free, moves: vec![] };
+        let Disk { next, free, clones, .. } = *disk;
+        let (operations, moves) = (vec![], vec![]);
+        let disk = Disk { nodes, next, operations, fault: None, free, clones, moves };
         RecordingFiles(Arc::new(Mutex::new(disk)))
     }
 
@@ -456,6 +465,19 @@ impl Files for RecordingFiles {
             disk.add(path, Content::File { bytes: vec![], synced: vec![] }, mode)
         })?;
         Ok(Box::new(MemoryWriting { files: self.clone(), path: path.to_owned(), id }))
+    }
+
+    fn clone_file(&self, from: &Path, to: &Path, mode: u32) -> Result<bool, FileError> {
+        self.act(Action::Create, to, |disk| {
+            if !disk.clones {
+                return Ok(false);
+            }
+            let Content::File { bytes, .. } = &disk.node(from)?.content else {
+                return Err(io::Error::other("it is not a regular file"));
+            };
+            let content = Content::File { bytes: bytes.clone(), synced: vec![] };
+            disk.add(to, content, mode).map(|_| true)
+        })
     }
 
     fn append(&self, path: &Path) -> Result<Box<dyn Writing>, FileError> {

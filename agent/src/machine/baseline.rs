@@ -35,12 +35,13 @@ impl HostMachine {
     pub(super) fn measure_and_back_up(
         &mut self,
         attempt: &Attempt,
+        terms: &Terms,
         wait: &dyn Fn(Duration) -> Waited,
     ) -> Result<Event, HostError> {
         let measured = self.measured(attempt, wait)?;
         let saved = measured.and_then(|before| {
             self.not_refused(&before)?;
-            self.back_up(attempt)?;
+            self.back_up(attempt, terms)?;
             let (baseline, before) = (before.verdict, before.found);
             Ok(Event::BackedUp { backup: backup_id(attempt)?, baseline, before })
         });

@@ -14,7 +14,7 @@ use refit_proto::{
 use super::{HostMachine, Manager, backup_id, failures::failure};
 use crate::{
     host::{
-        backup::{Cover, Role, covers},
+        backup::{Cost, Cover, Role, covers},
         content::{Fetch, FetchError, Offered, longest_frame},
         deb::Debs,
         documents::{Documents, DocumentsError, manifests_of},
@@ -23,7 +23,7 @@ use crate::{
         preflight::{BLOCK, LINKS, Need, Purpose, on_disk, total},
         service::{Service, Systemd},
     },
-    update::{Attempt, Cause, Event, Failure, Terms},
+    update::{Attempt, BackupMethod, Cause, Event, Failure, Terms},
 };
 
 /// What the agent's own records of an update may take.
@@ -50,10 +50,10 @@ impl HostMachine {
         let owned = self.placed().check(&documents);
         owned.map_err(|error| failure(Cause::Unsupported, &error))?;
         self.check_modules(&documents, release.plan.way_back)?;
-        let needs = self.needs(attempt, &documents, &services)?;
-        self.preflight_of(attempt).reserve(&needs)?;
+        let (needs, costs) = self.needs(attempt, &documents, &services)?;
+        let saves_by = self.reserve(attempt, &needs, &costs)?;
         let manifests = documents.packages.iter().map(|package| &package.manifest);
-        let terms = Terms::of(release.plan.way_back, manifests);
+        let terms = Terms { saves_by, ..Terms::of(release.plan.way_back, manifests) };
         self.can_boot(terms.reboot)?;
         Ok(Event::PreflightPassed { terms })
     }
@@ -76,7 +76,7 @@ impl HostMachine {
         Ok(Event::Fetched)
     }
 
-    pub(super) fn back_up(&mut self, attempt: &Attempt) -> Result<(), Failure> {
+    pub(super) fn back_up(&mut self, attempt: &Attempt, terms: &Terms) -> Result<(), Failure> {
         let backup = backup_id(attempt)?;
         let after = self.after(attempt)?;
         if Debs::brings(&after) {
@@ -84,7 +84,7 @@ impl HostMachine {
         }
         let covers = self.covers(attempt, &after)?;
         self.preflight_of(attempt).give_back(Purpose::Backup, &self.data)?;
-        Ok(self.backups().save(&backup, &covers)?)
+        Ok(self.saves(terms.saves_by).save(&backup, &covers)?)
     }
 
     /// What has to be saved before this release comes: also the units that it does not have any more.
@@ -144,7 +144,7 @@ impl HostMachine {
         attempt: &Attempt,
         documents: &Documents,
         services: &[Service],
-    ) -> Result<Vec<Need>, Failure> {
+    ) -> Result<(Vec<Need>, Vec<Cost>), Failure> {
         let content = documents.content();
         let missing = self.content().missing(&content, &self.offered(attempt)?)?;
         let download = total(missing.iter().map(|file| {
@@ -161,13 +161,12 @@ impl HostMachine {
         }
         // The units of a release that is not unpacked yet can't be told; they are a few small files.
         let covers = self.fixed_covers(attempt, self.before(attempt)?.as_ref(), documents)?;
-        let (backup, backup_inodes) = self.backups().size(&covers)?;
+        let costs = self.saves(BackupMethod::default()).costs(&covers)?;
         let need =
             |purpose, at: &PathBuf, bytes, inodes| Need { purpose, at: at.clone(), bytes, inodes };
         let mut needs = vec![
             need(Purpose::Download, &self.data, download, missing.len() as u64 * 2),
             need(Purpose::Unpack, &self.root, unpacked, inodes),
-            need(Purpose::Backup, &self.data, backup, backup_inodes),
             need(Purpose::Journal, &self.data, RECORDS, 16),
         ];
         let mut places = BTreeMap::from([(self.data.clone(), Modules::room(documents))]);
@@ -187,7 +186,7 @@ impl HostMachine {
         for (at, (bytes, inodes)) in self.back_again(&covers)? {
             needs.push(need(Purpose::WayBack, &at, bytes, inodes));
         }
-        Ok(needs)
+        Ok((needs, costs))
     }
 
     /// What going back will write, and where: what is covered is made anew beside its place.

@@ -41,7 +41,7 @@ impl HostMachine {
     pub(super) fn seal(&mut self, change: &Change) -> Result<Event, Failure> {
         let after = self.after(&change.attempt)?;
         let covers = self.covers(&change.attempt, &after)?;
-        let sealed = self.backups().seal(&self.about(change), &covers)?;
+        let sealed = self.saves(change.terms.saves_by).seal(&self.about(change), &covers)?;
         self.arm_for_the_switch(change, &sealed, STARTS)?;
         Ok(Event::Sealed { sealed })
     }

@@ -79,7 +79,7 @@ impl HostMachine {
         backups: &BTreeSet<BackupId>,
     ) -> Result<(), Failure> {
         let now = self.clock.now().as_second();
-        self.backups().clean(product, &self.retention, backups, now)?;
+        self.backups().clean(product, &self.backup.retention, backups, now)?;
         let mut keep = running(&self.tree().product(product));
         for id in self.backups().list()? {
             match self.backups().index(&id) {

@@ -20,6 +20,7 @@ use refit_proto::{
 
 mod modules;
 mod placed;
+mod reserve;
 mod restore;
 
 use super::*;

@@ -1,16 +1,33 @@
-//! `[backup]` in `agent.toml`: how long backups are kept.
+//! `[backup]` in `agent.toml`: how backups are made and for how long they are kept.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::host::backup::Retention;
+use crate::{
+    host::backup::{Methods, Retention},
+    update::BackupMethod,
+};
 
 /// What the agent's owner says of backups.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupSettings {
     /// How long they are kept.
     pub retention: Retention,
+    /// How they get hold of what they save, in order.
+    pub methods: Methods,
+    /// Most bytes that are restored for a test before an update; of a larger backup a sample is.
+    pub restore_test: u64,
+}
+
+impl Default for BackupSettings {
+    fn default() -> BackupSettings {
+        BackupSettings {
+            retention: Retention::default(),
+            methods: Methods::default(),
+            restore_test: u64::MAX,
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -19,6 +36,8 @@ pub(super) struct Written {
     keep: Option<usize>,
     keep_days: Option<u32>,
     keep_bytes: Option<u64>,
+    methods: Option<Vec<BackupMethod>>,
+    restore_test_bytes: Option<u64>,
 }
 
 impl Written {
@@ -27,11 +46,17 @@ impl Written {
     /// # Errors
     /// The key, and what is wrong with it.
     pub(super) fn check(self) -> Result<BackupSettings, String> {
+        let methods = match self.methods {
+            Some(order) => Methods::new(order).map_err(|why| format!("backup.methods: {why}"))?,
+            None => Methods::default(),
+        };
         let usual = Retention::default();
         if self.keep == Some(0) {
             return Err("backup.keep: must be at least 1: one leads back from what runs".to_owned());
         }
         Ok(BackupSettings {
+            methods,
+            restore_test: self.restore_test_bytes.unwrap_or(u64::MAX),
             retention: Retention {
                 count: self.keep.unwrap_or(usual.count),
                 age: self

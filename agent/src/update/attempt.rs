@@ -15,6 +15,7 @@ use super::{
     event::Verdict,
     ids::{BackupId, InstallId, LeaseId},
     may_begin::{Held, HostHold, held_since},
+    method::BackupMethod,
     moment::Moment,
 };
 
@@ -97,6 +98,9 @@ pub struct Terms {
     /// Whether update modules have a say at the commit.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub modules: bool,
+    /// How the backup gets hold of what it saves: room is held for that.
+    #[serde(default, skip_serializing_if = "BackupMethod::is_copy")]
+    pub saves_by: BackupMethod,
 }
 
 /// An agent of before there were boots wrote and reads a flag, which was always off.
@@ -133,6 +137,7 @@ impl Terms {
             way_back,
             reboot: Reboot::Never,
             modules: false,
+            saves_by: BackupMethod::default(),
         };
         for manifest in manifests {
             terms.modules |= manifest.mender.is_some();

@@ -38,6 +38,7 @@ pub(crate) fn terms() -> Terms {
         way_back: WayBack::Automatic,
         reboot: Reboot::Never,
         modules: false,
+        saves_by: BackupMethod::default(),
     }
 }
 

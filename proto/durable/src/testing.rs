@@ -40,17 +40,30 @@ impl LoopFs {
 
     /// The same with further words for mkfs.ext4.
     pub fn with(what: &str, dir: &Path, mib: u64, words: &[&str]) -> Option<LoopFs> {
+        // Without reserved blocks, so that root runs out of space as everybody does.
+        let mut make = Command::new("mkfs.ext4");
+        make.args(["-q", "-F", "-m", "0"]).args(words);
+        LoopFs::make(what, dir, mib, make, "e2fsprogs")
+    }
+
+    /// The same with xfs, where files can be cloned; at least 300 MiB, of which a file with holes holds
+    /// little.
+    pub fn create_xfs(what: &str, dir: &Path, mib: u64) -> Option<LoopFs> {
+        let mut make = Command::new("mkfs.xfs");
+        make.args(["-q", "-f", "-m", "reflink=1"]);
+        LoopFs::make(what, dir, mib, make, "xfsprogs")
+    }
+
+    fn make(what: &str, dir: &Path, mib: u64, mut make: Command, package: &str) -> Option<LoopFs> {
         let image = dir.join("disk.img");
         let made = fs::File::create(&image)
             .and_then(|file| file.set_len(mib * 1024 * 1024))
             .map_err(|error| error.to_string())
-            .and_then(|()| {
-                // Without reserved blocks, so that root runs out of space as everybody does.
-                run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).args(words).arg(&image))
-            });
+            .and_then(|()| run(make.arg(&image)));
         if let Err(error) = made {
             tracing::info!(error, "no file system in a file");
-            not_run(&format!("{what} (no mkfs.ext4)"), "apt-get install e2fsprogs");
+            let program = make.get_program().to_string_lossy();
+            not_run(&format!("{what} (no {program})"), &format!("apt-get install {package}"));
             return None;
         }
         LoopFs::mount(what, &image, &dir.join("disk"))

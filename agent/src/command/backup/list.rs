@@ -91,6 +91,7 @@ fn row(backups: &Backups<'_>, found: &Found) -> Result<serde_json::Value> {
             "bytes": bytes(index),
             "own_bytes": backups.own_bytes(index)?,
             "kept_for_a_person": found.pinned,
+            "tested": index.tested.words(),
         }),
         State::Unfinished => json!({ "id": id, "state": state, "unusable": UNFINISHED }),
         State::Damaged(why) => json!({ "id": id, "state": state, "unusable": why }),
@@ -108,7 +109,7 @@ fn line(backups: &Backups<'_>, found: &Found) -> Result<String> {
         }
     };
     Ok(format!(
-        "{id}  {} {} -> {}, {}: {}, {} paths, {} bytes ({} of them its own){pinned}",
+        "{id}  {} {} -> {}, {}: {}, {} paths, {} bytes ({} of them its own), {}{pinned}",
         index.product,
         version(index.from.as_ref()).unwrap_or("nothing"),
         version(index.to.as_ref()).unwrap_or("?"),
@@ -117,6 +118,7 @@ fn line(backups: &Backups<'_>, found: &Found) -> Result<String> {
         index.covered.len(),
         bytes(index),
         backups.own_bytes(index)?,
+        index.tested.words(),
     ))
 }
 

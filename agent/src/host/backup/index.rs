@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
     super::files::{Attributes, Time},
-    Role,
+    Role, Tested,
 };
 use crate::{
     update::{BackupId, ReleaseId},
@@ -42,6 +42,9 @@ pub struct Index {
     /// When, in seconds since 1970 by the host's clock; 0 if the agent that made it did not say.
     #[serde(default)]
     pub made: i64,
+    /// How it was tried before it was sealed.
+    #[serde(default, skip_serializing_if = "Tested::is_restored")]
+    pub tested: Tested,
     /// What stood where.
     pub covered: Vec<Covered>,
 }
@@ -124,9 +127,9 @@ pub enum What {
 }
 
 impl Index {
-    pub(super) fn new(about: About, covered: Vec<Covered>) -> Index {
+    pub(super) fn new(about: About, covered: Vec<Covered>, tested: Tested) -> Index {
         let About { id, product, from, to, made } = about;
-        Index { kind: KIND.into(), format: FORMAT, id, product, from, to, made, covered }
+        Index { kind: KIND.into(), format: FORMAT, id, product, from, to, made, tested, covered }
     }
 
     /// Its bytes, which are sealed.
@@ -172,6 +175,29 @@ mod as_text {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
         let bytes = decode(&String::deserialize(from)?).map_err(serde::de::Error::custom)?;
         Ok(PathBuf::from(OsString::from_vec(bytes)))
+    }
+}
+
+/// Several of them.
+pub(super) mod as_text_list {
+    use super::*;
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        paths: &[PathBuf],
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_seq(paths.iter().map(|path| encode(path.as_os_str().as_bytes())))
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<PathBuf>, D::Error> {
+        let texts = Vec::<String>::deserialize(from)?;
+        let path = |text: &String| {
+            let bytes = decode(text).map_err(serde::de::Error::custom)?;
+            Ok(PathBuf::from(OsString::from_vec(bytes)))
+        };
+        texts.iter().map(path).collect()
     }
 }
 

@@ -29,9 +29,11 @@ impl Backups<'_> {
         for (covered, n) in index.covered.iter().zip(0..) {
             let to = scratch.join(n.to_string());
             let content = |_: &Entry, file: &FileRef| self.content(&index.id, &file.sha256);
-            restore(self.files, &covered.entries, &to, &content)?;
+            let entries = index.to_be_restored(covered);
+            let how = if self.saving.clones() { How::Cloned } else { How::Copied };
+            restore_by(self.files, &entries, &to, &content, how)?;
             let found = look(self.files, &to)?;
-            if let Some(why) = difference(&covered.entries, &found) {
+            if let Some(why) = difference(&entries, &found) {
                 return Err(BackupError::Unrestorable { path: covered.path.clone(), why });
             }
         }
@@ -184,12 +186,31 @@ pub(super) fn difference(saved: &[Entry], found: &[Entry]) -> Option<String> {
     (saved.len() != found.len()).then(|| "the number of files".to_owned())
 }
 
+/// How the bytes of a file are brought back.
+#[derive(Debug, Clone, Copy)]
+enum How {
+    /// As a copy, compared with its hash on the way.
+    Copied,
+    /// As a clone where that can be done; whoever asks for it compares afterwards.
+    Cloned,
+}
+
 /// Makes these entries anew at `to`, each file from where `content` says, by its hash.
 pub(super) fn restore(
     files: &dyn Files,
     entries: &[Entry],
     to: &Path,
     content: &dyn Fn(&Entry, &FileRef) -> PathBuf,
+) -> Result<(), BackupError> {
+    restore_by(files, entries, to, content, How::Copied)
+}
+
+fn restore_by(
+    files: &dyn Files,
+    entries: &[Entry],
+    to: &Path,
+    content: &dyn Fn(&Entry, &FileRef) -> PathBuf,
+    how: How,
 ) -> Result<(), BackupError> {
     for entry in entries {
         let at = join(to, &entry.path);
@@ -199,6 +220,13 @@ pub(super) fn restore(
             What::HardLink { first } => files.hard_link(&join(to, first), &at)?,
             What::File { content: wanted } => {
                 let from = content(entry, wanted);
+                let cloned = match how {
+                    How::Cloned => files.clone_file(&from, &at, 0o600)?,
+                    How::Copied => false,
+                };
+                if cloned {
+                    continue;
+                }
                 let mut file = files.create(&at, 0o600)?;
                 let limit = wanted.length.saturating_add(1);
                 let copied = files::copy(files, &from, Some((&at, file.as_mut())), limit)?;

@@ -518,7 +518,7 @@ proptest! {
             attributes: [(name.clone().into_os_string(), value)].into(),
         };
         let covered = Covered { path: path("/a").join(name), role: Role::Declared, entries: vec![entry] };
-        let index = Index::new(about(&id(), 7), vec![covered]);
+        let index = Index::new(about(&id(), 7), vec![covered], Tested::Restored);
         prop_assert_eq!(Index::parse(&index.to_bytes()), Some(index));
     }
 }

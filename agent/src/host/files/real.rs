@@ -275,6 +275,18 @@ impl Files for RealFiles {
             .map_err(FileError::at(Action::Create, path))
     }
 
+    fn clone_file(&self, from: &Path, to: &Path, mode: u32) -> Result<bool, FileError> {
+        let source = open(from).map_err(FileError::at(Action::Read, from))?;
+        let new = create(to, mode).map_err(FileError::at(Action::Create, to))?;
+        let Err(error) = fs::ioctl_ficlone(&new, &source) else { return Ok(true) };
+        self.remove_file(to)?;
+        if is_no_clone(error) {
+            Ok(false)
+        } else {
+            Err(FileError::at(Action::Write, to)(error.into()))
+        }
+    }
+
     fn append(&self, path: &Path) -> Result<Box<dyn Writing>, FileError> {
         walk(path)
             .and_then(|place| place.open(OFlags::WRONLY | OFlags::APPEND, 0))
@@ -425,6 +437,14 @@ fn create(path: &Path, mode: u32) -> io::Result<File> {
     // Whatever the umask of the agent: modes are part of what is installed and restored.
     fs::fchmod(&file, Mode::from_raw_mode(mode))?;
     Ok(file.into())
+}
+
+/// What the kernel says of files that it can't clone into each other (ioctl_ficlonerange(2)): another file
+/// system, one that can't, a swap file, or a kind of file that it does not clone.
+fn is_no_clone(error: rustix::io::Errno) -> bool {
+    use rustix::io::Errno;
+    [Errno::XDEV, Errno::OPNOTSUPP, Errno::NOTTY, Errno::INVAL, Errno::TXTBSY, Errno::NOSYS]
+        .contains(&error)
 }
 
 fn list(path: &Path) -> io::Result<Vec<OsString>> {
