@@ -9,6 +9,7 @@ pub mod holds;
 pub mod host;
 pub mod identity;
 pub mod journal;
+pub mod journald;
 pub mod link;
 pub mod machine;
 pub mod offline;

@@ -41,6 +41,7 @@ use crate::{
         content::{ContentStore, Fetch},
         deb::Debs,
         documents::Documents,
+        drift::{Drift, Stopped},
         files::{Files, create_dirs},
         hook::{self, HookRuns, Hooks, KeptRuns},
         modules::{Calls, HostCalls, ModuleSettings},
@@ -326,8 +327,13 @@ impl Machine for HostMachine {
         inventory(&self.tree())
     }
 
-    fn damages(&self) -> BTreeMap<Product, String> {
-        installed::damages(&self.tree(), &self.placed(), &self.debs())
+    fn drifts(
+        &self,
+        only: Option<&Product>,
+        pace: &mut dyn FnMut(usize) -> Result<(), Stopped>,
+    ) -> Option<BTreeMap<Product, Drift>> {
+        let places = (&self.tree(), &self.placed(), &self.debs());
+        installed::drifts(places, &*self.files, only, pace)
     }
 
     fn hook_runs(&self) -> HookRuns {

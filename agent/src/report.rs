@@ -20,7 +20,7 @@ use refit_proto::{
 use crate::{
     clock::Clock,
     holds::Holds,
-    host::hook::HookRuns,
+    host::{drift::Drift, hook::HookRuns},
     journal::{Ended, Journal as _, JournalError, StoreJournal},
     link::{Link, Wanted},
     outbox::{News, Outbox, Weight},
@@ -36,8 +36,8 @@ pub struct InstalledRelease {
     pub id: ReleaseId,
     /// Tells the order of releases.
     pub counter: u64,
-    /// What of it was found not to be as it was signed.
-    pub damage: Option<String>,
+    /// What of it another hand has changed, when all of it was read last.
+    pub drift: Drift,
 }
 
 /// What is installed, by product.

@@ -11,7 +11,7 @@ pub use network_half::run_network_half;
 use std::{
     fs::File,
     path::PathBuf,
-    sync::{Arc, Mutex, RwLock, atomic::AtomicU64},
+    sync::{Arc, Mutex, RwLock},
     thread,
     time::{Duration, Instant},
 };
@@ -33,7 +33,7 @@ use crate::{
     },
     identity::{Identity, IdentityError, Ways},
     journal::{Journal, StoreJournal},
-    link::{Access, Bucket, Link, Pace, Sync, Wanted},
+    link::{Access, Bucket, Link, Pace, Sync, Turn, Wanted},
     machine::Manager,
     outbox::Outbox,
     report::{Inventory, Reporter, ReportingJournal},
@@ -193,11 +193,13 @@ pub fn run<M: Machine + 'static>(
         // A channel's own tasks live on the runtime.
         let _inside = runtime.enter();
         let ways = Ways::of(&identity, Ways::load(&settings.identity())?.as_ref());
-        let access = Access::new(&identity, &keys, ways, settings.patience);
-        Arc::new(match parts.link.take() {
+        let access = Access::new(&identity, &keys, ways, settings.patience)
+            .through(settings.proxies.clone());
+        let link = match parts.link.take() {
             None => Link::here(access, clock.clone())?,
             Some(socket) => Link::by_socket(access, clock.clone(), socket)?,
-        })
+        };
+        Arc::new(link.with_turn(Turn::of(&identity.host, "work")))
     };
     let holder = Holder {
         host: identity.host.clone(),
@@ -256,7 +258,8 @@ pub fn run<M: Machine + 'static>(
         runtime: runtime.handle().clone(),
         inventory,
         hook_runs,
-        damages: std::collections::BTreeMap::new(),
+        drifts: std::collections::BTreeMap::new(),
+        drift: settings.drift,
         spool: spool.clone(),
         cap: settings
             .most_bytes_per_second
@@ -275,7 +278,7 @@ pub fn run<M: Machine + 'static>(
         // Dropped without being sent where the thread panics.
         let _nobody_listens_any_more = ended.send(());
     })?;
-    let period = Arc::new(AtomicU64::new(30));
+    let pace = Pace::new(settings.poll, Turn::of(&identity.host, "sync"));
     let network = network::Network {
         server,
         identity: tokio::sync::Mutex::new((identity, keys)),
@@ -284,13 +287,12 @@ pub fn run<M: Machine + 'static>(
         trust,
         reporter: reporter.clone(),
         wanted: wanted.clone(),
-        period,
         renewing: Mutex::new(network::Renewing::default()),
         asked_stranger: Mutex::new(None),
     };
     let network = Arc::new(network);
-    let sync = Sync::new(network.clone(), outbox, wanted.clone(), news, Pace::new(settings.poll));
     let holders = holders(settings, runtime.handle());
+    let sync = Sync::new(network.clone(), outbox, wanted.clone(), news, pace);
     let socket = status::listen(&settings.socket(), runtime.handle())?;
     let broken = runtime.block_on(async {
         sd_ready();

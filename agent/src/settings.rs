@@ -12,17 +12,24 @@ use refit_durable::{FileError, file};
 use refit_proto::names::Platform;
 use serde::Deserialize;
 
-use crate::{host::modules::ModuleSettings, identity::IdentityFolder, link::Patience};
+use crate::{
+    host::modules::ModuleSettings,
+    identity::IdentityFolder,
+    link::{Patience, Proxies},
+};
 
 mod backup;
 mod brake;
+mod drift;
 mod health;
 mod holds;
 mod mender;
+mod proxy;
 mod windows;
 
 pub use backup::BackupSettings;
 pub use brake::BrakeSettings;
+pub use drift::DriftSettings;
 pub use health::RedBefore;
 pub use holds::HoldSettings;
 pub use windows::WindowSettings;
@@ -68,6 +75,10 @@ pub struct Settings {
     pub poll: Option<Duration>,
     /// How slow a download may be.
     pub patience: Patience,
+    /// What is done about what another hand has changed of what is installed.
+    pub drift: DriftSettings,
+    /// The proxies between this host and others.
+    pub proxies: Proxies,
     /// How fast content may come, bytes per second; `None`: as fast as it comes.
     pub most_bytes_per_second: Option<u64>,
     /// For how long no agent may run in the middle of an update before the rescuer goes back.
@@ -159,6 +170,10 @@ struct Written {
     #[serde(default)]
     mender: mender::Written,
     #[serde(default)]
+    proxy: proxy::Written,
+    #[serde(default)]
+    drift: drift::Written,
+    #[serde(default)]
     variables: BTreeMap<String, String>,
 }
 
@@ -199,6 +214,14 @@ impl Settings {
         let windows = windows.map_err(|why| SettingsError::Wrong { path: path.clone(), why })?;
         let holds = written.holds.check();
         let holds = holds.map_err(|why| SettingsError::Wrong { path: path.clone(), why })?;
+        let proxies = written
+            .proxy
+            .check()
+            .map_err(|why| SettingsError::Wrong { path: path.clone(), why })?;
+        let drift = written
+            .drift
+            .check()
+            .map_err(|why| SettingsError::Wrong { path: path.clone(), why })?;
         let install_root = written.install_root.unwrap_or_else(|| DEFAULT_INSTALL_ROOT.into());
         Ok(Settings {
             data: absolute(data)?,
@@ -207,6 +230,8 @@ impl Settings {
             variables: written.variables,
             poll: written.poll_seconds.map(Duration::from_secs),
             patience,
+            proxies,
+            drift,
             most_bytes_per_second: written.most_bytes_per_second,
             rescue_after: Duration::from_secs(
                 written.rescue_after_seconds.unwrap_or(USUAL_RESCUE_AFTER),
@@ -380,10 +405,22 @@ mod tests {
             ("[backup]\nkeeep = 1", "keeep"),
             ("[mender]\nmodules = \"x\"", "mender.modules"),
             ("[mender]\ndevice_type = \"\"", "mender.device_type"),
+            ("[proxy]\nurl = \"socks5://a:1\"", "proxy.url"),
+            ("[proxy]\nurl = \"http://me:secret@a:1\"", "proxy.url"),
+            ("[proxy]\nuser = \"me\"", "proxy.url"),
+            ("[proxy]\nurl = \"a:1\"\nuser = \"me\"", "proxy.password_file"),
+            ("[proxy]\nurl = \"a:1\"\npassword_file = \"/x\"", "proxy.user"),
+            ("[proxy]\nurl = \"a:1\"\nuser = \"me\"\npassword_file = \"x\"", "password_file"),
+            ("[proxy]\nurl = \"a:1\"\nuser = \"a:b\"\npassword_file = \"/x\"", "proxy.user"),
+            ("[proxy]\nurl = \"a:1\"\nno_proxy = [\"10.0.0.0/33\"]", "proxy.no_proxy"),
+            ("[proxy]\nulr = \"a:1\"", "ulr"),
+            ("[drift]\npolicy = \"ignore\"", "policy"),
+            ("[drift]\nmost_bytes_per_second = 1", "drift.most_bytes_per_second"),
             ("[variables]\nPORT = 1", "PORT"),
         ] {
             let said = load(text).unwrap_err().to_string();
             assert!(said.contains("agent.toml") && said.contains(key), "{said}");
+            assert!(!said.contains("secret"), "{said}");
         }
     }
 

@@ -4,10 +4,12 @@
 //! but the name of a quarantine to lift, of a backup to bring back, a hold to make or release, and the install of a bundle that its
 //! owner has put into the agent's folder, to hear how it goes.
 
+mod explain;
 pub mod holds;
 mod install;
 mod text;
 
+pub use explain::explain;
 pub use install::Progress;
 pub use text::show;
 
@@ -23,10 +25,7 @@ use std::{
 };
 
 use refit_durable::Batch;
-use refit_proto::{
-    names::{Digest, Product},
-    wire::HostState,
-};
+use refit_proto::names::{Digest, Product};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -199,10 +198,10 @@ async fn answer(
             }
             Err(error) => serde_json::to_vec(&serde_json::json!({ "error": error.to_string() }))?,
         },
-        Ok(Question::Status) => serde_json::to_vec(&reporter.state())?,
         Ok(question @ (Question::Hold { .. } | Question::Holds | Question::ReleaseHold { .. })) => {
             holds::about(question, user, reporter, of_host)?.unwrap_or_default()
         }
+        Ok(Question::Status) => serde_json::to_vec(&explain(reporter)?)?,
         Ok(Question::LiftQuarantine { product, digest }) => {
             let lifted = lift(&reporter.journal, &product, &digest);
             reporter.report_changes();
@@ -269,14 +268,6 @@ pub fn ask(path: &Path, question: &Question) -> io::Result<Option<serde_json::Va
     let mut answer = Vec::new();
     stream.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
     Ok(Some(serde_json::from_slice(&answer)?))
-}
-
-/// The state as the JSON that the socket gives, where no agent runs.
-///
-/// # Errors
-/// Never for a state: it has no keys but words.
-pub fn to_json(state: &HostState) -> serde_json::Result<serde_json::Value> {
-    serde_json::to_value(state)
 }
 
 #[cfg(test)]

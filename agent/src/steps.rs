@@ -4,6 +4,7 @@
 
 mod brake;
 mod bundled;
+mod drifting;
 mod memory;
 mod permit;
 
@@ -26,10 +27,17 @@ use crate::{
     bundle::{Bundle, BundleFrames, Spool},
     clock::Clock,
     drive::{Host, HostError},
-    host::{content::Fetch, hook::HookRuns},
+    host::{
+        content::Fetch,
+        drift::{Drift, Stopped},
+        hook::HookRuns,
+    },
     journal::StoreJournal,
-    link::{Bucket, Capped, Link, MirroredFrames, ServerFrames, Wanted, ask_leave, ask_reboot},
+    link::{
+        Bucket, Capped, Link, MirroredFrames, ServerFrames, Wanted, ask_leave, ask_reboot, chance,
+    },
     report::Inventory,
+    settings::DriftSettings,
     trusted::Trust,
     update::{Attempt, BackupId, Cause, Event, Failure, InstallId, OrderedBy, Phase, Step, Update},
 };
@@ -62,8 +70,13 @@ pub trait Machine: Send {
     /// What is installed, as the file system tells.
     fn inventory(&self) -> Inventory;
 
-    /// What of that is not as it was signed, by product. Reads all of it.
-    fn damages(&self) -> BTreeMap<Product, String>;
+    /// What another hand has changed of that, by product; of one alone, if one is named. Reads all of it, as
+    /// slowly as `pace` says; `None` if it was stopped.
+    fn drifts(
+        &self,
+        only: Option<&Product>,
+        pace: &mut dyn FnMut(usize) -> Result<(), Stopped>,
+    ) -> Option<BTreeMap<Product, Drift>>;
 
     /// How the hooks of the last updates went.
     fn hook_runs(&self) -> HookRuns;
@@ -130,8 +143,10 @@ pub struct Steps<M> {
     pub inventory: Arc<std::sync::RwLock<Inventory>>,
     /// How hooks went, for reports.
     pub hook_runs: Arc<std::sync::RwLock<HookRuns>>,
-    /// What of that was damaged when all of it was read last.
-    pub damages: BTreeMap<Product, String>,
+    /// What of that another hand had changed when all of it was read last.
+    pub drifts: BTreeMap<Product, Drift>,
+    /// What is done about it, and how gently it is looked for.
+    pub drift: DriftSettings,
     /// Where bundles wait.
     pub spool: Arc<Spool>,
     /// The bundle that was read last, so that a large one is not read again for each step.
@@ -169,6 +184,11 @@ impl<M: Machine> Steps<M> {
     fn performed(&mut self, step: &Step) -> Result<Event, HostError> {
         if let Some(event) = self.before(step)? {
             return Ok(event);
+        }
+        if let Step::Preflight { attempt, .. } = step
+            && let Some(failure) = self.refuses_drift(attempt)?
+        {
+            return Ok(failed(failure));
         }
         match step {
             Step::Permit { attempt, .. } => {
@@ -218,10 +238,12 @@ impl<M: Machine> Steps<M> {
         match step {
             Step::Permit { attempt, pause }
             | Step::Preflight { attempt, pause }
-            | Step::Fetch { attempt, pause } => self.pause(*pause, || self.not_wanted(attempt)),
+            | Step::Fetch { attempt, pause } => {
+                self.pause_for_server(attempt, *pause, || self.not_wanted(attempt))
+            }
             Step::AskLeave { attempt, pause, .. } => {
                 let news = || self.not_wanted(attempt);
-                match self.pause(*pause, news)? {
+                match self.pause_for_server(attempt, *pause, news)? {
                     None => self.wait_while_held(attempt, news),
                     news => Ok(news),
                 }
@@ -277,8 +299,29 @@ impl<M: Machine> Steps<M> {
         pause: Duration,
         news: impl Fn() -> Option<Event>,
     ) -> Result<Option<Event>, HostError> {
-        // Up to a half more, by chance: hosts that failed together try again one by one.
-        let until = self.clock.running().plus(pause.mul_f64(1.0 + 0.5 * crate::link::chance()));
+        self.pause_for(pause.mul_f64(1.0 + 0.5 * chance()), news)
+    }
+
+    /// The same before a step that needs the server: if it was away, or has asked to be left alone, those
+    /// that failed together come back one by one.
+    fn pause_for_server(
+        &self,
+        attempt: &Attempt,
+        pause: Duration,
+        news: impl Fn() -> Option<Event>,
+    ) -> Result<Option<Event>, HostError> {
+        if attempt.ordered_by == OrderedBy::LocalRoot {
+            return self.pause(pause, news);
+        }
+        self.pause_for(self.server.again(pause, chance()), news)
+    }
+
+    fn pause_for(
+        &self,
+        pause: Duration,
+        news: impl Fn() -> Option<Event>,
+    ) -> Result<Option<Event>, HostError> {
+        let until = self.clock.running().plus(pause);
         loop {
             let seen = self.wanted.changes();
             self.go_on()?;
@@ -369,16 +412,10 @@ impl<M: Machine> Steps<M> {
             self.inventory.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         *inventory = self.machine.inventory();
         for (product, installed) in inventory.iter_mut() {
-            installed.damage = self.damages.get(product).cloned();
+            installed.drift = self.drifts.get(product).cloned().unwrap_or_default();
         }
         *self.hook_runs.write().unwrap_or_else(std::sync::PoisonError::into_inner) =
             self.machine.hook_runs();
-    }
-
-    /// Reads again whether what is installed is as it was signed.
-    pub fn inspect(&mut self) {
-        self.damages = self.machine.damages();
-        self.look();
     }
 
     /// The host's own rules are asked first, so that no lease is taken that can't be used (the server keeps

@@ -2,7 +2,7 @@
 //! caller's own certificate where it has one. The TLS provider is always passed in, since server and
 //! agent ship different ones.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
 use rustls::{
@@ -10,7 +10,11 @@ use rustls::{
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName},
 };
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -41,8 +45,12 @@ pub enum TransportError {
 /// black hole is noticed within a minute, a slow but living link is never cut.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// Longest wait for a connection.
+/// Longest wait for a connection, and as long again for the TLS handshake over it: a peer that takes a call
+/// and says nothing is noticed within a minute, and a link with seconds of delay has its time.
 const CONNECT: Duration = Duration::from_secs(20);
+
+/// The two together, and some more: whatever else may hold a connection up.
+const CONNECT_IN_ALL: Duration = Duration::from_secs(55);
 
 /// Client TLS settings: TLS 1.3 only, these trusted authorities, ALPN `h2`.
 ///
@@ -73,6 +81,24 @@ pub fn client_config(
 /// # Errors
 /// An address that is not one.
 pub fn channel(address: &str, config: ClientConfig) -> Result<Channel, TransportError> {
+    channel_over(address, config, connect)
+}
+
+/// The same over whatever `dial` leads to this name and port. What `dial` refuses comes with the call, in
+/// its words.
+///
+/// # Errors
+/// An address that is not one.
+pub fn channel_over<D, F, S>(
+    address: &str,
+    config: ClientConfig,
+    dial: D,
+) -> Result<Channel, TransportError>
+where
+    D: Fn(String, u16) -> F + Clone + Send + 'static,
+    F: Future<Output = io::Result<S>> + Send,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let invalid = || TransportError::Address { address: address.to_owned() };
     // TLS is this connector's own, so tonic itself must see a plain scheme.
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| invalid())?;
@@ -82,15 +108,16 @@ pub fn channel(address: &str, config: ClientConfig) -> Result<Channel, Transport
     let server = ServerName::try_from(name.clone()).map_err(|_| invalid())?;
     let tls = TlsConnector::from(Arc::new(config));
     let connector = tower::service_fn(move |_: Uri| {
-        let (tls, server, name) = (tls.clone(), server.clone(), name.clone());
+        let (tls, server, name, dial) = (tls.clone(), server.clone(), name.clone(), dial.clone());
         async move {
-            let stream = TcpStream::connect((name.as_str(), port)).await?;
-            stream.set_nodelay(true)?;
-            Ok::<_, io::Error>(TokioIo::new(tls.connect(server, stream).await?))
+            let late = || timed_out(format!("{name}:{port} does not finish the TLS handshake"));
+            let stream = dial(name.clone(), port).await?;
+            let secured = timeout(CONNECT, tls.connect(server, stream)).await;
+            Ok::<_, io::Error>(TokioIo::new(secured.map_err(|_| late())??))
         }
     });
     Ok(endpoint
-        .connect_timeout(CONNECT)
+        .connect_timeout(CONNECT_IN_ALL)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true)
@@ -98,4 +125,19 @@ pub fn channel(address: &str, config: ClientConfig) -> Result<Channel, Transport
         .initial_stream_window_size(8 << 20)
         .initial_connection_window_size(16 << 20)
         .connect_with_connector_lazy(connector))
+}
+
+/// A connection to this name and port; one that does not come about in time is an error that says so.
+///
+/// # Errors
+/// If there is none.
+pub async fn connect(name: String, port: u16) -> io::Result<TcpStream> {
+    let stream = timeout(CONNECT, TcpStream::connect((name.as_str(), port))).await;
+    let stream = stream.map_err(|_| timed_out(format!("{name}:{port} does not answer")))??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn timed_out(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("{what} within {} s", CONNECT.as_secs()))
 }

@@ -49,13 +49,15 @@ pub(super) fn run(common: &Common, args: Args) -> Result<ExitCode> {
                 Some(name) => name,
                 None => own_name()?,
             };
-            let enrolling = link::enroll(&token, name, &settings.platform, &folder, clock.clone());
+            let (platform, proxies) = (&settings.platform, &settings.proxies);
+            let enrolling = link::enroll(&token, name, platform, &folder, clock.clone(), proxies);
             runtime.block_on(enrolling)?
         }
     };
     let keys = Keys::load(&folder)?;
     let root = runtime.block_on(async {
-        let server = Server::new(&identity, &keys, Ways::of(&identity, None), clock)?;
+        let server = Server::new(&identity, &keys, Ways::of(&identity, None), clock)?
+            .with_proxies(settings.proxies.clone())?;
         anyhow::Ok(link::fetch_first_root(&server, &identity).await?)
     });
     let root = root.context(

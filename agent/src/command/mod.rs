@@ -16,8 +16,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use refit_agent::{settings, unit};
-use tracing_subscriber::EnvFilter;
+use refit_agent::{journald::Journald, settings, unit};
+use tracing_subscriber::{EnvFilter, prelude::*};
 
 /// Keeps this host on the release that its ring permits: verifies, backs up, installs, watches health,
 /// and goes back by itself.
@@ -98,8 +98,13 @@ pub(crate) fn run() -> Result<ExitCode> {
     }
 }
 
-/// Everything worth a line goes to stderr, which the journal collects; REFIT_LOG chooses what.
+/// Everything worth a line goes to the journal with its fields, or to stderr; REFIT_LOG chooses what.
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("REFIT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match Journald::if_stderr_is_its() {
+        Some(journald) => tracing_subscriber::registry().with(filter).with(journald).init(),
+        None => {
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init()
+        }
+    }
 }

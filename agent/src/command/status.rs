@@ -1,6 +1,6 @@
 //! `refit-agent status`: what the agent on this host is doing.
 
-use std::{process::ExitCode, sync::Arc};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -29,9 +29,7 @@ pub(super) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
     let settings = Settings::load(&common.data, common.config.as_deref())?;
     let (state, runs) = match reach(&settings, &status::Question::Status)? {
         Reached::Agent(state) => (state, true),
-        Reached::Folder(offline) => {
-            (status::to_json(&Arc::new(offline.reporter(&settings)?).state())?, false)
-        }
+        Reached::Folder(offline) => (status::explain(&offline.reporter(&settings)?)?, false),
     };
     match args.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&state)?),

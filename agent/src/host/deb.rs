@@ -6,6 +6,8 @@
 //! dpkg runs in a unit of its own where systemd runs the host: it ends in its own time, whatever becomes of
 //! the agent.
 
+mod differences;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},

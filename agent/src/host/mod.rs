@@ -7,6 +7,7 @@ pub mod boxed;
 pub mod content;
 pub mod deb;
 pub mod documents;
+pub mod drift;
 pub mod files;
 pub mod health;
 pub mod hook;

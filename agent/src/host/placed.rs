@@ -6,6 +6,8 @@
 //! folder first, so that exactly they go when nothing needs them any more. Decides nothing about when, and
 //! saves nothing: what stood there is in the backup by [`Placed::covers`].
 
+mod differences;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,

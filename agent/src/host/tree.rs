@@ -506,6 +506,8 @@ impl Expected {
     }
 }
 
+mod differences;
+
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -18,6 +18,8 @@ const QUEUE: Table = Table::new(b'q');
 const HISTORY: Table = Table::new(b'h');
 /// How each product's last update ended.
 const LAST: Table = Table::new(b'l');
+/// When a product's update last moved, for people.
+const SINCE: Table = Table::new(b't');
 /// Release digests that failed here.
 const QUARANTINE: Table = Table::new(b'x');
 
@@ -73,6 +75,20 @@ impl StoreJournal {
     pub fn last(&self, product: &Product) -> Result<Option<Ended>, JournalError> {
         let bytes = self.store.get(LAST, product.as_str().as_bytes())?;
         bytes.map(|bytes| format::read(&format!("last/{product}"), &bytes)).transpose()
+    }
+
+    /// Since when a product's update stands where it does: what was given to [`Self::note_since`] last.
+    ///
+    /// # Errors
+    /// If the disk can't be read.
+    pub fn since(&self, product: &Product) -> Result<String, JournalError> {
+        let text = self.store.get(SINCE, product.as_str().as_bytes())?;
+        Ok(text.map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default())
+    }
+
+    /// Notes in what is committed next that a product's update has moved at this time.
+    pub fn note_since(product: &Product, now: &str, extras: &mut Batch) {
+        extras.put(SINCE, product.as_str().as_bytes(), now.as_bytes().to_vec());
     }
 
     /// How each product's last update ended.

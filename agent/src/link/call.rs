@@ -6,12 +6,16 @@ use std::{error::Error, future::Future, io, time::Duration};
 use rustls::CertificateError;
 use tonic::{Code, Response, Status};
 
+use super::{proxy::ProxyError, retry};
+
 /// A call that did not succeed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{text}")]
 pub struct CallError {
     /// What it means.
     pub trouble: Trouble,
+    /// For how long whoever answered asks not to be asked again: at most an hour.
+    pub retry_after: Option<Duration>,
     text: String,
     /// Whether what answered could not prove that it is the fleet's server.
     impostor: bool,
@@ -43,7 +47,7 @@ pub(super) const LARGE: Duration = Duration::from_secs(30 * 60);
 
 impl CallError {
     pub(crate) fn weather(text: impl Into<String>) -> CallError {
-        CallError { trouble: Trouble::Weather, text: text.into(), impostor: false }
+        CallError::new(Trouble::Weather, text.into())
     }
 
     /// The error with what to do about it, for a person who waits for the answer. The server's own
@@ -74,16 +78,27 @@ impl CallError {
     }
 
     pub(crate) fn absent(text: impl Into<String>) -> CallError {
-        CallError { trouble: Trouble::Absent, text: text.into(), impostor: false }
+        CallError::new(Trouble::Absent, text.into())
     }
 
     /// As the other half of the agent tells it.
     pub(super) fn told(trouble: Trouble, text: String, impostor: bool) -> CallError {
-        CallError { trouble, text, impostor }
+        CallError { impostor, ..CallError::new(trouble, text) }
+    }
+
+    /// The same, which asks to be left alone for so long; it is obeyed up to an hour.
+    #[must_use]
+    pub(super) fn and_rests(self, span: Option<Duration>) -> CallError {
+        let span = span.filter(|span| !span.is_zero()).map(|span| span.min(retry::LONGEST));
+        CallError { retry_after: span, ..self }
     }
 
     pub(crate) fn refused(text: impl Into<String>) -> CallError {
-        CallError { trouble: Trouble::Refused, text: text.into(), impostor: false }
+        CallError::new(Trouble::Refused, text.into())
+    }
+
+    fn new(trouble: Trouble, text: String) -> CallError {
+        CallError { trouble, retry_after: None, text, impostor: false }
     }
 }
 
@@ -107,7 +122,13 @@ impl From<Status> for CallError {
             | Code::Unavailable
             | Code::DataLoss => Trouble::Weather,
         };
-        CallError { trouble, text: told(&status), impostor: is_impostor(&status) }
+        let by_proxy = ProxyError::within(&status).and_then(ProxyError::retry_after);
+        CallError {
+            trouble,
+            retry_after: retry::of_status(&status).max(by_proxy),
+            text: told(&status),
+            impostor: is_impostor(&status),
+        }
     }
 }
 

@@ -15,8 +15,9 @@ use refit_proto::{
 use rustls::pki_types::CertificateDer;
 
 use super::{
-    CallError, Server,
+    CallError, Proxies, Server,
     call::{self, within},
+    dial::Dial,
     tls,
 };
 use crate::{
@@ -104,6 +105,7 @@ pub async fn enroll(
     platform: &Platform,
     folder: &IdentityFolder,
     clock: Clock,
+    proxies: &Proxies,
 ) -> Result<Identity, EnrollError> {
     let Subject::Host { labels, root } = &token.subject else {
         return Err(EnrollError::NotForAHost);
@@ -119,7 +121,10 @@ pub async fn enroll(
         report_key: keys.report_public()?.to_vec(),
         platform: platform.to_string(),
     };
-    let mut client = EnrollmentClient::new(transport::channel(&token.server, config)?);
+    let dial = Dial::by(proxies.clone());
+    let channel =
+        transport::channel_over(&token.server, config, move |name, port| dial.to(name, port))?;
+    let mut client = EnrollmentClient::new(channel);
     let reply = within(call::SMALL, client.enroll(request))
         .await
         .map_err(|cause| EnrollError::Call { server: token.server.clone(), cause })?;

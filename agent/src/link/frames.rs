@@ -17,7 +17,7 @@ use crate::host::content::{Fetch, FetchError};
 
 /// The server as a source of frames.
 pub struct ServerFrames {
-    link: Arc<Link>,
+    pub(super) link: Arc<Link>,
     runtime: Handle,
     stopped: Box<dyn Fn() -> bool>,
 }
@@ -85,7 +85,8 @@ impl Read for Reading<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.at == self.chunk.len() {
             self.frames.wanted().map_err(io::Error::other)?;
-            match self.frames.runtime.block_on(self.download.next()).map_err(io::Error::other)? {
+            let next = self.frames.runtime.block_on(self.download.next());
+            match self.frames.link.heed(next).map_err(io::Error::other)? {
                 Some(chunk) => (self.chunk, self.at) = (chunk, 0),
                 None => return Ok(0),
             }

@@ -2,27 +2,31 @@
 //! for nothing but bytes: one that lies, is slow, never ends or is away costs a bounded time, is named in
 //! the log, and is left out for the rest of the update.
 
-use std::io::{self, Read};
+use std::{
+    io::{self, Read},
+    time::Duration,
+};
 
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{
     Request, Response, StatusCode,
     body::{Bytes, Incoming},
     client::conn::http1,
-    header::{CONTENT_RANGE, HOST, RANGE},
+    header::{CONTENT_RANGE, HOST, PROXY_AUTHORIZATION, RANGE},
 };
 use hyper_util::rt::TokioIo;
-use refit_proto::{names::Digest, servers::Mirror};
+use refit_proto::{names::Digest, servers::Mirror, transport};
 use tokio::{
-    net::TcpStream,
     runtime::Handle,
     time::{Instant, timeout},
 };
 
 use super::{
-    CallError, Patience, ServerFrames, Trouble,
+    CallError, Patience, Proxies, ServerFrames, Trouble,
     halves::{Chunks, Giver},
     patience::Meter,
+    proxy::Why,
+    retry::retry_after,
 };
 use crate::host::content::{Fetch, FetchError};
 
@@ -41,6 +45,14 @@ enum MirrorError {
     /// It does not have this content. It may have others.
     #[error("it does not have it")]
     Absent,
+    /// It asks to be left alone for a while.
+    #[error("it answers {status} and asks to be left alone for {} s", .span.as_secs())]
+    Rests {
+        /// What it answers.
+        status: StatusCode,
+        /// For how long.
+        span: Duration,
+    },
     /// Whatever else.
     #[error("{0}")]
     Useless(String),
@@ -50,6 +62,9 @@ impl From<MirrorError> for CallError {
     fn from(error: MirrorError) -> CallError {
         match error {
             MirrorError::Absent => CallError::absent(error.to_string()),
+            MirrorError::Rests { span, .. } => {
+                CallError::weather(error.to_string()).and_rests(Some(span))
+            }
             MirrorError::Useless(why) => CallError::weather(why),
         }
     }
@@ -62,6 +77,7 @@ fn useless(why: impl ToString) -> MirrorError {
 impl MirroredFrames {
     /// Frames from these mirrors, and from the server where none of them gives them.
     pub fn new(mirrors: Vec<Mirror>, server: ServerFrames, runtime: Handle) -> MirroredFrames {
+        let mirrors = server.link.rests().awake(mirrors, server.link.now());
         MirroredFrames { mirrors, server, runtime, last: None }
     }
 
@@ -82,7 +98,13 @@ impl Fetch for MirroredFrames {
                     return Ok(Box::new(Reading { body, frames: self, chunk: Bytes::new() }));
                 }
                 Err(error) if error.trouble == Trouble::Absent => {}
-                Err(error) => self.leave_out(&mirror, &error.to_string()),
+                Err(error) => {
+                    if let Some(span) = error.retry_after {
+                        let link = &self.server.link;
+                        link.rests().mirror_rests(&mirror, link.now(), span);
+                    }
+                    self.leave_out(&mirror, &error.to_string());
+                }
             }
         }
         self.last = None;
@@ -104,47 +126,78 @@ impl Fetch for MirroredFrames {
 /// What a mirror has of a frame from this byte of it on.
 pub(super) async fn begin(
     patience: Patience,
+    proxies: &Proxies,
     mirror: &Mirror,
     wanted: (Digest, u64),
 ) -> Result<Body, CallError> {
-    Ok(begun(patience, mirror, wanted).await?)
+    Ok(begun(patience, proxies, mirror, wanted).await?)
 }
 
 async fn begun(
     patience: Patience,
+    proxies: &Proxies,
     mirror: &Mirror,
     (digest, offset): (Digest, u64),
 ) -> Result<Body, MirrorError> {
-    let answer = timeout(patience.window, ask(mirror, digest, offset)).await;
+    let answer = timeout(patience.window, ask(proxies, mirror, digest, offset)).await;
     let answer = answer.map_err(|_| useless("it does not answer (slow-retrieval)"))??;
     // Not every web server can begin in the middle.
     let skip = match answer.status() {
         StatusCode::OK => offset,
         StatusCode::PARTIAL_CONTENT if begins_at(&answer, offset) => 0,
         StatusCode::NOT_FOUND => return Err(MirrorError::Absent),
-        status => return Err(useless(format!("it answers {status}"))),
+        status => {
+            let (host, port) = mirror.host_and_port();
+            let through = proxies.to_mirror(host, port);
+            return Err(match (retry_after(answer.headers()), through) {
+                (Some(span), _) => MirrorError::Rests { status, span },
+                (None, Some(proxy)) => useless(proxy.refusal(mirror.authority(), status)),
+                (None, None) => useless(format!("it answers {status}")),
+            });
+        }
     };
     Ok(Body { stream: answer.into_body(), meter: Meter::new(patience), skip })
 }
 
 async fn ask(
+    proxies: &Proxies,
     mirror: &Mirror,
     digest: Digest,
     offset: u64,
 ) -> Result<Response<Incoming>, MirrorError> {
-    let stream = TcpStream::connect(mirror.host_and_port()).await.map_err(useless)?;
+    let (host, port) = mirror.host_and_port();
+    let (path, proxy) = (mirror.path_of(&digest), proxies.to_mirror(host, port));
+    let mut request = Request::get(match proxy {
+        Some(_) => format!("http://{}{path}", mirror.authority()),
+        None => path,
+    });
+    request = request.header(HOST, mirror.authority());
+    if offset > 0 {
+        request = request.header(RANGE, format!("bytes={offset}-"));
+    }
+    let stream = match proxy {
+        Some(proxy) => {
+            let told = |why| useless(proxy.told(mirror.authority(), why));
+            let login = proxy.authorization().map_err(|why| told(Why::Password(why)))?;
+            if let Some(login) = login {
+                request = request.header(PROXY_AUTHORIZATION, login);
+            }
+            transport::connect(proxy.host.clone(), proxy.port)
+                .await
+                .map_err(|error| told(Why::Unreachable(error.to_string())))?
+        }
+        None => transport::connect(host.to_owned(), port).await.map_err(useless)?,
+    };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(useless)?;
     tokio::spawn(async move {
         // What breaks it is told to whoever reads the answer.
         let _ended = connection.await;
     });
-    let request = Request::get(mirror.path_of(&digest)).header(HOST, mirror.authority());
-    let request = match offset {
-        0 => request,
-        _ => request.header(RANGE, format!("bytes={offset}-")),
-    };
     let request = request.body(Empty::<Bytes>::new()).map_err(useless)?;
-    sender.send_request(request).await.map_err(useless)
+    sender.send_request(request).await.map_err(|error| match proxy {
+        Some(proxy) => useless(format!("through the proxy {proxy}: {error}")),
+        None => useless(error),
+    })
 }
 
 /// Whether a part of the file begins where it was asked for.
@@ -207,14 +260,29 @@ impl Read for Reading<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write as _, net::TcpListener, time::Duration};
+    use std::{io::Write as _, net::TcpListener};
 
     use super::*;
+    use crate::link::{Exceptions, Login, Proxy};
 
     /// What a mirror that answers just this gives from byte 4 on.
     fn from_byte_4(answer: &'static str) -> Result<String, String> {
+        let (read, request) = asked(answer, |address| {
+            (format!("http://{address}/refit").parse().unwrap(), Proxies::default())
+        });
+        let digest = Digest::of(b"content");
+        let path = format!("get /refit/{}/{digest} http/1.1", &digest.to_string()[..2]);
+        assert!(request.starts_with(&path) && request.contains("range: bytes=4-"), "{request}");
+        read.map_err(|error| error.to_string())
+    }
+
+    /// What comes where this is answered, and what was asked, in small letters.
+    fn asked(
+        answer: &'static str,
+        way: impl FnOnce(std::net::SocketAddr) -> (Mirror, Proxies),
+    ) -> (Result<String, MirrorError>, String) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mirror = format!("http://{}/refit", listener.local_addr().unwrap()).parse().unwrap();
+        let (mirror, proxies) = way(listener.local_addr().unwrap());
         let served = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut request = [0; 1024];
@@ -229,10 +297,10 @@ mod tests {
         let network = std::thread::spawn(move || runtime.block_on(stopped));
         let patience = Patience { window: Duration::from_secs(10), slowest: 1 };
         let digest = Digest::of(b"content");
-        let begun = handle.block_on(begin(patience, &mirror, (digest, 4)));
-        let read = begun.map_err(|error| error.to_string()).and_then(|mut body| {
+        let begun = handle.block_on(begun(patience, &proxies, &mirror, (digest, 4)));
+        let read = begun.and_then(|mut body| {
             let mut all = Vec::new();
-            while let Some(bytes) = handle.block_on(body.next()).map_err(|it| it.to_string())? {
+            while let Some(bytes) = handle.block_on(body.next()).map_err(useless)? {
                 all.extend_from_slice(&bytes);
             }
             Ok(String::from_utf8(all).unwrap())
@@ -240,9 +308,45 @@ mod tests {
         let request = served.join().unwrap();
         stop.send(()).unwrap();
         network.join().unwrap().unwrap();
-        let path = format!("get /refit/{}/{digest} http/1.1", &digest.to_string()[..2]);
-        assert!(request.starts_with(&path) && request.contains("range: bytes=4-"), "{request}");
-        read
+        (read, request)
+    }
+
+    #[test]
+    fn a_mirror_is_asked_for_through_the_proxy_and_what_the_proxy_refuses_names_it() {
+        let way = |address| {
+            let login = Login::Plain { user: "me".into(), password: "secret".into() };
+            let proxy: Proxy = format!("http://{address}").parse().unwrap();
+            let proxies = Proxies::through(proxy.with_login(login), Exceptions::default());
+            ("http://mirror.test/refit".parse().unwrap(), proxies)
+        };
+        let part = "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 4-6/7\r\nContent-Length: 3\r\n\r\nent";
+        let (read, request) = asked(part, way);
+        assert_eq!(read.unwrap(), "ent");
+        assert!(request.starts_with("get http://mirror.test/refit/"), "{request}");
+        assert!(request.contains("\r\nhost: mirror.test\r\n"), "{request}");
+        assert!(request.contains("\r\nproxy-authorization: basic bwu6c2vjcmv0\r\n"), "{request}");
+
+        let refused = "HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n";
+        let said = asked(refused, way).0.unwrap_err().to_string();
+        assert!(
+            said.contains("the proxy http://127") && said.contains("does not take the login"),
+            "{said}"
+        );
+        assert!(said.contains("help: correct `proxy.user`") && !said.contains("secret"), "{said}");
+    }
+
+    #[test]
+    fn a_mirror_that_is_full_says_until_when() {
+        for status in ["429 Too Many Requests", "503 Service Unavailable"] {
+            let answer =
+                format!("HTTP/1.1 {status}\r\nRetry-After: 90\r\nContent-Length: 0\r\n\r\n");
+            let (read, _) = asked(answer.leak(), |address| {
+                (format!("http://{address}/refit").parse().unwrap(), Proxies::default())
+            });
+            let error = read.unwrap_err();
+            let MirrorError::Rests { span, .. } = error else { panic!("{error}") };
+            assert_eq!(span, Duration::from_secs(90));
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod call;
 mod cap;
 mod content;
+mod dial;
 mod enroll;
 mod frames;
 pub mod halves;
@@ -14,7 +15,10 @@ mod mirrors;
 mod orders;
 mod pace;
 mod patience;
+mod proxy;
 mod renew;
+mod rest;
+mod retry;
 mod server;
 mod stops;
 mod stranger;
@@ -30,15 +34,23 @@ pub use halves::{Access, Link};
 pub use leave::{ask_leave, ask_reboot};
 pub use mirrors::MirroredFrames;
 pub use orders::{Offer, Order, Orders, Wanted};
-pub use pace::Pace;
 pub(crate) use pace::chance;
+pub use pace::{Pace, Turn};
 pub use patience::Patience;
+pub use proxy::{
+    Exceptions, Login, NotAnException, Proxies, Proxy, ProxyAddressError, ProxyError, Why,
+};
 pub use renew::{RenewError, is_due, renew};
+pub use rest::Rests;
 pub use server::Server;
 pub use stops::stop;
 pub use stranger::Stranger;
 pub use sync::{Calls, Sync};
 
+#[cfg(test)]
+mod slow_tests;
+#[cfg(test)]
+mod spread_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -20,7 +20,9 @@ use tonic::{Code, Response, transport::Channel};
 use super::{
     CallError, Patience,
     call::{self, within},
+    dial::Dial,
     halves::Access,
+    proxy::Proxies,
 };
 use crate::{
     clock::Clock,
@@ -41,6 +43,8 @@ pub struct Server {
     tls: ClientConfig,
     clock: Clock,
     patience: Patience,
+    proxies: Proxies,
+    dial: Dial,
 }
 
 /// What leads to the server now.
@@ -72,9 +76,40 @@ impl Server {
     pub fn of(access: &Access, clock: Clock) -> Result<Server, TransportError> {
         let tls = access.tls(clock.clone())?;
         let addresses = access.ways.addresses.clone();
-        let channel = channel(&addresses, 0, &tls)?;
+        let proxies = access.proxies.clone();
+        let dial = Dial::by(proxies.clone());
+        let channel = channel(&addresses, 0, &tls, &dial)?;
         let way = RwLock::new(Way { at: 0, since: clock.running(), channel });
-        Ok(Server { way, addresses, tls, clock, patience: access.patience })
+        Ok(Server { way, addresses, tls, clock, patience: access.patience, proxies, dial })
+    }
+
+    /// The same, through these proxies.
+    ///
+    /// # Errors
+    /// As for [`Self::new`].
+    pub fn with_proxies(self, proxies: Proxies) -> Result<Server, TransportError> {
+        let server = self.with_dial(Dial::by(proxies.clone()))?;
+        Ok(Server { proxies, ..server })
+    }
+
+    pub(super) fn with_dial(self, dial: Dial) -> Result<Server, TransportError> {
+        let server = Server { dial, ..self };
+        {
+            let mut way = server.write();
+            let at = way.at;
+            server.use_address(&mut way, |_| at)?;
+        }
+        Ok(server)
+    }
+
+    /// The proxies between this host and others.
+    pub(super) fn proxies(&self) -> &Proxies {
+        &self.proxies
+    }
+
+    /// How connections are made.
+    pub(super) fn dial(&self) -> Dial {
+        self.dial.clone()
     }
 
     /// How slow a download may be.
@@ -112,7 +147,7 @@ impl Server {
         next: impl FnOnce(usize) -> usize,
     ) -> Result<(), TransportError> {
         let at = next(way.at);
-        way.channel = channel(&self.addresses, at, &self.tls)?;
+        way.channel = channel(&self.addresses, at, &self.tls, &self.dial)?;
         (way.at, way.since) = (at, self.clock.running());
         Ok(())
     }
@@ -203,7 +238,12 @@ impl Server {
     }
 }
 
-fn channel(addresses: &[String], at: usize, tls: &ClientConfig) -> Result<Channel, TransportError> {
-    let address = addresses.get(at).map_or("", String::as_str);
-    transport::channel(address, tls.clone())
+fn channel(
+    addresses: &[String],
+    at: usize,
+    tls: &ClientConfig,
+    dial: &Dial,
+) -> Result<Channel, TransportError> {
+    let (address, dial) = (addresses.get(at).map_or("", String::as_str), dial.clone());
+    transport::channel_over(address, tls.clone(), move |name, port| dial.to(name, port))
 }

@@ -48,7 +48,9 @@ impl Server {
     /// # Errors
     /// An address that cannot be used.
     pub(super) fn stranger(&self) -> Result<Somebody, TransportError> {
-        let channel = transport::channel(&self.address(), tls::stranger_config()?)?;
+        let dial = self.dial();
+        let dial = move |name, port| dial.to(name, port);
+        let channel = transport::channel_over(&self.address(), tls::stranger_config()?, dial)?;
         Ok(Somebody(RepositoryClient::new(channel).max_decoding_message_size(LARGEST)))
     }
 }

@@ -14,7 +14,10 @@ use super::{
     orders::{Orders, Wanted},
     pace::chance,
 };
-use crate::outbox::{Outbox, OutboxError};
+use crate::{
+    outbox::{Outbox, OutboxError},
+    update::Running,
+};
 
 /// Reports in one call; the server takes up to 500.
 const MOST_REPORTS: usize = 100;
@@ -38,6 +41,9 @@ pub trait Calls {
 
     /// Writes a report if the host's state is not the one last reported.
     fn report_changes(&self);
+
+    /// The time now, and for how much longer the server has asked not to be called.
+    fn now_and_rest(&self) -> (Running, Duration);
 }
 
 /// Why a round failed.
@@ -109,8 +115,9 @@ impl<C: Calls> Sync<C> {
     /// Until the next call is due. News make it due at once, unless the last call failed: then a host
     /// with much to say would be the one that never lets its server come up.
     async fn pause(&self) {
-        let delay = tokio::time::sleep(self.pace.delay(chance()));
-        if self.pace.failures() > 0 {
+        let (now, rest) = self.calls.now_and_rest();
+        let delay = tokio::time::sleep(self.pace.delay(now, rest, chance()));
+        if self.pace.failures() > 0 || !rest.is_zero() {
             return delay.await;
         }
         tokio::select! {
@@ -176,11 +183,17 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::outbox::{News, Weight};
+    use crate::{
+        link::Turn,
+        outbox::{News, Weight},
+    };
 
     /// A server that answers by a script, then always with its last line.
-    #[derive(Clone, Default)]
+    #[derive(Clone)]
     struct Script {
+        start: Instant,
+        /// Until when the server has asked to be left alone.
+        rest: Arc<Mutex<Option<Instant>>>,
         answers: Arc<Mutex<Vec<Result<SyncReply, Trouble>>>>,
         calls: Arc<Mutex<Vec<(Instant, usize)>>>,
         barred: Arc<AtomicU32>,
@@ -203,6 +216,11 @@ mod tests {
             self.barred.fetch_add(u32::from(barred), Ordering::Relaxed);
         }
         fn report_changes(&self) {}
+        fn now_and_rest(&self) -> (Running, Duration) {
+            let until = self.rest.lock().unwrap().unwrap_or(self.start);
+            let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap();
+            (Running::from_nanos(now), until.saturating_duration_since(Instant::now()))
+        }
     }
 
     fn good() -> SyncReply {
@@ -217,13 +235,25 @@ mod tests {
     }
 
     fn start(answers: Vec<Result<SyncReply, Trouble>>) -> Run {
-        let script = Script { answers: Arc::new(Mutex::new(answers)), ..Script::default() };
+        let script = Script {
+            start: Instant::now(),
+            rest: Arc::default(),
+            answers: Arc::new(Mutex::new(answers)),
+            calls: Arc::default(),
+            barred: Arc::default(),
+        };
         let news = Arc::new(Notify::new());
         let (store, host) = (Arc::new(MemStore::new()), HostId::of_public_key(b"host"));
         let (key, told) = (LocalKey::from_seed(&[1; 32]), news.clone());
         let outbox = Arc::new(Outbox::new(store, host, key, move || told.notify_one()));
         let wanted = Arc::new(Wanted::default());
-        let sync = Sync::new(script.clone(), outbox.clone(), wanted.clone(), news, Pace::new(None));
+        let sync = Sync::new(
+            script.clone(),
+            outbox.clone(),
+            wanted.clone(),
+            news,
+            Pace::new(None, Turn::of(&HostId::of_public_key(b"host"), "sync")),
+        );
         tokio::spawn(sync.run());
         Run { script, outbox, wanted }
     }
@@ -261,6 +291,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_asks_to_be_left_alone_is_and_news_wait_too() {
+        let run = start(vec![Ok(good()), Err(Trouble::Weather), Ok(good())]);
+        let until = Instant::now() + Duration::from_secs(1000);
+        *run.script.rest.lock().unwrap() = Some(until);
+        run.pass(10).await;
+        let news = News {
+            at: String::new(),
+            state: wire::HostState::default(),
+            event: None,
+            weight: Weight::Outcome,
+        };
+        run.outbox.report(news).unwrap();
+        run.pass(985).await;
+        assert_eq!(run.calls().len(), 1, "only the call that was told so");
+        run.pass(125).await;
+        assert!(run.calls()[1..].iter().all(|(at, _)| *at >= until));
+        assert!(run.calls().len() >= 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -31,12 +31,12 @@ use rustls::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::{Request, Response, Status, Streaming, transport::server::Connected};
 
-use super::tls;
+use super::{proxy::Stream, tls};
 use crate::{
     clock::Clock,
     update::{BootId, Running},
@@ -131,6 +131,8 @@ pub(crate) struct Answers {
     pub(crate) lease: Option<Answer<LeaseRequest, LeaseReply>>,
     pub(crate) reboot: Option<Answer<RebootRequest, RebootReply>>,
     pub(crate) metadata: Option<Answer<GetMetadataRequest, GetMetadataReply>>,
+    /// The bytes of every frame.
+    pub(crate) content: Arc<Vec<u8>>,
 }
 
 /// A running server. It ends with the runtime of its test.
@@ -142,16 +144,35 @@ pub(crate) struct FakeServer {
 
 impl FakeServer {
     pub(crate) async fn start(authority: Arc<Authority>, validity: Validity) -> FakeServer {
-        let answers = Arc::new(Mutex::new(Answers::default()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(authority.server_config(validity)));
-        let (streams, incoming) = tokio::sync::mpsc::channel::<io::Result<Tls>>(8);
+        let (server, streams) = FakeServer::over(authority, validity, address);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                if let Ok(stream) = acceptor.accept(stream).await {
-                    let _the_server_has_ended = streams.send(Ok(Tls(stream))).await;
-                }
+                let _the_test_is_over = streams.send(Box::new(stream)).await;
+            }
+        });
+        server
+    }
+
+    /// The same for whatever connections are sent there.
+    pub(crate) fn over(
+        authority: Arc<Authority>,
+        validity: Validity,
+        address: SocketAddr,
+    ) -> (FakeServer, tokio::sync::mpsc::Sender<Box<dyn Stream>>) {
+        let answers = Arc::new(Mutex::new(Answers::default()));
+        let acceptor = TlsAcceptor::from(Arc::new(authority.server_config(validity)));
+        let (sender, mut received) = tokio::sync::mpsc::channel::<Box<dyn Stream>>(8);
+        let (streams, incoming) = tokio::sync::mpsc::channel::<io::Result<Tls>>(8);
+        tokio::spawn(async move {
+            while let Some(stream) = received.recv().await {
+                let (acceptor, streams) = (acceptor.clone(), streams.clone());
+                tokio::spawn(async move {
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        let _the_test_is_over = streams.send(Ok(Tls(stream))).await;
+                    }
+                });
             }
         });
         let fake = Fake(answers.clone());
@@ -162,7 +183,7 @@ impl FakeServer {
                 .add_service(RepositoryServer::new(fake))
                 .serve_with_incoming(tokio_stream::wrappers::ReceiverStream::new(incoming)),
         );
-        FakeServer { authority, answers, address }
+        (FakeServer { authority, answers, address }, sender)
     }
 
     pub(crate) fn answers(&self) -> std::sync::MutexGuard<'_, Answers> {
@@ -228,9 +249,30 @@ impl Repository for Fake {
     async fn get_metadata(&self, request: Request<GetMetadataRequest>) -> Reply<GetMetadataReply> {
         self.answer(|answers| &mut answers.metadata, request)
     }
-    type GetContentStream = tokio_stream::Empty<Result<wire::ContentChunk, Status>>;
-    async fn get_content(&self, _: Request<GetContentRequest>) -> Reply<Self::GetContentStream> {
-        Err(Status::not_found("no content"))
+    type GetContentStream =
+        tokio_stream::wrappers::ReceiverStream<Result<wire::ContentChunk, Status>>;
+    async fn get_content(
+        &self,
+        request: Request<GetContentRequest>,
+    ) -> Reply<Self::GetContentStream> {
+        let content = self.0.lock().unwrap().content.clone();
+        if content.is_empty() {
+            return Err(Status::not_found("no content"));
+        }
+        let offset = usize::try_from(request.into_inner().offset).unwrap();
+        let (sender, receiver) = tokio::sync::mpsc::channel(2);
+        tokio::spawn(async move {
+            let mut frame_length = content.len() as u64;
+            // As the real one sends it to a slow reader.
+            for piece in content[offset..].chunks(16 * 1024) {
+                let chunk = wire::ContentChunk { data: piece.to_vec(), frame_length };
+                frame_length = 0;
+                if sender.send(Ok(chunk)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(tokio_stream::wrappers::ReceiverStream::new(receiver)))
     }
     async fn missing_content(
         &self,
@@ -259,7 +301,7 @@ impl Repository for Fake {
 }
 
 /// A TLS stream that tonic serves.
-struct Tls(TlsStream<TcpStream>);
+struct Tls(TlsStream<Box<dyn Stream>>);
 
 impl Connected for Tls {
     type ConnectInfo = ();

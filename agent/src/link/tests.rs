@@ -48,7 +48,8 @@ impl Host {
 
     async fn enroll(&self, token: &Token) -> Result<Identity, EnrollError> {
         let (name, platform) = ("web-1".parse().unwrap(), "linux-x86_64".parse().unwrap());
-        enroll(token, name, &platform, &self.folder(), self.clock.clone()).await
+        let direct = Proxies::default();
+        enroll(token, name, &platform, &self.folder(), self.clock.clone(), &direct).await
     }
 
     fn stored(&self) -> Option<Identity> {

@@ -14,7 +14,7 @@ use crate::{
     },
     settings::RedBefore,
     steps::Waited,
-    update::{Attempt, Baseline, Cause, CheckId, Event, Failure, Found, Verdict},
+    update::{Attempt, Baseline, Cause, CheckId, Event, Failure, Found, Terms, Verdict},
 };
 
 /// How often what fails before the update is asked, and how far apart, until it counts as red: a check that

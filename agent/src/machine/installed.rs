@@ -7,31 +7,47 @@ use refit_proto::names::Product;
 use crate::{
     host::{
         deb::Debs,
+        drift::{Drift, Kind, LookError, Reader, Stopped},
+        files::Files,
         placed::Placed,
-        tree::{Extras, Tree},
+        tree::Tree,
     },
     report::{InstalledRelease, Inventory},
 };
 
-/// What of the current releases is not as it was signed, by product: every byte is read.
-pub(super) fn damages(
-    tree: &Tree<'_>,
-    placed: &Placed<'_>,
-    debs: &Debs<'_>,
-) -> BTreeMap<Product, String> {
+/// What another hand has changed of the current releases, by product; of one alone, if one is named. Every byte
+/// is read, as slowly as `pace` says; `None` if it was stopped.
+pub(super) fn drifts(
+    (tree, placed, debs): (&Tree<'_>, &Placed<'_>, &Debs<'_>),
+    files: &dyn Files,
+    only: Option<&Product>,
+    pace: &mut dyn FnMut(usize) -> Result<(), Stopped>,
+) -> Option<BTreeMap<Product, Drift>> {
     let products = tree.products().unwrap_or_default().into_iter();
-    let damaged = products.filter_map(|product| {
-        let documents = tree.installed(&product).ok()??;
-        // What a release makes beside its own files is its own affair.
-        let verified = tree.verify(&documents, Extras::Ignored);
+    let mut drifts = BTreeMap::new();
+    for product in products.filter(|product| only.is_none_or(|only| only == product)) {
+        let Ok(Some(documents)) = tree.installed(&product) else { continue };
+        let mut drift = Drift::default();
+        let mut reader = Reader { files, pace: &mut *pace };
         let folder = tree.folder(&product, &documents.id.digest);
-        let verified = verified.and_then(|()| placed.verify(&documents));
-        let error = verified.and_then(|()| debs.verify(&documents, &folder)).err()?;
-        tracing::error!(%product, "what is installed was changed: {error}");
-        let text = error.to_string();
-        Some((product, text.split("\nhelp:").next().unwrap_or_default().to_owned()))
-    });
-    damaged.collect()
+        let looked = tree
+            .differences(&documents, &mut reader, &mut drift)
+            .and_then(|()| placed.differences(&documents, &mut reader, &mut drift))
+            .and_then(|()| debs.differences(&documents, &folder, &mut drift));
+        match looked {
+            Ok(()) => {}
+            Err(LookError::Stopped) => return None,
+            Err(LookError::Install(error)) => {
+                let text = error.to_string();
+                let why = text.split("\nhelp:").next().unwrap_or_default();
+                drift.add(&folder, Kind::Unreadable, why);
+            }
+        }
+        if !drift.is_empty() {
+            drifts.insert(product, drift);
+        }
+    }
+    Some(drifts)
 }
 
 /// The current release of each product. One whose documents can't be read is left out, with a line in the
@@ -49,8 +65,10 @@ pub fn inventory(tree: &Tree<'_>) -> Inventory {
         match tree.installed(&product) {
             Ok(Some(documents)) => {
                 let counter = documents.release.counter;
-                inventory
-                    .insert(product, InstalledRelease { id: documents.id, counter, damage: None });
+                inventory.insert(
+                    product,
+                    InstalledRelease { id: documents.id, counter, drift: Drift::default() },
+                );
             }
             Ok(None) => {}
             Err(error) => tracing::error!(%product, "what is installed can't be told: {error}"),

@@ -216,6 +216,8 @@ impl World {
             variables: Variables::from([("ETC".into(), "/etc".into())]),
             poll: None,
             patience: crate::link::Patience::default(),
+            proxies: Default::default(),
+            drift: Default::default(),
             most_bytes_per_second: None,
             rescue_after: Duration::from_secs(600),
             reboot_hold: Duration::from_secs(600),

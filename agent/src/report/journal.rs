@@ -8,7 +8,7 @@ use refit_proto::wire::Event;
 
 use super::{Reporter, product::failure};
 use crate::{
-    journal::{Journal, JournalError},
+    journal::{Journal, JournalError, StoreJournal},
     outbox::{OutboxError, Weight},
     update::{InstallId, Phase, Update},
 };
@@ -52,6 +52,7 @@ impl<J: Journal> Journal for ReportingJournal<J> {
         }
         let weight = if from.is_none() || now.1.is_end() { Weight::Outcome } else { Weight::Step };
         let news = self.reporter.news(state.clone(), Some(event), weight);
+        StoreJournal::note_since(&update.attempt().product, &news.at, &mut extras);
         // Held until the commit is done: reports are numbered without gaps.
         let writing = self.reporter.outbox.writing();
         writing.add(news, &mut extras).map_err(|error| match error {
@@ -62,6 +63,12 @@ impl<J: Journal> Journal for ReportingJournal<J> {
         })?;
         self.inner.save(update, extras)?;
         drop(writing);
+        let attempt = update.attempt();
+        tracing::info!(
+            product = %attempt.product, version = %attempt.release.version, install = %attempt.install,
+            phase = %now.1, cause = update.failure().map(|failure| failure.cause.as_str()),
+            "the update moves on"
+        );
         self.reporter.note(state);
         self.last = Some(now);
         Ok(())

@@ -70,8 +70,8 @@ impl Look<'_> {
         }
         state.hold = self.hold(product, &state, order);
         // Nearer than whatever the server waits for: it may be this.
-        if let Some(damage) = installed.and_then(|installed| installed.damage.as_ref()) {
-            state.hold = Some(hold("changed-on-host", damage, "the host's owner"));
+        if let Some(drift) = installed.and_then(|installed| installed.drift.text()) {
+            state.hold = Some(hold("changed-on-host", &drift, "the host's owner"));
         }
         state
     }
@@ -97,7 +97,7 @@ impl Look<'_> {
         installed: Option<&InstalledRelease>,
         last: Option<&Ended>,
     ) -> bool {
-        if installed.is_some_and(|installed| installed.damage.is_some()) {
+        if installed.is_some_and(|installed| !installed.drift.is_empty()) {
             return false;
         }
         let under_way = self.update.filter(|update| update.attempt().product == *product);

@@ -23,7 +23,7 @@ const AGAIN: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_secs(60);
 /// How often every byte of what is installed is compared with what was signed; also after each update,
 /// and at the start of the agent.
-const INSPECT: Duration = Duration::from_secs(3600);
+const INSPECT: Duration = Duration::from_secs(24 * 3600);
 
 /// What carries updates.
 pub(super) struct Driver<M> {
@@ -56,8 +56,10 @@ impl<M: Machine> Driver<M> {
                 Ok(false) => {
                     let now = self.steps.clock.running();
                     if inspected.is_none_or(|at| now.since(at) >= INSPECT) {
-                        self.steps.inspect();
-                        inspected = Some(now);
+                        let (restores, spool) = (self.restores.clone(), self.steps.spool.clone());
+                        let busy = || restores.waiting().is_some() || !spool.waiting().is_empty();
+                        // One that was stopped begins anew when there is nothing to do again.
+                        inspected = self.steps.inspect(&busy).then_some(now);
                     }
                     wanted.wait(seen, LOOK);
                 }

@@ -3,10 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -19,7 +16,7 @@ use refit_proto::{
 use crate::{
     clock::Clock,
     identity::{Identity, IdentityFolder, Keys, Ways},
-    link::{self, CallError, Calls, Link, Order, Trouble, Wanted},
+    link::{self, CallError, Calls, Link, Order, Pace, Trouble, Turn, Wanted},
     report::Reporter,
     trusted::{Servers, Trust},
     update::Running,
@@ -29,8 +26,6 @@ use crate::{
 const STRANGER_EVERY: Duration = Duration::from_secs(60);
 /// How often to try to renew, at most: a server that does not want to must not be asked with each call.
 const RENEW_EVERY: Duration = Duration::from_secs(10 * 60);
-/// The shortest time between two refreshes of the metadata.
-const REFRESH_LEAST: Duration = Duration::from_secs(1);
 
 /// The network side of a running agent.
 pub(super) struct Network {
@@ -41,8 +36,6 @@ pub(super) struct Network {
     pub(super) trust: Arc<Trust>,
     pub(super) reporter: Arc<Reporter>,
     pub(super) wanted: Arc<Wanted>,
-    /// Seconds between two polls, as the server asks for; metadata is refreshed as often.
-    pub(super) period: Arc<AtomicU64>,
     pub(super) renewing: Mutex<Renewing>,
     /// When somebody who could not prove to be the server was last asked for the list of servers.
     pub(super) asked_stranger: Mutex<Option<Running>>,
@@ -59,6 +52,8 @@ impl Network {
     /// Refreshes the metadata again and again. A failure is logged once; what is trusted stays.
     pub(super) async fn refresh_for_ever(&self) {
         let mut said = None;
+        let turn = Turn::of(&self.identity.lock().await.0.host, "refresh");
+        let mut pace = Pace::new(None, turn);
         loop {
             let refreshed = self.trust.refresh(&*self.server, &self.products()).await;
             let (key, text) = match &refreshed {
@@ -82,9 +77,12 @@ impl Network {
             self.reporter.report_changes();
             // Whoever waits for what was just learned looks again.
             self.wanted.stir();
-            let period = Duration::from_secs(self.period.load(Ordering::Relaxed));
-            let jitter = 0.8 + 0.4 * link::chance();
-            tokio::time::sleep(period.max(REFRESH_LEAST).mul_f64(jitter)).await;
+            match refreshed {
+                Ok(_) => pace.succeeded(self.server.rests().period()),
+                Err(_) => pace.failed(),
+            }
+            let (now, rest) = (self.clock.running(), self.server.rests_for());
+            tokio::time::sleep(pace.delay(now, rest, link::chance())).await;
         }
     }
 
@@ -220,7 +218,7 @@ impl Calls for Arc<Network> {
             self.reporter.witness.look(&reply, Digest::of(authority));
         }
         let period = u64::from(reply.poll_after_seconds).clamp(1, 3600);
-        self.period.store(period, Ordering::Relaxed);
+        self.server.rests().answers(Duration::from_secs(period));
         if !reply.wanted_metadata.is_empty() {
             self.give_back(&reply.wanted_metadata).await;
         }
@@ -249,5 +247,9 @@ impl Calls for Arc<Network> {
 
     fn report_changes(&self) {
         self.reporter.report_changes();
+    }
+
+    fn now_and_rest(&self) -> (Running, Duration) {
+        (self.clock.running(), self.server.rests_for())
     }
 }

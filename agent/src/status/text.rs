@@ -82,7 +82,12 @@ fn write_product(out: &mut String, product: &Value) -> std::fmt::Result {
             Some("local-root") => ", from a bundle, by root on this host",
             Some(_) | None => "",
         };
-        writeln!(out, "  update      to {version}: {}{by}", word("phase", "no update"))?;
+        let since = match product["since"].as_str() {
+            None | Some("") => String::new(),
+            // Nobody reads billionths of a second.
+            Some(since) => format!(", since {}Z", since.split(['.', 'Z']).next().unwrap_or(since)),
+        };
+        writeln!(out, "  update      to {version}: {}{by}{since}", word("phase", "no update"))?;
     }
     if let Some(health) = product["health"].as_str().filter(|health| !health.is_empty()) {
         writeln!(out, "  health      {health}")?;
@@ -94,9 +99,13 @@ fn write_product(out: &mut String, product: &Value) -> std::fmt::Result {
         let part = |name: &str| hold.get(name).and_then(Value::as_str).unwrap_or_default();
         writeln!(
             out,
-            "  hold        {} ({}), up to {}",
+            "  hold        {} ({}){}, up to {}",
             part("text"),
             part("reason"),
+            match part("until") {
+                "" => String::new(),
+                until => format!(", until {until}"),
+            },
             part("who")
         )?;
         for (word, at) in [("since", part("since")), ("until", part("until"))] {
@@ -105,6 +114,7 @@ fn write_product(out: &mut String, product: &Value) -> std::fmt::Result {
             }
         }
     }
+    write_drift(out, &product["drift"])?;
     if let Some(failure) = product["failure"].as_object() {
         let part = |name: &str| failure.get(name).and_then(Value::as_str).unwrap_or_default();
         writeln!(out, "  failure     {}: {}", part("cause"), part("text"))?;
@@ -122,6 +132,29 @@ fn write_product(out: &mut String, product: &Value) -> std::fmt::Result {
     }
     for digest in product["quarantine"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         writeln!(out, "  quarantine  {digest}")?;
+    }
+    if let Some(after) = product["power_cut"].as_str() {
+        writeln!(out, "  power cut   {after}")?;
+    }
+    for (at, way) in product["stop"].as_array().into_iter().flatten().enumerate() {
+        let word = if at == 0 { "to stop it" } else { "" };
+        writeln!(out, "  {word:<11} {}", way.as_str().unwrap_or_default())?;
+    }
+    Ok(())
+}
+
+/// Most paths that one screen has room for.
+const SHOWN: usize = 5;
+
+fn write_drift(out: &mut String, drift: &Value) -> std::fmt::Result {
+    let all = drift["differences"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for it in all.iter().take(SHOWN) {
+        let part = |name: &str| it[name].as_str().unwrap_or_default();
+        writeln!(out, "  changed     {} ({}): {}", part("path"), part("kind"), part("why"))?;
+    }
+    let more = all.len().saturating_sub(SHOWN) as u64 + drift["more"].as_u64().unwrap_or_default();
+    if more > 0 {
+        writeln!(out, "  changed     and {more} more; `--output json` names up to 50")?;
     }
     Ok(())
 }
@@ -147,7 +180,7 @@ mod tests {
             ..ProductState::default()
         };
         let state = HostState { products: vec![product], ..HostState::default() };
-        let text = show(&super::super::to_json(&state).unwrap());
+        let text = show(&serde_json::to_value(&state).unwrap());
         for part in ["payments", "ring        none", "/opt is full", "free it", "quarantine  ab"] {
             assert!(text.contains(part), "{text}");
         }

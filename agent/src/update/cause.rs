@@ -68,6 +68,8 @@ pub enum Cause {
     BackedOut,
     /// A person on the host brought a backup back.
     Restored,
+    /// Another hand has changed what is installed, and the host's owner wants no update then.
+    ChangedOnHost,
     /// The sealed backup is not what was sealed.
     BackupDamaged,
     /// What undoes an update failed.
@@ -96,7 +98,7 @@ pub enum Blame {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Cause; 33] = [
+    pub const ALL: [Cause; 34] = [
         Cause::NotPermitted,
         Cause::NotApproved,
         Cause::NotProven,
@@ -125,6 +127,7 @@ impl Cause {
         Cause::Interrupted,
         Cause::BackedOut,
         Cause::Restored,
+        Cause::ChangedOnHost,
         Cause::BackupDamaged,
         Cause::RollbackFailed,
         Cause::JournalUnreadable,
@@ -149,6 +152,7 @@ impl Cause {
             | Cause::UnhealthyBefore
             | Cause::RebootFailed
             | Cause::RebootHeld
+            | Cause::ChangedOnHost
             | Cause::BackupDamaged
             | Cause::RollbackFailed
             | Cause::JournalUnreadable
@@ -199,6 +203,7 @@ impl Cause {
             Cause::TimedOut => "timed-out",
             Cause::RebootFailed => "reboot-failed",
             Cause::RebootHeld => "reboot-held",
+            Cause::ChangedOnHost => "changed-on-host",
             Cause::Interrupted => "interrupted",
             Cause::BackedOut => cause::BACKED_OUT,
             Cause::Restored => cause::RESTORED,
@@ -284,6 +289,9 @@ impl Cause {
             Cause::BackedOut => "nothing: the order came from the server",
             Cause::Restored => {
                 "publish a corrected release, or lift the quarantine on the host: `refit-agent quarantine lift`"
+            }
+            Cause::ChangedOnHost => {
+                "find out who changed it, and put it back as it was or set `drift.policy = \"show\"`; then have the release offered again"
             }
             Cause::BackupDamaged => "go on by docs/RUNBOOK.md, \"Stuck host\"; check the disk",
             Cause::RollbackFailed => "go on by docs/RUNBOOK.md, \"Stuck host\"",

@@ -5,7 +5,7 @@ use std::error::Error;
 
 use prost::Message as _;
 use refit_proto::{names::NameError, trust::repository::Refused, wire};
-use tonic::{Code, Status};
+use tonic::{Code, Status, metadata::MetadataValue};
 
 use crate::{
     access::Refusal,
@@ -20,6 +20,9 @@ use crate::{
     rollout::{self, ActError},
     store::{CommitError, Invalid, StoreFault},
 };
+
+/// For how many seconds whoever is told that the server can't serve now is asked not to call.
+const RETRY_AFTER: &str = "15";
 
 /// Why a call fails.
 #[derive(Debug, thiserror::Error)]
@@ -248,7 +251,7 @@ fn reports_code(error: &reports::ReportError) -> Code {
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Status {
         let code = error.code();
-        match error {
+        let mut status = match error {
             ApiError::Stale { message, conflict: Some(conflict) } => {
                 Status::with_details(code, message, conflict.encode_to_vec().into())
             }
@@ -259,6 +262,11 @@ impl From<ApiError> for Status {
                 "the server has a fault of its own\nhelp: the server's log names the cause",
             ),
             error => Status::new(code, error.to_string()),
+        };
+        if matches!(code, Code::Unavailable | Code::ResourceExhausted) {
+            // A disk that is full or fails does not mend in a second, and hosts spread what comes after.
+            status.metadata_mut().insert("retry-after", MetadataValue::from_static(RETRY_AFTER));
         }
+        status
     }
 }

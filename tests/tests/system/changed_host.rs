@@ -4,6 +4,7 @@ use std::fs;
 
 use refit_tests::{
     process::{Ran, command},
+    release::Behaviour,
     sandbox::Sandbox,
     wait::until,
 };
@@ -36,6 +37,43 @@ fn an_installed_file_that_was_changed_is_named_and_the_host_is_not_called_good()
         Ok((fleet.host_status("web-1")?["products"][0]["health"] == "good").then_some(()))
     })
     .unwrap();
+}
+
+/// What `refit-agent status --output json` says of the product.
+fn product(fleet: &Sandbox) -> serde_json::Value {
+    fleet.agent_status("web-1").unwrap()["products"][0].clone()
+}
+
+#[test]
+fn a_host_whose_owner_wants_it_refuses_the_next_update_until_all_is_as_it_was_signed() {
+    let mut fleet = super::one_host_on_1_0();
+    stop(&mut fleet);
+    let data = fleet.host_named("web-1").data();
+    let settings = fs::read_to_string(data.join("agent.toml")).unwrap();
+    fs::write(data.join("agent.toml"), format!("{settings}\n[drift]\npolicy = \"refuse\"\n"))
+        .unwrap();
+    let share = fleet.host_named("web-1").install().join("payments/current/payments/share");
+    fs::write(share.join("version"), "6.6").unwrap();
+    fleet.start_agent("web-1").unwrap();
+    fleet.publish("1.1", Behaviour::Good).unwrap();
+    fleet.promote("1.1", "pilot").unwrap();
+    until("the update is refused", || Ok((product(&fleet)["phase"] == "refused").then_some(())))
+        .unwrap();
+    let said = product(&fleet);
+    assert_eq!(said["failure"]["cause"], "changed-on-host", "{said}");
+    let text = said["failure"]["text"].as_str().unwrap();
+    assert!(text.contains("payments/share/version"), "{text}");
+    let differences = said["drift"]["differences"].as_array().unwrap();
+    assert_eq!(differences.len(), 1, "{said}");
+    assert_eq!(differences[0]["kind"], "changed");
+    assert_eq!(said["installed"]["version"], "1.0", "nothing was changed");
+    assert_eq!(fs::read(share.join("version")).unwrap(), b"6.6", "nothing was put back either");
+    assert!(said["power_cut"].as_str().unwrap().contains("what is installed"), "{said}");
+
+    // Put right, the release is taken when it is offered again; a restart of the agent is not needed.
+    fs::write(share.join("version"), "1.0").unwrap();
+    fleet.refit(["rollout", "resume", "payments", "pilot", "--reason", "put right"]).unwrap();
+    fleet.until_runs("web-1", "1.1").unwrap();
 }
 
 #[test]

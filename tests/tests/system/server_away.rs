@@ -80,3 +80,41 @@ fn an_agent_without_its_server_keeps_asking() {
     fleet.start_server().unwrap();
     super::install(&fleet, "1.1");
 }
+
+#[test]
+fn a_rollback_that_nobody_watched_is_reported_with_its_cause_and_the_last_words_of_the_release() {
+    let mut fleet = super::one_host_on_1_0();
+    let built =
+        fleet.build_with("1.1", Behaviour::Exits, Probation { start: 4, good: 5 }, "").unwrap();
+    fleet.publish_built(&built).unwrap();
+    fleet.promote("1.1", "pilot").unwrap();
+    until("the release has begun", || {
+        let phase = product(&fleet)?["phase"].as_str().unwrap_or_default().to_owned();
+        Ok(["backing-up", "quiescing", "sealing", "switching", "probation"]
+            .contains(&phase.as_str())
+            .then_some(()))
+    })
+    .unwrap();
+    fleet.server().unwrap().kill().unwrap();
+    until("the host has gone back by itself", || {
+        Ok((product(&fleet)?["phase"].as_str() == Some("rolled-back")).then_some(()))
+    })
+    .unwrap();
+    fleet.until_runs("web-1", "1.0").unwrap();
+    // The agent of that time is gone as well; another one tells of it.
+    fleet.host_mut("web-1").agent().unwrap().kill().unwrap();
+    fleet.start_agent("web-1").unwrap();
+    let told = product(&fleet).unwrap();
+    assert!(!told["since"].as_str().unwrap_or_default().is_empty(), "{told}");
+    fleet.start_server().unwrap();
+    fleet.until_rollout("pilot", "1.1", "halted").unwrap();
+    let said = fleet.host_status("web-1").unwrap();
+    let failure = &said["products"][0]["failure"];
+    assert!(
+        ["health-check-failed", "services-did-not-start"]
+            .contains(&failure["cause"].as_str().unwrap_or_default()),
+        "{said}"
+    );
+    let log = failure["log"].as_str().unwrap_or_default();
+    assert!(log.contains("share/fault says that this release can't start"), "{said}");
+}

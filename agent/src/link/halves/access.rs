@@ -17,7 +17,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use crate::{
     clock::Clock,
     identity::{Identity, Keys, Ways},
-    link::{Patience, tls},
+    link::{Patience, Proxies, tls},
 };
 
 /// Addresses, whom to believe there, and the host's own certificate with its key.
@@ -30,6 +30,8 @@ pub struct Access {
     pub key: PrivateKeyDer<'static>,
     /// How slow a download may be.
     pub patience: Patience,
+    /// The proxies on the way.
+    pub proxies: Proxies,
     id: Digest,
 }
 
@@ -43,12 +45,31 @@ struct Written {
     key: String,
     patience_seconds: u64,
     slowest_bytes_per_second: u32,
+    /// With their passwords: the network half has no files.
+    #[serde(default)]
+    proxies: Proxies,
 }
 
 impl Access {
     /// The access of this host by these ways.
     pub fn new(identity: &Identity, keys: &Keys, ways: Ways, patience: Patience) -> Access {
-        Access::of(ways, identity.certificates.clone(), keys.private_key(), patience)
+        let (own, key) = (identity.certificates.clone(), keys.private_key());
+        Access::of(ways, own, key, patience, Proxies::default())
+    }
+
+    /// The same through these proxies.
+    #[must_use]
+    pub fn through(self, proxies: Proxies) -> Access {
+        Access::of(self.ways, self.certificates, self.key, self.patience, proxies)
+    }
+
+    /// The same, if what a file of it says has changed since.
+    pub(in crate::link) fn renewed(&self) -> Option<Access> {
+        if !self.proxies.read_files() {
+            return None;
+        }
+        let access = self.by(self.ways.clone());
+        (access.id != self.id).then_some(access)
     }
 
     fn of(
@@ -56,8 +77,10 @@ impl Access {
         certificates: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
         patience: Patience,
+        proxies: Proxies,
     ) -> Access {
-        let mut access = Access { ways, certificates, key, patience, id: Digest::of(b"") };
+        let id = Digest::of(b"");
+        let mut access = Access { ways, certificates, key, patience, proxies, id };
         access.id = Digest::of(&access.to_bytes());
         access
     }
@@ -65,13 +88,15 @@ impl Access {
     /// The same by other ways.
     #[must_use]
     pub fn by(&self, ways: Ways) -> Access {
-        Access::of(ways, self.certificates.clone(), self.key.clone_key(), self.patience)
+        let (own, key) = (self.certificates.clone(), self.key.clone_key());
+        Access::of(ways, own, key, self.patience, self.proxies.clone())
     }
 
     /// The same with another certificate.
     #[must_use]
     pub fn with(&self, certificates: Vec<CertificateDer<'static>>) -> Access {
-        Access::of(self.ways.clone(), certificates, self.key.clone_key(), self.patience)
+        let (ways, key) = (self.ways.clone(), self.key.clone_key());
+        Access::of(ways, certificates, key, self.patience, self.proxies.clone())
     }
 
     /// Whether a connection can be made with it.
@@ -107,6 +132,7 @@ impl Access {
             key: STANDARD.encode(self.key.secret_der()),
             patience_seconds: self.patience.window.as_secs(),
             slowest_bytes_per_second: self.patience.slowest,
+            proxies: self.proxies.with_passwords(),
         };
         // Words and numbers: this cannot fail.
         let bytes = Zeroizing::new(serde_json::to_vec(&written).unwrap_or_default());
@@ -140,6 +166,7 @@ impl Access {
             window: Duration::from_secs(written.patience_seconds),
             slowest: written.slowest_bytes_per_second,
         };
-        Ok(Access::of(ways, all(&written.certificates)?, key.into(), patience))
+        let own = all(&written.certificates)?;
+        Ok(Access::of(ways, own, key.into(), patience, written.proxies))
     }
 }

@@ -114,7 +114,9 @@ pub(super) async fn begin_frame(
         Giver::Mirror(mirror) => {
             let mirror: Mirror =
                 mirror.parse().map_err(|error| CallError::refused(format!("{error}")))?;
-            let body = mirrors::begin(server.patience(), &mirror, (*digest, offset)).await;
+            let body =
+                mirrors::begin(server.patience(), server.proxies(), &mirror, (*digest, offset))
+                    .await;
             Ok(Chunks::of_mirror(body?))
         }
     }

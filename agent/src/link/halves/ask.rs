@@ -152,11 +152,16 @@ pub struct Failed {
     /// Whether what answered could not prove that it is the fleet's server.
     #[serde(default)]
     pub impostor: bool,
+    /// For how long whoever answered asks not to be asked again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rests_milliseconds: Option<u64>,
 }
 
 impl From<&CallError> for Answer {
     fn from(error: &CallError) -> Answer {
         let (trouble, impostor) = (error.trouble, error.is_impostor());
-        Answer::Failed(Failed { trouble, text: error.to_string(), impostor })
+        let rests_milliseconds =
+            error.retry_after.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+        Answer::Failed(Failed { trouble, text: error.to_string(), impostor, rests_milliseconds })
     }
 }

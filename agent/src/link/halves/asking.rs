@@ -31,10 +31,13 @@ use crate::{
     clock::Clock,
     identity::{Identity, Ways},
     link::{
-        CallError, Patience,
+        CallError, Patience, Trouble, Turn,
         call::{LARGE, SMALL},
+        pace::again,
+        rest::Rests,
         server::LARGEST,
     },
+    update::Running,
 };
 
 /// Longest text of a failure that is repeated.
@@ -47,6 +50,9 @@ pub struct Link {
     address: RwLock<String>,
     clock: Clock,
     half: Half,
+    rests: Rests,
+    /// When in a period this host tries again what failed with the server.
+    turn: Turn,
 }
 
 enum Half {
@@ -82,11 +88,68 @@ impl Link {
         access.check(clock.clone())?;
         let address = access.ways.addresses.first().cloned().unwrap_or_default();
         let access = RwLock::new(Arc::new(access));
-        Ok(Link { access, address: RwLock::new(address), clock, half })
+        let (rests, turn) = (Rests::default(), Turn::default());
+        Ok(Link { access, address: RwLock::new(address), clock, half, rests, turn })
     }
 
+    /// The same, of a host with this turn.
+    #[must_use]
+    pub fn with_turn(self, turn: Turn) -> Link {
+        Link { turn, ..self }
+    }
+
+    /// As it is now: a proxy's password may have been changed in its file.
     fn access(&self) -> Arc<Access> {
-        self.access.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let access = self.access.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(newer) = access.renewed() else { return access };
+        let mut held = self.access.write().unwrap_or_else(PoisonError::into_inner);
+        // Unless it was changed meanwhile.
+        if held.id() == access.id() {
+            *held = Arc::new(newer);
+        }
+        held.clone()
+    }
+
+    /// Who has asked to be left alone for a while.
+    pub fn rests(&self) -> &Rests {
+        &self.rests
+    }
+
+    /// For how much longer the server has asked not to be called.
+    pub fn rests_for(&self) -> Duration {
+        self.rests.server_for(self.now())
+    }
+
+    /// The running time.
+    pub(in crate::link) fn now(&self) -> Running {
+        self.clock.running()
+    }
+
+    /// What the server answered, noting what it asks for.
+    ///
+    /// # Errors
+    /// The call's own.
+    pub(in crate::link) fn heed<T>(&self, answer: Result<T, CallError>) -> Result<T, CallError> {
+        if let Err(error) = &answer {
+            if let Some(span) = error.retry_after {
+                self.rests.server_rests(self.now(), span);
+            }
+            if error.trouble == Trouble::Weather {
+                self.rests.was_away();
+            }
+        }
+        answer
+    }
+
+    /// How long to wait before something is tried again that failed with this server: at least `pause`, and longer
+    /// if the server was away or has asked to be left alone.
+    pub fn again(&self, pause: Duration, chance: f64) -> Duration {
+        let (now, rest) = (self.now(), self.rests_for());
+        let (least, away) = match rest.is_zero() {
+            true => (pause, self.rests.away()),
+            false => (pause.max(rest), Some(self.rests.period())),
+        };
+        again(least, away, (now, self.turn), chance)
     }
 
     /// How slow a download may be.
@@ -205,7 +268,8 @@ impl Link {
     ) -> Result<Option<Vec<u8>>, CallError> {
         let ask = Ask::metadata(whom, role, version);
         // Whether the file is too long for its role is judged with the file.
-        match self.ask(ask, &[], LARGE, LARGEST).await {
+        let answer = self.ask(ask, &[], LARGE, LARGEST).await;
+        match self.heed_if(whom, answer) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.trouble == crate::link::Trouble::Absent => Ok(None),
             Err(error) => Err(error),
@@ -223,7 +287,17 @@ impl Link {
         length: u64,
     ) -> Result<Vec<u8>, CallError> {
         let longest = usize::try_from(length).unwrap_or(LARGEST).min(LARGEST);
-        self.ask(Ask::Content { whom, digest: *digest, length }, &[], LARGE, longest).await
+        let answer =
+            self.ask(Ask::Content { whom, digest: *digest, length }, &[], LARGE, longest).await;
+        self.heed_if(whom, answer)
+    }
+
+    fn heed_if<T>(&self, whom: Whom, answer: Result<T, CallError>) -> Result<T, CallError> {
+        match whom {
+            Whom::Server => self.heed(answer),
+            // Whoever it is has no say in when the server is called.
+            Whom::Stranger => answer,
+        }
     }
 
     /// Begins to fetch a file's frame, from an offset into it.
@@ -231,6 +305,17 @@ impl Link {
     /// # Errors
     /// If nothing comes.
     pub async fn frame(
+        &self,
+        from: Giver,
+        digest: &Digest,
+        offset: u64,
+    ) -> Result<Chunks, CallError> {
+        let of_server = from == Giver::Server;
+        let begun = self.begin_frame(from, digest, offset).await;
+        if of_server { self.heed(begun) } else { begun }
+    }
+
+    async fn begin_frame(
         &self,
         from: Giver,
         digest: &Digest,
@@ -261,7 +346,8 @@ impl Link {
         request: &Q,
         longest: Duration,
     ) -> Result<A, CallError> {
-        let reply = self.ask(ask, &request.encode_to_vec(), longest, LARGEST).await?;
+        let reply = self.ask(ask, &request.encode_to_vec(), longest, LARGEST).await;
+        let reply = self.heed(reply)?;
         A::decode(reply.as_slice()).map_err(|error| said_wrong(&error.to_string()))
     }
 
@@ -378,6 +464,7 @@ fn not_done(answer: Answer) -> CallError {
 impl From<Failed> for CallError {
     fn from(failed: Failed) -> CallError {
         let text = failed.text.chars().take(LONGEST_TEXT).collect();
-        CallError::told(failed.trouble, text, failed.impostor)
+        let rests = failed.rests_milliseconds.map(Duration::from_millis);
+        CallError::told(failed.trouble, text, failed.impostor).and_rests(rests)
     }
 }

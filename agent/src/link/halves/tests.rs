@@ -179,8 +179,12 @@ fn announced(head: u32, body: u32, rest: &[u8]) -> Vec<u8> {
 async fn whatever_a_network_half_that_was_taken_over_says_every_question_ends_with_an_error() {
     let host = Enrolled::new().await;
     let done = Answer::Done { address: "evil.example:1".into() };
-    let failed =
-        Failed { trouble: Trouble::Weather, text: "\u{1b}[2J".repeat(10_000), impostor: false };
+    let failed = Failed {
+        trouble: Trouble::Weather,
+        text: "\u{1b}[2J".repeat(10_000),
+        impostor: false,
+        rests_milliseconds: Some(u64::MAX),
+    };
     let said = [
         (Vec::new(), false),
         (b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), true),
@@ -346,7 +350,12 @@ proptest! {
             Ask::Frame { from: Giver::Mirror(text.clone()), digest, offset },
             Ask::Frame { from: Giver::Server, digest, offset },
         ];
-        let failed = Failed { trouble: Trouble::Barred, text, impostor: true };
+        let failed = Failed {
+            trouble: Trouble::Barred,
+            text,
+            impostor: true,
+            rests_milliseconds: None,
+        };
         let answers = [
             Answer::Failed(failed), Answer::Begins { frame_length: version }, Answer::Absent,
         ];

@@ -237,9 +237,15 @@ fn what_cannot_be_placed_here_is_refused_before_anything_is_changed() {
 #[test]
 fn what_another_hand_changed_is_named_by_path() {
     let (world, _, _) = on_one();
-    assert!(world.machine().damages().is_empty());
+    let all = |machine: &HostMachine| machine.drifts(None, &mut |_| Ok(())).unwrap();
+    assert!(all(&world.machine()).is_empty());
     put(&world.files, Path::new("/etc/app.conf"), b"changed", 0o640);
     let machine = world.machine();
-    let found = machine.damages();
-    assert!(found[&payments()].contains("/etc/app.conf"), "{found:?}");
+    let found = all(&machine);
+    let drift = &found[&payments()];
+    assert_eq!(drift.differences.len(), 1, "{drift:?}");
+    assert_eq!(drift.differences[0].path, Path::new("/etc/app.conf"));
+    assert_eq!(drift.differences[0].kind, crate::host::drift::Kind::Changed);
+    // One that is stopped says nothing.
+    assert_eq!(machine.drifts(None, &mut |_| Err(crate::host::drift::Stopped)), None);
 }
