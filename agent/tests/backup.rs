@@ -191,7 +191,7 @@ impl Host {
             go_back();
             let kept = self.backups().finish(&index, &turn()).unwrap();
             assert_eq!(seen(&self.root().join("etc")), before, "{who}");
-            assert_eq!(fs::read(kept[0].join("new")).unwrap(), b"new", "{who}");
+            assert_eq!(fs::read(Path::new(&kept[0].place).join("new")).unwrap(), b"new", "{who}");
             fs::remove_dir_all(self.data().join("set-aside")).unwrap();
         }
     }

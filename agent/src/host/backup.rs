@@ -11,7 +11,7 @@
 //! A backup counts from its seal on: everything in it was read back by hash, restored into a folder
 //! beside it and found to be what stands on the host. Paths that the manifest names are configuration:
 //! going back brings them back as they were, and what the new release or a person wrote there since is
-//! set aside and named, never destroyed. Data is what no manifest names; it is not touched.
+//! set aside and named, never destroyed. Data is saved too and stays as it is, unless the release converts it.
 //!
 //! A file with several names under one of these paths comes back as one file with these names; a name that
 //! it has elsewhere is not covered and stays with the file that is set aside. Holes come back as holes.
@@ -33,9 +33,11 @@ use crate::{
     way_back,
 };
 
+mod aside;
 mod beside;
 mod check;
 mod covers;
+mod dumps;
 mod index;
 mod kept;
 mod method;
@@ -45,9 +47,11 @@ mod scan;
 mod tested;
 mod undo;
 
+pub use aside::Aside;
 pub use beside::BesideError;
 pub use check::Checked;
 pub use covers::{Cover, Role, covers, resolve};
+pub use dumps::Dump;
 pub use index::{About, Covered, Entry, Index, What};
 pub use method::{Cost, Methods, Saving};
 pub use retention::{Kept, Retention};
@@ -235,7 +239,7 @@ impl<'a> Backups<'a> {
             covered.push(Covered { path, role, entries: scanned.entries });
         }
         let tested = Tested::choose(&covered, self.saving.restore_test);
-        let index = Index::new(about.clone(), covered, tested);
+        let index = Index::new(about.clone(), covered, tested).with_dumps(self.dumps(id)?);
         let bytes = index.to_bytes();
         files::write_file(self.files, &folder.join(INDEX), &bytes, 0o600)?;
         self.read_back(&index)?;

@@ -18,7 +18,7 @@ use std::{
 use rustix::process::{Pid, Signal};
 
 /// How much of a program's output is kept: its end, since that is where the error stands.
-const OUTPUT_KEPT: usize = 4 * 1024;
+pub(super) const OUTPUT_KEPT: usize = 4 * 1024;
 
 /// How long the output may take to end after everything that could write it was killed.
 const OUTPUT_GRACE: Duration = Duration::from_secs(1);
@@ -136,7 +136,7 @@ fn wait(child: &mut Child, timeout: Duration) -> io::Result<Option<ExitStatus>> 
 }
 
 /// Reads to the end and keeps the last part.
-fn read_end(reader: &mut impl io::Read, most: usize) -> String {
+pub(super) fn read_end(reader: &mut impl io::Read, most: usize) -> String {
     let mut kept = Vec::new();
     let mut buffer = [0; 4096];
     while let Ok(length @ 1..) = reader.read(&mut buffer) {

@@ -11,11 +11,12 @@ use refit_proto::{
     package::{Entry, FileRef, Release, compress},
 };
 
-use super::{HostMachine, Manager, backup_id, failures::failure};
+use super::{HostMachine, Manager, backup_id, data::DatabaseRoom, failures::failure};
 use crate::{
     host::{
         backup::{Cost, Cover, Role, covers},
         content::{Fetch, FetchError, Offered, longest_frame},
+        database::When,
         deb::Debs,
         documents::{Documents, DocumentsError, manifests_of},
         files,
@@ -46,12 +47,13 @@ impl HostMachine {
         if Debs::brings(&documents) {
             self.debs().ready()?;
         }
-        super::data::can_follow(&documents)?;
         let owned = self.placed().check(&documents);
         owned.map_err(|error| failure(Cause::Unsupported, &error))?;
         self.check_modules(&documents, release.plan.way_back)?;
-        let (needs, costs) = self.needs(attempt, &documents, &services)?;
+        let room = self.database_room(&documents)?;
+        let (needs, costs) = self.needs(attempt, &documents, &services, &room)?;
         let saves_by = self.reserve(attempt, &needs, &costs)?;
+        self.preflight_of(attempt).check(&room.elsewhere)?;
         let manifests = documents.packages.iter().map(|package| &package.manifest);
         let terms = Terms { saves_by, ..Terms::of(release.plan.way_back, manifests) };
         self.can_boot(terms.reboot)?;
@@ -84,7 +86,8 @@ impl HostMachine {
         }
         let covers = self.covers(attempt, &after)?;
         self.preflight_of(attempt).give_back(Purpose::Backup, &self.data)?;
-        Ok(self.saves(terms.saves_by).save(&backup, &covers)?)
+        self.saves(terms.saves_by).save(&backup, &covers)?;
+        self.save_databases(attempt, &after, When::Running)
     }
 
     /// What has to be saved before this release comes: also the units that it does not have any more.
@@ -144,6 +147,7 @@ impl HostMachine {
         attempt: &Attempt,
         documents: &Documents,
         services: &[Service],
+        databases: &DatabaseRoom,
     ) -> Result<(Vec<Need>, Vec<Cost>), Failure> {
         let content = documents.content();
         let missing = self.content().missing(&content, &self.offered(attempt)?)?;
@@ -162,6 +166,11 @@ impl HostMachine {
         // The units of a release that is not unpacked yet can't be told; they are a few small files.
         let covers = self.fixed_covers(attempt, self.before(attempt)?.as_ref(), documents)?;
         let costs = self.saves(BackupMethod::default()).costs(&covers)?;
+        // Dumps are written whatever way files are saved.
+        let costs = costs
+            .into_iter()
+            .map(|cost| Cost { bytes: cost.bytes.saturating_add(databases.backup), ..cost });
+        let costs = costs.collect();
         let need =
             |purpose, at: &PathBuf, bytes, inodes| Need { purpose, at: at.clone(), bytes, inodes };
         let mut needs = vec![
@@ -184,6 +193,8 @@ impl HostMachine {
             needs.push(need(Purpose::Place, &at, bytes, inodes));
         }
         for (at, (bytes, inodes)) in self.back_again(&covers)? {
+            let more = if at == self.data { databases.way_back } else { 0 };
+            let bytes = bytes.saturating_add(more);
             needs.push(need(Purpose::WayBack, &at, bytes, inodes));
         }
         Ok((needs, costs))
@@ -193,7 +204,8 @@ impl HostMachine {
     fn back_again(&self, covers: &[Cover]) -> Result<BTreeMap<PathBuf, (u64, u64)>, Failure> {
         let mut rooms: BTreeMap<PathBuf, (u64, u64)> =
             [&self.data, &self.root].map(|at| (at.clone(), (LINKS, 16))).into();
-        for cover in covers.iter().filter(|cover| cover.role != Role::Link) {
+        let stays = |cover: &&Cover| matches!(cover.role, Role::Link | Role::Data);
+        for cover in covers.iter().filter(|cover| !stays(cover)) {
             let (bytes, inodes) = self.backups().found(cover)?;
             let room = rooms.entry(self.file_system_of(&cover.path)?).or_insert((LINKS, 16));
             *room = (room.0.saturating_add(bytes), room.1.saturating_add(inodes));

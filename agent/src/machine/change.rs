@@ -9,6 +9,7 @@ use super::{HostMachine, failures::failure};
 use crate::{
     host::{
         backup::About,
+        database::When,
         documents::Documents,
         files,
         preflight::Purpose,
@@ -40,6 +41,7 @@ impl HostMachine {
     /// Saves what had to be at rest, seals, and arms the whole way back.
     pub(super) fn seal(&mut self, change: &Change) -> Result<Event, Failure> {
         let after = self.after(&change.attempt)?;
+        self.save_databases(&change.attempt, &after, When::AtRest)?;
         let covers = self.covers(&change.attempt, &after)?;
         let sealed = self.saves(change.terms.saves_by).seal(&self.about(change), &covers)?;
         self.arm_for_the_switch(change, &sealed, STARTS)?;
@@ -120,8 +122,8 @@ impl HostMachine {
                     .finish(&index, &change.attempt.install)
                     .map_err(|error| failed(&error))?;
                 log.insert_str(0, &self.not_taken_back(&change.attempt)?);
-                for path in &kept {
-                    tracing::warn!(path = %path.display(), "what the failed release wrote is kept");
+                for kept in &kept {
+                    tracing::warn!("what the failed release wrote is kept: {kept}");
                 }
             }
         }

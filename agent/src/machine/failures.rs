@@ -6,6 +6,7 @@ use crate::{
     host::{
         backup::BackupError,
         content::{ContentError, FetchError},
+        database::DatabaseError,
         deb::DebError,
         documents::DocumentsError,
         files::FileError,
@@ -80,6 +81,21 @@ impl From<BackupError> for Failure {
             | BackupError::Busy(_)
             | BackupError::Unsaveable { .. }
             | BackupError::Unrestorable { .. } => failure(Cause::BackupFailed, &error),
+        }
+    }
+}
+
+impl From<DatabaseError> for Failure {
+    fn from(error: DatabaseError) -> Failure {
+        match error {
+            DatabaseError::File(error) => error.into(),
+            DatabaseError::Backup(error) => error.into(),
+            DatabaseError::Variable(_) => failure(Cause::Unsupported, &error),
+            DatabaseError::Tool { .. }
+            | DatabaseError::Missing { .. }
+            | DatabaseError::Unequal { .. }
+            | DatabaseError::Busy { .. }
+            | DatabaseError::Unfit { .. } => failure(Cause::BackupFailed, &error),
         }
     }
 }

@@ -1,11 +1,7 @@
 //! A backup that a person brings back after the update that made it was committed. It is a way back like
 //! any other: armed before the first change, run to its end by whoever comes first, and only then reported.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use refit_proto::names::{Product, RingName};
 
@@ -31,6 +27,22 @@ use crate::{
 fn no_ring() -> RingName {
     #[expect(clippy::unwrap_used, reason = "four letters are a name")]
     RingName::parse("none").unwrap()
+}
+
+/// Whether bringing a backup back brings this back, and sets aside what is there.
+fn comes_back(role: Role) -> bool {
+    match role {
+        Role::Declared | Role::Converted => true,
+        Role::Link | Role::Unit | Role::Placed | Role::Data => false,
+    }
+}
+
+/// Whether it goes back too where only a later release had it.
+fn came_between(role: Role) -> bool {
+    match role {
+        Role::Unit | Role::Placed | Role::Converted => true,
+        Role::Link | Role::Declared | Role::Data => false,
+    }
 }
 
 impl HostMachine {
@@ -91,7 +103,7 @@ impl HostMachine {
     /// What is brought back is made beside its place before what stands there is set aside.
     fn restore_needs(&self, index: &Index) -> Result<Vec<Need>, Failure> {
         let mut needs = Vec::new();
-        for covered in index.covered.iter().filter(|covered| covered.role == Role::Declared) {
+        for covered in index.covered.iter().filter(|covered| comes_back(covered.role)) {
             let bytes = covered.entries.iter().map(|entry| match &entry.what {
                 What::File { content } => on_disk(content.length),
                 What::HardLink { .. } | What::Directory | What::Link { .. } => 4096,
@@ -99,6 +111,12 @@ impl HostMachine {
             let at = covered.path.parent().unwrap_or(&covered.path).to_owned();
             let inodes = covered.entries.len() as u64;
             needs.push(Need { purpose: Purpose::Backup, at, bytes: bytes.sum(), inodes });
+        }
+        for dump in index.dumps.iter().filter(|dump| dump.converted) {
+            // A copy to load from, and what is set aside.
+            let bytes = dump.content.map_or(0, |content| on_disk(content.length).saturating_mul(2));
+            let at = self.data.clone();
+            needs.push(Need { purpose: Purpose::Backup, at, bytes, inodes: 8 });
         }
         Ok(needs)
     }
@@ -123,8 +141,8 @@ impl HostMachine {
         Ok(steps)
     }
 
-    /// Programs and units that only releases after this backup had: the oldest backup that covers one tells
-    /// what stood there before. What they declared as configuration stays as it is.
+    /// Programs and units that only releases after this backup had, and data that they converted: the oldest
+    /// backup that covers one tells what stood there before. What they declared as configuration stays as it is.
     fn undo_what_came_between(
         &self,
         attempt: &Attempt,
@@ -143,13 +161,20 @@ impl HostMachine {
         }
         newer.sort_by(|a, b| (a.made, &a.id).cmp(&(b.made, &b.id)));
         let mut known: BTreeSet<&Path> = index.covered.iter().map(|it| it.path.as_path()).collect();
+        let converted = index.dumps.iter().filter(|dump| dump.converted);
+        let mut databases: BTreeSet<_> = converted.map(|dump| dump.database.name()).collect();
         let mut steps = Vec::new();
         for other in &newer {
             let others = other.covered.iter();
-            for covered in others.filter(|it| matches!(it.role, Role::Unit | Role::Placed)) {
+            for covered in others.filter(|it| came_between(it.role)).rev() {
                 if known.insert(&covered.path) {
                     let undo = self.backups().undo(&other.id, &attempt.install, covered)?;
                     steps.extend(undo);
+                }
+            }
+            for dump in other.dumps.iter().filter(|dump| dump.converted) {
+                if databases.insert(dump.database.name()) {
+                    steps.extend(self.backups().undo_dump(&other.id, &attempt.install, dump));
                 }
             }
         }
@@ -170,7 +195,7 @@ impl HostMachine {
         let failed = |error: &dyn std::fmt::Display| failure(Cause::RollbackFailed, error);
         way_back::run(&way_back, &*files, &mut UnitsOf(self.manager.services()))
             .map_err(|error| failed(&error))?;
-        let kept: Vec<PathBuf> = self.backups().finish_after(&way_back);
+        let kept = self.backups().finish_after(&way_back);
         self.probation = None;
         let health = self.health_after_going_back(&attempt, wait)?;
         let outcome =

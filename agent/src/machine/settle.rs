@@ -20,6 +20,7 @@ impl HostMachine {
         self.disarm()?;
         self.probation = None;
         self.settle_modules(attempt, ended)?;
+        self.databases().clear_scratches();
         let room = self.preflight_of(attempt);
         for at in self.rooms(attempt) {
             for purpose in Purpose::ALL {

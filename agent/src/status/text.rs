@@ -62,7 +62,21 @@ pub fn show(state: &Value) -> String {
         // Writing to a string does not fail.
         let _ = write_product(&mut out, product);
     }
+    write_set_aside(&mut out, &state["set_aside"]);
     out
+}
+
+fn write_set_aside(out: &mut String, rows: &Value) {
+    let rows = rows.as_array().map(Vec::as_slice).unwrap_or_default();
+    for row in rows {
+        let part = |name: &str| row[name].as_str().unwrap_or_default();
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "set aside of {}: {}", part("product"), part("text"));
+    }
+    if let Some(id) = rows.first().and_then(|row| row["id"].as_str()) {
+        let _ =
+            writeln!(out, "  help        when it is not needed: refit-agent backup release {id}");
+    }
 }
 
 fn write_product(out: &mut String, product: &Value) -> std::fmt::Result {

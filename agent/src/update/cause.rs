@@ -1,12 +1,12 @@
 //! Why an update did not go on, and whose fault that is. What is blamed decides what follows: weather
 //! is tried again, a release that failed here is not taken a second time.
 
-use std::{fmt, path::PathBuf};
+use std::fmt;
 
 use refit_proto::cause;
 use serde::{Deserialize, Serialize};
 
-use super::ids::BackupId;
+use super::{ids::BackupId, set_aside::SetAside};
 
 /// Why an update did not go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -340,11 +340,11 @@ impl Failure {
     /// The same failure, which also names where that is kept which going back found in its way. The
     /// names come whole: of the rest, as much is kept as there is room for.
     #[must_use]
-    pub fn and_kept(self, kept: &[PathBuf]) -> Failure {
+    pub fn and_kept(self, kept: &[SetAside]) -> Failure {
         if kept.is_empty() {
             return self;
         }
-        let named: Vec<_> = kept.iter().map(|path| path.display().to_string()).collect();
+        let named: Vec<_> = kept.iter().map(SetAside::to_string).collect();
         let named = format!("; what it had written is kept in {}", named.join(", "));
         let room = LONGEST_TEXT.saturating_sub(named.chars().count());
         let text: String = self.text.chars().take(room).collect();

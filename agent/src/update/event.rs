@@ -1,7 +1,5 @@
 //! What can happen to an update: the answer to each step, and what comes from outside.
 
-use std::path::PathBuf;
-
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -12,6 +10,7 @@ use super::{
     may_begin::HostHold,
     moment::Moment,
     reboot::RebootNeed,
+    set_aside::SetAside,
 };
 
 /// What a health check says. Unknown is not bad, and not good either.
@@ -131,7 +130,7 @@ pub enum Event {
         /// How healthy it is.
         health: Option<Verdict>,
         /// Where that is kept which stood in the way of what was brought back.
-        kept: Vec<PathBuf>,
+        kept: Vec<SetAside>,
         /// The end of what the failed release's services wrote.
         log: String,
     },

@@ -42,6 +42,7 @@ mod power;
 mod probation;
 mod queue;
 mod reboot;
+mod set_aside;
 mod state;
 mod step;
 
@@ -62,6 +63,7 @@ pub use power::if_power_went;
 pub use probation::{Probation, Proof};
 pub use queue::{Queue, Queued};
 pub use reboot::{RebootNeed, RebootReason, Rebooting};
+pub use set_aside::SetAside;
 pub use state::{Outcome, UnexpectedEvent, Update};
 pub use step::{Step, Undo};
 

@@ -2,8 +2,6 @@
 //! begun, and who carries it on. An unreadable journal is never "nothing pending": as long as a way back
 //! is armed, something had begun, and the host goes back by it.
 
-use std::path::PathBuf;
-
 use refit_durable::Batch;
 
 use super::{Place, PlaceError, Rescued, RunError, Units, WayBack, run};
@@ -11,7 +9,7 @@ use crate::{
     drive::{Observer, Transition},
     host::files::Files,
     journal::{Journal, JournalError},
-    update::{Cause, Event, Failure, Outcome, Phase, UnexpectedEvent, Update},
+    update::{Cause, Event, Failure, Outcome, Phase, SetAside, UnexpectedEvent, Update},
 };
 
 /// What to do first.
@@ -127,7 +125,7 @@ pub fn recover(
     observer: &mut dyn Observer,
     files: &dyn Files,
     units: &mut dyn Units,
-    keep: &dyn Fn(&WayBack) -> Vec<PathBuf>,
+    keep: &dyn Fn(&WayBack) -> Vec<SetAside>,
 ) -> Result<Recovered, RecoverError> {
     let (pending, armed, rescued) = (journal.load(), place.load(), place.rescued());
     match decide(&pending, &armed) {
@@ -171,7 +169,7 @@ pub fn recover(
 fn record(
     way_back: &WayBack,
     rescued: Option<&Rescued>,
-    kept: &[PathBuf],
+    kept: &[SetAside],
     journal: &mut dyn Journal,
     observer: &mut dyn Observer,
 ) -> Result<Option<Outcome>, JournalError> {

@@ -12,6 +12,7 @@ mod capped_host;
 mod changed_host;
 mod clocks;
 mod cloned_host;
+mod databases;
 mod debian_packages;
 mod disk_full;
 mod enrollment;

@@ -88,6 +88,7 @@ fn row(backups: &Backups<'_>, found: &Found) -> Result<serde_json::Value> {
             "to": version(index.to.as_ref()),
             "made": made(index),
             "paths": index.covered.iter().map(|it| it.path.display().to_string()).collect::<Vec<_>>(),
+            "databases": index.dumps.iter().map(|it| it.database.name().as_str()).collect::<Vec<_>>(),
             "bytes": bytes(index),
             "own_bytes": backups.own_bytes(index)?,
             "kept_for_a_person": found.pinned,
@@ -109,17 +110,26 @@ fn line(backups: &Backups<'_>, found: &Found) -> Result<String> {
         }
     };
     Ok(format!(
-        "{id}  {} {} -> {}, {}: {}, {} paths, {} bytes ({} of them its own), {}{pinned}",
+        "{id}  {} {} -> {}, {}: {}, {} paths, {}{} bytes ({} of them its own), {}{pinned}",
         index.product,
         version(index.from.as_ref()).unwrap_or("nothing"),
         version(index.to.as_ref()).unwrap_or("?"),
         made(index).unwrap_or_else(|| "no date".into()),
         found.state.word(),
         index.covered.len(),
+        databases(index),
         bytes(index),
         backups.own_bytes(index)?,
         index.tested.words(),
     ))
+}
+
+fn databases(index: &Index) -> String {
+    match index.dumps.len() {
+        0 => String::new(),
+        1 => "1 database, ".into(),
+        many => format!("{many} databases, "),
+    }
 }
 
 fn made(index: &Index) -> Option<String> {

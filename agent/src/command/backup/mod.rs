@@ -1,5 +1,6 @@
 //! `refit-agent backup`: what this host could go back to, whether it still is what was saved, and going back.
 
+mod aside;
 mod beside;
 mod bring_back;
 mod list;
@@ -44,8 +45,19 @@ enum Act {
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
-    /// Bring a backup back: programs, units and configuration as they were before that update. What stands
-    /// there now is set aside and named
+    /// What going back has set aside, and keeps until it is released
+    SetAside {
+        /// As lines for people, or as JSON for programs
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Remove for good what one way back has set aside, databases too
+    Release {
+        /// Which, of `refit-agent backup set-aside`
+        id: String,
+    },
+    /// Bring a backup back: programs, units and configuration as they were before that update, and data that
+    /// was converted since. What stands there now is set aside and named
     Restore {
         /// Which, of `refit-agent backup list`
         id: String,
@@ -61,6 +73,8 @@ pub(super) fn run(common: &Common, args: Args) -> Result<ExitCode> {
     match args.act {
         Act::List { output } => list::run(&backups, output),
         Act::Verify { ids, output } => verify::run(&backups, &ids, output),
+        Act::SetAside { output } => aside::list(&backups, output),
+        Act::Release { id } => aside::release(&settings, &backups, &id),
         Act::Restore { id, to: Some(folder) } => beside::run(&backups, &parse(&id)?, &folder),
         Act::Restore { id, to: None } => bring_back::run(&settings, &parse(&id)?),
     }
@@ -85,5 +99,6 @@ fn bytes(index: &Index) -> u64 {
         What::File { content } => content.length,
         What::HardLink { .. } | What::Directory | What::Link { .. } => 0,
     });
-    lengths.sum()
+    let dumps = index.dumps.iter().filter_map(|dump| Some(dump.content?.length));
+    lengths.chain(dumps).sum()
 }

@@ -7,7 +7,7 @@ use refit_proto::package::FileRef;
 
 use super::{
     super::{
-        files::{self, Kind},
+        files::{self, Attributes, Kind, Time},
         preflight::{lacking, on_disk},
     },
     BackupError, Backups, Entry, Index, What,
@@ -39,9 +39,22 @@ impl From<files::FileError> for BesideError {
     }
 }
 
+/// A dump as a file of whoever looks at it.
+fn a_dump(content: FileRef, made: i64) -> Entry {
+    Entry {
+        path: PathBuf::new(),
+        what: What::File { content },
+        mode: 0o600,
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        modified: Time { seconds: made, nanos: 0 },
+        attributes: Attributes::new(),
+    }
+}
+
 impl Backups<'_> {
-    /// Makes everything that a backup holds below `folder`, each at the path that it was saved from, and
-    /// compares it with what was saved. Says which paths held nothing when it was saved.
+    /// Makes everything that a backup holds below `folder`, each at the path that it was saved from and dumps
+    /// below `databases`, and compares it with what was saved. Says which paths held nothing when it was saved.
     ///
     /// # Errors
     /// If it can't be made as it was: without the rights to set owners, on a full disk. Nothing of it is
@@ -82,6 +95,8 @@ impl Backups<'_> {
                 What::Directory | What::Link { .. } => on_disk(1),
             })
             .sum();
+        let dumps = index.dumps.iter().filter_map(|dump| Some(on_disk(dump.content?.length)));
+        let bytes = bytes.saturating_add(dumps.sum());
         let free = self.files.space(&files::nearest(self.files, folder)?)?.bytes;
         if bytes <= free || self.has_holes(index)? {
             return Ok(());
@@ -117,6 +132,12 @@ impl Backups<'_> {
             if let Some(why) = difference(&covered.entries, &look(self.files, &to)?) {
                 return Err(BackupError::Unrestorable { path: covered.path.clone(), why });
             }
+        }
+        for dump in &index.dumps {
+            let Some(file) = dump.content else { continue };
+            let to = folder.join("databases").join(format!("{}.dump", dump.database.name()));
+            files::create_dirs(self.files, to.parent().unwrap_or(folder), 0o700)?;
+            restore(self.files, &[a_dump(file, index.made)], &to, &content)?;
         }
         files::sync_parent(self.files, folder)?;
         Ok(nothing)

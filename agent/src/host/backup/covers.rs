@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use refit_proto::package::{Variables, expand};
+use refit_proto::package::{DataUse, Variables, expand};
 
 use super::{
     super::{documents::Documents, files::Files},
@@ -29,8 +29,25 @@ pub enum Role {
     Unit,
     /// Placed by a release, with the installer `files`.
     Placed,
-    /// Named by the manifest.
+    /// Named by the manifest as configuration.
     Declared,
+    /// Data: saved, and left as it is by going back.
+    Data,
+    /// Data that the release converts: saved at rest, and brought back.
+    Converted,
+}
+
+impl Role {
+    fn named(self) -> &'static str {
+        match self {
+            Role::Link => "the product's link",
+            Role::Unit => "a unit file",
+            Role::Placed => "a file of the release",
+            Role::Declared => "configuration",
+            Role::Data => "data",
+            Role::Converted => "data that is converted",
+        }
+    }
 }
 
 /// What has to be saved before this release is installed: the product's link, these unit files, what is
@@ -51,27 +68,69 @@ pub fn covers(
     let units = units.iter().map(|path| Cover { path: path.clone(), role: Role::Unit });
     covers.extend(units);
     let mut declared = Vec::new();
-    for path in release.packages.iter().flat_map(|package| &package.manifest.backup.paths) {
-        let expanded = expand(path, variables)?;
-        declared.push(resolve(files, Path::new(&expanded), own)?);
+    for (path, role) in named(release) {
+        let expanded = expand(&path, variables)?;
+        let path = resolve(files, Path::new(&expanded), own)?;
+        declared.push(Cover { path, role });
     }
-    declared.sort();
-    // Sorted, a folder stands before what is in it, which it brings back too.
-    declared.dedup_by(|inner, outer| inner.starts_with(outer));
-    for path in declared {
+    for Cover { path, role } in outermost(declared)? {
         if let Some(other) = covers.iter().find(|other| other.path.starts_with(&path)) {
             let why = format!("it holds {}, which is saved by itself", other.path.display());
             return Err(BackupError::Unsaveable { path, why });
         }
-        covers.push(Cover { path, role: Role::Declared });
+        covers.push(Cover { path, role });
     }
     // What lies in a folder that the manifest names comes back with it.
-    let named: Vec<PathBuf> = covers.iter().map(|cover| cover.path.clone()).collect();
+    let comes_back = covers.iter().filter(|cover| cover.role != Role::Data);
+    let named: Vec<PathBuf> = comes_back.map(|cover| cover.path.clone()).collect();
     covers.extend(placed.into_iter().filter(|cover| {
         let within = |named: &PathBuf| cover.path.starts_with(named);
         !named.iter().any(within)
     }));
     Ok(covers)
+}
+
+/// What its manifests name, as what. Of what a database keeps in files, those are only converted as files.
+fn named(release: &Documents) -> Vec<(String, Role)> {
+    let mut named = Vec::new();
+    for package in &release.packages {
+        let (backup, data) = (&package.manifest.backup, &package.manifest.data);
+        named.extend(backup.paths.iter().map(|path| (path.clone(), Role::Declared)));
+        match data.used {
+            DataUse::Untouched => {}
+            DataUse::Kept => named.extend(data.paths.iter().map(|path| (path.clone(), Role::Data))),
+            DataUse::Converted => {
+                named.extend(data.declared_paths().into_iter().map(|path| (path, Role::Converted)));
+            }
+        }
+    }
+    named
+}
+
+/// Without what lies in another of them, which holds it already.
+fn outermost(mut covers: Vec<Cover>) -> Result<Vec<Cover>, BackupError> {
+    // Sorted, a folder stands before what is in it.
+    covers.sort_by(|a, b| a.path.cmp(&b.path));
+    let mut outer: Vec<Cover> = Vec::new();
+    for cover in covers {
+        let Some(around) = outer.iter_mut().find(|outer| cover.path.starts_with(&outer.path))
+        else {
+            outer.push(cover);
+            continue;
+        };
+        let both_data =
+            [cover.role, around.role].iter().all(|it| matches!(it, Role::Data | Role::Converted));
+        if cover.role == around.role {
+        } else if cover.path == around.path && both_data {
+            // What one package converts comes back, also where another only writes to it.
+            around.role = Role::Converted;
+        } else {
+            let (path, inner, at) = (cover.path, cover.role.named(), around.path.display());
+            let why = format!("it is named as {inner}, and {at} as {}", around.role.named());
+            return Err(BackupError::Unsaveable { path, why });
+        }
+    }
+    Ok(outer)
 }
 
 /// What is set aside gets up to 143 bytes to its name, of the 255 that Linux allows.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
     super::files::{Attributes, Time},
-    Role, Tested,
+    Dump, Role, Tested,
 };
 use crate::{
     update::{BackupId, ReleaseId},
@@ -21,6 +21,8 @@ use crate::{
 
 const KIND: &str = "backup";
 const FORMAT: u32 = 1;
+/// With databases. A reader that knows nothing of them would bring half of it back.
+const FORMAT_WITH_DUMPS: u32 = 2;
 
 /// What was saved, of all that is covered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +49,9 @@ pub struct Index {
     pub tested: Tested,
     /// What stood where.
     pub covered: Vec<Covered>,
+    /// Databases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dumps: Vec<Dump>,
 }
 
 /// What a backup is made for.
@@ -129,7 +134,13 @@ pub enum What {
 impl Index {
     pub(super) fn new(about: About, covered: Vec<Covered>, tested: Tested) -> Index {
         let About { id, product, from, to, made } = about;
-        Index { kind: KIND.into(), format: FORMAT, id, product, from, to, made, tested, covered }
+        let (kind, dumps) = (KIND.into(), Vec::new());
+        Index { kind, format: FORMAT, id, product, from, to, made, tested, covered, dumps }
+    }
+
+    pub(super) fn with_dumps(self, dumps: Vec<Dump>) -> Index {
+        let format = if dumps.is_empty() { FORMAT } else { FORMAT_WITH_DUMPS };
+        Index { format, dumps, ..self }
     }
 
     /// Its bytes, which are sealed.
@@ -140,18 +151,18 @@ impl Index {
 
     pub(super) fn parse(bytes: &[u8]) -> Option<Index> {
         let index: Index = serde_json::from_slice(bytes).ok()?;
-        (index.kind == KIND && index.format == FORMAT).then_some(index)
+        let known = [FORMAT, FORMAT_WITH_DUMPS].contains(&index.format);
+        (index.kind == KIND && known).then_some(index)
     }
 
     /// Every content that it needs, each once.
     pub fn content(&self) -> BTreeSet<FileRef> {
         let entries = self.covered.iter().flat_map(|covered| &covered.entries);
-        entries
-            .filter_map(|entry| match entry.what {
-                What::File { content } => Some(content),
-                What::Directory | What::Link { .. } | What::HardLink { .. } => None,
-            })
-            .collect()
+        let files = entries.filter_map(|entry| match entry.what {
+            What::File { content } => Some(content),
+            What::Directory | What::Link { .. } | What::HardLink { .. } => None,
+        });
+        files.chain(self.dumps.iter().flat_map(Dump::contents)).collect()
     }
 
     /// Where the product's link led; `None` if there was none.

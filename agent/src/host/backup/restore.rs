@@ -15,7 +15,7 @@ use super::{
     undo::aside_of,
 };
 use crate::{
-    update::InstallId,
+    update::{InstallId, SetAside},
     way_back::{Undoing, WayBack},
 };
 
@@ -46,7 +46,7 @@ impl Backups<'_> {
     ///
     /// # Errors
     /// If the system refuses; nothing is lost then, and the next call goes on.
-    pub fn finish(&self, index: &Index, turn: &InstallId) -> Result<Vec<PathBuf>, BackupError> {
+    pub fn finish(&self, index: &Index, turn: &InstallId) -> Result<Vec<SetAside>, BackupError> {
         let mut kept = Vec::new();
         for (covered, n) in index.covered.iter().zip(0..) {
             // What the update was about to put there when it was cut off.
@@ -55,54 +55,76 @@ impl Backups<'_> {
                 files::remove_unfinished(self.files, &covered.path)?;
             }
             match covered.role {
-                Role::Link | Role::Unit | Role::Placed => {}
-                Role::Declared => kept.extend(self.keep_aside(turn, covered, n)?),
+                Role::Link | Role::Unit | Role::Placed | Role::Data => {}
+                Role::Declared | Role::Converted => {
+                    kept.extend(self.kept_of(index, turn, covered, n)?);
+                }
             }
         }
+        let mut databases = Vec::new();
+        for dump in index.dumps.iter().filter(|dump| dump.converted) {
+            databases.extend(self.kept_of_database(index, turn, dump)?);
+        }
+        self.note_aside(index, turn, &kept, &databases)?;
+        kept.extend(databases.into_iter().map(|(kept, _)| kept));
         Ok(kept)
     }
 
     /// The same after a way back that was run without the journal: its install names the backup.
     /// Where the backup cannot be asked any more, what was set aside stays where it is and is named.
-    pub fn finish_after(&self, way_back: &WayBack) -> Vec<PathBuf> {
+    pub fn finish_after(&self, way_back: &WayBack) -> Vec<SetAside> {
         let asides = way_back.steps.iter().filter_map(|step| match &step.undoing {
             Undoing::Swap { aside, .. } => Some(aside),
             _ => None,
         });
         let asides: Vec<&PathBuf> = asides.collect();
-        if asides.is_empty() {
-            return Vec::new();
+        let mut kept: Vec<SetAside> = Vec::new();
+        for id in self.brought_back_from(way_back) {
+            let index = self.index(&id).map_err(|error| error.to_string());
+            let finished = index.and_then(|index| {
+                self.finish(&index, &way_back.install).map_err(|error| error.to_string())
+            });
+            match finished {
+                Ok(more) => kept.extend(more),
+                Err(error) => {
+                    tracing::error!("what was set aside stays beside its place: {error}");
+                    let there = |aside: &&PathBuf| files::exists(self.files, aside).unwrap_or(true);
+                    let left = asides.iter().copied().filter(there).cloned().map(SetAside::from);
+                    let news: Vec<_> = left.filter(|left| !kept.contains(left)).collect();
+                    kept.extend(news);
+                }
+            }
         }
-        let finished = way_back.backup().map_err(|error| error.to_string()).and_then(|id| {
-            let index = self.index(&id).map_err(|error| error.to_string())?;
-            self.finish(&index, &way_back.install).map_err(|error| error.to_string())
-        });
-        let kept = finished.unwrap_or_else(|error| {
-            tracing::error!("what was set aside stays beside its place: {error}");
-            let there = |aside: &&PathBuf| files::exists(self.files, aside).unwrap_or(true);
-            asides.into_iter().filter(there).cloned().collect()
-        });
-        for path in &kept {
-            tracing::warn!(path = %path.display(), "what the update had written is kept");
+        for kept in &kept {
+            tracing::warn!("what the update had written is kept: {kept}");
         }
         kept
     }
 
-    fn keep_aside(
+    /// Whether nothing stands aside but what was saved anyway, or an empty folder that the swap has made.
+    pub(super) fn is_as_saved(&self, covered: &Covered, aside: &Path) -> Result<bool, BackupError> {
+        let Some(stat) = self.files.stat(aside)? else { return Ok(true) };
+        let empty = stat.kind == Kind::Directory && holds_no_file(self.files, aside)?;
+        Ok(empty || difference(&covered.entries, &look(self.files, aside)?).is_none())
+    }
+
+    /// Brings what stands aside to the agent's folder, unless it is as it was saved; all the same if it is a
+    /// part of something `whole`.
+    pub(super) fn keep_aside(
         &self,
         turn: &InstallId,
         covered: &Covered,
         n: u32,
+        whole: bool,
     ) -> Result<Option<PathBuf>, BackupError> {
-        let name = covered.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let folder = self.set_aside().join(turn.as_str());
-        let to = folder.join(format!("{n}-{name}"));
+        let to = self.kept_at(turn, covered, n);
         let aside = aside_of(&covered.path, turn);
         let there = files::exists(self.files, &to)?;
-        let Some(stat) = self.files.stat(&aside)? else { return Ok(there.then_some(to)) };
-        // Made by the swap where nothing stood, or empty anyway.
-        let empty = stat.kind == Kind::Directory && holds_no_file(self.files, &aside)?;
-        if empty || difference(&covered.entries, &look(self.files, &aside)?).is_none() {
+        if !files::exists(self.files, &aside)? {
+            return Ok(there.then_some(to));
+        }
+        if !whole && self.is_as_saved(covered, &aside)? {
             files::remove_tree(self.files, &aside)?;
             return Ok(there.then_some(to));
         }

@@ -45,14 +45,20 @@ pub(super) fn scan(
     match (cover.role, stat.kind) {
         (Role::Link, Kind::Link)
         | (Role::Unit | Role::Placed, Kind::File | Kind::Link)
-        | (Role::Declared, Kind::File | Kind::Link | Kind::Directory) => {}
+        | (
+            Role::Declared | Role::Data | Role::Converted,
+            Kind::File | Kind::Link | Kind::Directory,
+        ) => {}
         (Role::Link, _) => return refuse("it is not the link that Refit makes"),
         (Role::Unit, _) => return refuse("it is no unit file"),
         (Role::Placed, _) => return refuse("the release has a file there, and it is none"),
-        (Role::Declared, _) => return refuse("it is a socket, a pipe or a device"),
+        (Role::Declared | Role::Data | Role::Converted, _) => {
+            return refuse("it is a socket, a pipe or a device");
+        }
     }
     // What is brought back is put in place by renaming, which a mount point does not allow.
-    if let Some(parent) = cover.path.parent()
+    if cover.role != Role::Data
+        && let Some(parent) = cover.path.parent()
         && files.stat(parent)?.is_some_and(|parent| parent.device != stat.device)
     {
         return refuse("a file system is mounted there; name the paths in it");
@@ -83,7 +89,7 @@ impl Walk<'_> {
             return refuse("another file system is mounted there");
         }
         if depth > DEEPEST || self.found.entries.len() >= MOST_ENTRIES {
-            return refuse("it holds too much for a backup of configuration");
+            return refuse("it holds too much for a backup of files");
         }
         let what = match stat.kind {
             Kind::File => return self.file(path, &at, stat, depth),

@@ -135,7 +135,8 @@ fn go_back(files: &RecordingFiles, sealed: &SealedBackup) -> Result<Vec<PathBuf>
     };
     let way_back = WayBack::parse(&way_back.to_bytes()).map_err(|error| error.to_string())?;
     way_back::run(&way_back, files, &mut NoUnits).map_err(|error| error.to_string())?;
-    backups(files).finish(&index, &turn()).map_err(|error| error.to_string())
+    let kept = backups(files).finish(&index, &turn()).map_err(|error| error.to_string())?;
+    Ok(kept.into_iter().map(|kept| kept.place.into()).collect())
 }
 
 /// What a release, a hook and a person may do to what is covered.
@@ -475,7 +476,7 @@ fn on_a_real_disk_everything_comes_back_with_owner_mode_time_and_attributes() {
     after.remove(&etc);
     // A link's own owner is not in a way back; everything else is as it was.
     assert_eq!(after, before);
-    assert_eq!(std::fs::read(kept[0].join("sub/file")).unwrap(), b"changed");
+    assert_eq!(std::fs::read(Path::new(&kept[0].place).join("sub/file")).unwrap(), b"changed");
 }
 
 #[test]

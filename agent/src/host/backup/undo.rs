@@ -36,8 +36,15 @@ impl Backups<'_> {
         // What the new release may read comes first, the pointer to the old one last.
         let last = |covered: &&Covered| covered.role == Role::Link;
         let (link, others): (Vec<_>, Vec<_>) = index.covered.iter().partition(last);
+        // What SQLite keeps beside a file goes before the file: the one of before must never meet it.
+        let is_converted = |covered: &&Covered| covered.role == Role::Converted;
+        let (converted, others): (Vec<_>, Vec<_>) = others.into_iter().partition(is_converted);
         let mut steps = Vec::new();
-        for covered in others.into_iter().chain(link) {
+        for covered in others.into_iter().chain(converted.into_iter().rev()) {
+            steps.extend(self.undo(&index.id, turn, covered)?);
+        }
+        steps.extend(index.dumps.iter().flat_map(|dump| self.undo_dump(&index.id, turn, dump)));
+        for covered in link {
             steps.extend(self.undo(&index.id, turn, covered)?);
         }
         Ok(steps)
@@ -64,8 +71,9 @@ impl Backups<'_> {
                 let steps = std::iter::once(made).chain(bared).chain(dress(entry, &path));
                 steps.map(UndoStep::from).collect()
             }
-            (Role::Declared, None) => swap_in_nothing(turn, path),
-            (Role::Declared, Some(_)) => self.swap_in(id, turn, covered)?,
+            (Role::Data, _) => Vec::new(),
+            (Role::Declared | Role::Converted, None) => swap_in_nothing(turn, path),
+            (Role::Declared | Role::Converted, Some(_)) => self.swap_in(id, turn, covered)?,
         })
     }
 
