@@ -106,7 +106,10 @@ impl Holds {
 
     /// Those that hold now.
     pub fn now(&self) -> Vec<LocalHold> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        self.counted(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn counted(&self, known: &mut Vec<LocalHold>) -> Vec<LocalHold> {
         if known.is_empty() {
             return Vec::new();
         }
@@ -142,7 +145,8 @@ impl Holds {
         if lasts > self.longest {
             return Err(HoldError::Long { days: self.longest.as_secs() / 86_400 });
         }
-        let mut holding = self.now();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holding = self.counted(&mut known);
         if holding.len() >= MOST {
             return Err(HoldError::Many);
         }
@@ -160,8 +164,8 @@ impl Holds {
         };
         holding.push(hold.clone());
         self.write(&holding)?;
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = holding;
-        tracing::info!(id = hold.id, who = hold.who, until = %hold.until(), "held: {}", hold.why);
+        *known = holding;
+        tracing::info!(id = %hold.id, who = %hold.who, until = %hold.until(), "held: {}", hold.why);
         Ok(hold)
     }
 
@@ -170,7 +174,8 @@ impl Holds {
     /// # Errors
     /// If there is none of this name that this person may end, or that can't be written down.
     pub fn release(&self, id: &str, uid: u32) -> Result<LocalHold, HoldError> {
-        let mut holding = self.now();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holding = self.counted(&mut known);
         let none = || HoldError::None(printable(id));
         let at = holding.iter().position(|hold| hold.id == id).ok_or_else(none)?;
         let hold = holding.remove(at);
@@ -178,8 +183,8 @@ impl Holds {
             return Err(HoldError::Others { id: hold.id, who: hold.who });
         }
         self.write(&holding)?;
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = holding;
-        tracing::info!(id = hold.id, uid, "released");
+        *known = holding;
+        tracing::info!(id = %hold.id, uid, "released");
         Ok(hold)
     }
 

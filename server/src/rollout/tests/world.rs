@@ -407,7 +407,9 @@ impl World {
             ["fetches"] => go(&mut report, Phase::Fetching),
             ["waits"] => {
                 go(&mut report, Phase::Waiting);
-                report.attempt.iter_mut().for_each(|attempt| attempt.leased = false);
+                if let Some(attempt) = &mut report.attempt {
+                    attempt.leased = false;
+                }
             }
             ["begins"] => go(&mut report, Phase::BackingUp),
             ["reboots"] => go(&mut report, Phase::Rebooting),
