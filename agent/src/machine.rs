@@ -16,6 +16,7 @@ mod modules;
 mod reboot;
 mod reserve;
 mod restore;
+mod second;
 mod settle;
 
 pub use installed::inventory;
@@ -30,6 +31,7 @@ use std::{
 use refit_proto::{
     names::{Digest, Platform, Product},
     package::Variables,
+    wire::BackupState,
 };
 
 use crate::{
@@ -52,7 +54,7 @@ use crate::{
         service::{OwnSupervisor, Service, ServiceError, Services, Systemd, UnitName},
         tree::Tree,
     },
-    report::Inventory,
+    report::{Inventory, held_backups},
     settings::{BackupSettings, RedBefore, Settings},
     steps::{Machine, Waited},
     update::{Attempt, BackupId, BackupMethod, Event, Failure, InstallId, Step, Update},
@@ -152,6 +154,7 @@ pub struct HostMachine {
     boots: Option<Box<dyn Boots>>,
     reboot_hold: Duration,
     backup: BackupSettings,
+    second: Option<second::SecondPlace>,
     clock: Clock,
     /// How the checks of the release on probation have gone. Lost with the agent; then they begin anew.
     probation: Option<(InstallId, health::Checks)>,
@@ -196,6 +199,7 @@ impl HostMachine {
             boots: manager.boots(),
             reboot_hold: settings.reboot_hold,
             backup: settings.backup.clone(),
+            second: second::SecondPlace::of(settings),
             manager,
             clock,
             probation: None,
@@ -338,6 +342,10 @@ impl Machine for HostMachine {
 
     fn hook_runs(&self) -> HookRuns {
         self.hook_runs.reported().clone()
+    }
+
+    fn held_backups(&self) -> Vec<BackupState> {
+        held_backups(&self.backups())
     }
 
     fn boot_held(&self) -> Option<Failure> {

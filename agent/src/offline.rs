@@ -9,6 +9,7 @@ use crate::{
     clock::Clock,
     holds::Holds,
     host::{
+        backup::Backups,
         files::RealFiles,
         hook::{self, KeptRuns},
         tree::Tree,
@@ -18,7 +19,7 @@ use crate::{
     link::Wanted,
     machine,
     outbox::Outbox,
-    report::{Reporter, ReportingJournal},
+    report::{Reporter, ReportingJournal, held_backups},
     run::{Lock, RunError, open_store},
     settings::Settings,
     trusted::{Holder, Trust, TrustFolder},
@@ -61,6 +62,7 @@ impl Offline {
         );
         let inventory = machine::inventory(&tree);
         let hook_runs = KeptRuns::load(&RealFiles, hook::folder(&settings.data));
+        let backups = Backups::new(&RealFiles, settings.data.clone());
         let host = identity.host.clone();
         let holder = Holder { host: host.clone(), labels: identity.labels, root: identity.root };
         let trust = Trust::load(TrustFolder::at(settings.trust()), holder, self.clock.clone());
@@ -81,6 +83,7 @@ impl Offline {
                 settings.holds.longest,
             )),
             hook_runs: Arc::new(RwLock::new(hook_runs.reported().clone())),
+            backups: Arc::new(RwLock::new(held_backups(&backups))),
             witness: Arc::new(Witness::load(settings.identity().audit())?),
             reported: Mutex::new(None),
         })

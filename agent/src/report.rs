@@ -2,9 +2,11 @@
 //! and what is installed. Decides the words of reports and holds; how reports travel is decided in
 //! [`crate::outbox`].
 
+mod backups;
 mod journal;
 mod product;
 
+pub use backups::{HeldBackups, held_backups};
 pub use journal::ReportingJournal;
 
 use std::{
@@ -63,6 +65,8 @@ pub struct Reporter {
     pub holds: Arc<Holds>,
     /// How the hooks of its last updates went.
     pub hook_runs: Arc<RwLock<HookRuns>>,
+    /// The backups that are here, as they were last looked at.
+    pub backups: HeldBackups,
     /// The way to the server, for the address in use; none where no agent runs.
     pub server: Option<Arc<Link>>,
     /// What was seen of the server's audit log.
@@ -122,6 +126,7 @@ impl Reporter {
             audit_held: self.witness.held(),
             audit_failure: self.witness.failure(),
             holds: self.holds.now().iter().map(local_hold).collect(),
+            backups: self.backups.read().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 

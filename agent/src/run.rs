@@ -36,7 +36,7 @@ use crate::{
     link::{Access, Bucket, Link, Pace, Sync, Turn, Wanted},
     machine::Manager,
     outbox::Outbox,
-    report::{Inventory, Reporter, ReportingJournal},
+    report::{HeldBackups, Inventory, Reporter, ReportingJournal},
     restore,
     settings::Settings,
     status,
@@ -221,6 +221,7 @@ pub fn run<M: Machine + 'static>(
     let hook_runs = Arc::new(RwLock::new(HookRuns::new()));
     let longest = settings.holds.longest;
     let holds = Arc::new(Holds::load(parts.files.clone(), &settings.data, clock.clone(), longest));
+    let backups = HeldBackups::default();
     let report_key = crate::identity::Keys::load(&settings.identity())
         .map_err(IdentityError::from)?
         .into_report();
@@ -239,6 +240,7 @@ pub fn run<M: Machine + 'static>(
         inventory: inventory.clone(),
         hook_runs: hook_runs.clone(),
         holds: holds.clone(),
+        backups: backups.clone(),
         server: Some(server.clone()),
         witness: Arc::new(Witness::load(settings.identity().audit())?),
         reported: Mutex::new(None),
@@ -260,6 +262,7 @@ pub fn run<M: Machine + 'static>(
         hook_runs,
         drifts: std::collections::BTreeMap::new(),
         drift: settings.drift,
+        backups,
         spool: spool.clone(),
         cap: settings
             .most_bytes_per_second

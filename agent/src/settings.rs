@@ -25,6 +25,7 @@ mod health;
 mod holds;
 mod mender;
 mod proxy;
+mod second;
 mod windows;
 
 pub use backup::BackupSettings;
@@ -32,6 +33,7 @@ pub use brake::BrakeSettings;
 pub use drift::DriftSettings;
 pub use health::RedBefore;
 pub use holds::HoldSettings;
+pub use second::{Required, SecondSettings};
 pub use windows::WindowSettings;
 
 /// Where the agent keeps everything of its own, unless told otherwise.
@@ -199,9 +201,10 @@ impl Settings {
             })
         };
         let patience = patience(&written);
+        let own = absolute(data)?;
         let backup = written
             .backup
-            .check()
+            .check(&own)
             .map_err(|why| SettingsError::Wrong { path: path.clone(), why })?;
         let platform = own_platform();
         let mender = written
@@ -224,7 +227,7 @@ impl Settings {
             .map_err(|why| SettingsError::Wrong { path: path.clone(), why })?;
         let install_root = written.install_root.unwrap_or_else(|| DEFAULT_INSTALL_ROOT.into());
         Ok(Settings {
-            data: absolute(data)?,
+            data: own,
             install_root: absolute(&install_root)?,
             services: written.services,
             variables: written.variables,

@@ -20,6 +20,7 @@ use std::{
 use refit_proto::{
     names::{Digest, Product},
     package::Reboot,
+    wire::BackupState,
 };
 use tokio::runtime::Handle;
 
@@ -36,7 +37,7 @@ use crate::{
     link::{
         Bucket, Capped, Link, MirroredFrames, ServerFrames, Wanted, ask_leave, ask_reboot, chance,
     },
-    report::Inventory,
+    report::{HeldBackups, Inventory},
     settings::DriftSettings,
     trusted::Trust,
     update::{Attempt, BackupId, Cause, Event, Failure, InstallId, OrderedBy, Phase, Step, Update},
@@ -80,6 +81,9 @@ pub trait Machine: Send {
 
     /// How the hooks of the last updates went.
     fn hook_runs(&self) -> HookRuns;
+
+    /// The backups that are here, the newest first.
+    fn held_backups(&self) -> Vec<BackupState>;
 
     /// Makes ready to bring a backup back that leads away from what is committed: from here on it is brought
     /// back, also after a power cut. Says what it is about. Nothing is changed if it can't be.
@@ -147,6 +151,8 @@ pub struct Steps<M> {
     pub drifts: BTreeMap<Product, Drift>,
     /// What is done about it, and how gently it is looked for.
     pub drift: DriftSettings,
+    /// The backups that are here, for reports.
+    pub backups: HeldBackups,
     /// Where bundles wait.
     pub spool: Arc<Spool>,
     /// The bundle that was read last, so that a large one is not read again for each step.
@@ -416,6 +422,8 @@ impl<M: Machine> Steps<M> {
         }
         *self.hook_runs.write().unwrap_or_else(std::sync::PoisonError::into_inner) =
             self.machine.hook_runs();
+        *self.backups.write().unwrap_or_else(std::sync::PoisonError::into_inner) =
+            self.machine.held_backups();
     }
 
     /// The host's own rules are asked first, so that no lease is taken that can't be used (the server keeps

@@ -25,6 +25,8 @@ pub const LEASE_DENIED: &str = "lease-denied";
 pub const BUSY: &str = "busy";
 /// What runs on the host is not healthy, and its owner lets no update come then.
 pub const RED_BEFORE: &str = "red-before";
+/// The backup could not be copied to its second place, and the host's owner wants it there first.
+pub const SECOND_PLACE_AWAY: &str = "second-place-away";
 /// The server ordered the host to go back.
 pub const BACKED_OUT: &str = "backed-out";
 /// A person on the host brought a backup back.
@@ -40,7 +42,7 @@ pub const ROLLED_BACK: &str = "rolled-back";
 pub const STOPS: [&str; 3] = [PAUSED, HALTED, ROLLED_BACK];
 
 /// All causes above: the weather, or an order of ours. A rollout does not count them as failures.
-pub const BLAMELESS: [&str; 14] = [
+pub const BLAMELESS: [&str; 15] = [
     NOT_PERMITTED,
     NOT_APPROVED,
     NOT_PROVEN,
@@ -53,6 +55,7 @@ pub const BLAMELESS: [&str; 14] = [
     LEASE_DENIED,
     BUSY,
     RED_BEFORE,
+    SECOND_PLACE_AWAY,
     BACKED_OUT,
     RESTORED,
 ];

@@ -204,6 +204,7 @@ pub fn enroll_host(
         audit_held: before.and_then(|host| host.audit_held),
         audit_failure: before.and_then(|host| host.audit_failure.clone()),
         holds: before.map(|host| host.holds.clone()).unwrap_or_default(),
+        backups: before.map(|host| host.backups.clone()).unwrap_or_default(),
     })
 }
 

@@ -140,6 +140,7 @@ mod tests {
             audit_held: None,
             audit_failure: None,
             holds: Vec::new(),
+            backups: Vec::new(),
         }
     }
 

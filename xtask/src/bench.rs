@@ -1,5 +1,7 @@
 //! Measures what the project promises to be small or fast, beside others of the field, and prints it.
 
+mod backup;
+
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
@@ -18,11 +20,14 @@ pub(crate) struct Arguments {
 enum What {
     /// The agent's size, idle memory and wake-ups, beside those of updaters from Debian.
     Agent,
+    /// Backup and restore of many small files, beside restic and `tar | zstd`.
+    Backup(backup::Arguments),
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    match arguments.what {
+    match &arguments.what {
         What::Agent => agent(),
+        What::Backup(arguments) => backup::run(arguments),
     }
 }
 

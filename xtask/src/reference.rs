@@ -1,6 +1,6 @@
-//! What the tests against the reference implementation of TUF need: that implementation, in a virtual
-//! environment of its own below `target`, and the conformance client. Where the environment can't be
-//! made, the tests themselves say that they did not run.
+//! What tests need that is written in Python, each in a virtual environment of its own below `target`: the
+//! reference implementation of TUF, and an S3-compatible store. Also the conformance client. Where an
+//! environment can't be made, the tests themselves say that they did not run.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -8,16 +8,36 @@ use anyhow::{Context, Result};
 
 use crate::cargo;
 
-/// Exact versions of everything that is installed.
-const REQUIREMENTS: &str = "tests/tests/reference/requirements.txt";
+/// Something written in Python that tests need.
+pub(crate) struct Needed {
+    /// The variable by which tests are told the interpreter that has it.
+    pub(crate) variable: &'static str,
+    /// Exact versions of everything that is installed.
+    requirements: &'static str,
+    /// The folder of its environment.
+    folder: &'static str,
+}
 
-/// The interpreter that has the reference implementation; `None` where it can't be had, after `python3`
-/// or `pip` has said why.
-pub(crate) fn python() -> Result<Option<PathBuf>> {
-    let requirements = cargo::workspace().join(REQUIREMENTS);
+/// All of it.
+pub(crate) const NEEDED: [Needed; 2] = [
+    Needed {
+        variable: "REFIT_REFERENCE_PYTHON",
+        requirements: "tests/tests/reference/requirements.txt",
+        folder: "reference-implementation",
+    },
+    Needed {
+        variable: "REFIT_S3_SERVER_PYTHON",
+        requirements: "agent/copy/tests/s3/requirements.txt",
+        folder: "s3-server",
+    },
+];
+
+/// The interpreter that has it; `None` where it can't be had, after `python3` or `pip` has said why.
+pub(crate) fn python(needed: &Needed) -> Result<Option<PathBuf>> {
+    let requirements = cargo::workspace().join(needed.requirements);
     let wanted = fs::read_to_string(&requirements)
         .with_context(|| format!("cannot read {}", requirements.display()))?;
-    let folder = cargo::binaries().join("reference-implementation");
+    let folder = cargo::binaries().join(needed.folder);
     let python = folder.join("bin/python");
     // Written last: a folder without it is one that was not finished.
     let made_of = folder.join("made-of.txt");

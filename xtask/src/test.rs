@@ -34,9 +34,6 @@ pub(crate) fn features() -> Vec<&'static str> {
 /// Named in the environment of all tests: what could not run is appended to this file, a line each.
 const NOT_RUN_FILE: &str = "REFIT_NOT_RUN_FILE";
 
-/// Named in the environment of all tests: the interpreter with the reference implementation of TUF.
-const REFERENCE_PYTHON: &str = "REFIT_REFERENCE_PYTHON";
-
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let not_run_file = cargo::binaries().join("refit-not-run.txt");
     if let Err(error) = fs::remove_file(&not_run_file)
@@ -80,8 +77,10 @@ fn tests(arguments: &Arguments, not_run_file: &PathBuf) -> Result<bool> {
             tests.env_remove(name);
         }
     }
-    if let Some(python) = reference::python()? {
-        tests.env(REFERENCE_PYTHON, python);
+    for needed in &reference::NEEDED {
+        if let Some(python) = reference::python(needed)? {
+            tests.env(needed.variable, python);
+        }
     }
     Ok(tests.status().context("cannot start cargo test")?.success())
 }

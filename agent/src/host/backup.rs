@@ -160,6 +160,16 @@ impl<'a> Backups<'a> {
         self.data.join("backups")
     }
 
+    /// Through which its files are touched.
+    pub(in crate::host) fn files(&self) -> &dyn Files {
+        self.files
+    }
+
+    /// Where some content of a backup lies.
+    pub(in crate::host) fn content_path(&self, id: &BackupId, digest: &Digest) -> PathBuf {
+        self.content(id, digest)
+    }
+
     fn scratch(&self, id: &BackupId) -> PathBuf {
         self.root().join(format!(".{id}.test"))
     }

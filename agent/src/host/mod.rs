@@ -21,6 +21,7 @@ pub mod process;
 #[cfg(test)]
 pub(crate) mod recording;
 pub mod rescue;
+pub mod second;
 pub mod service;
 pub mod tree;
 pub mod usage;

@@ -162,7 +162,7 @@ pub(crate) fn end_of_text(text: &str, most: usize) -> &str {
     }
 }
 
-fn kill_group(child: &Child) {
+pub(crate) fn kill_group(child: &Child) {
     if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
         // A group that is gone already is what was wanted.
         let _ = rustix::process::kill_process_group(group, Signal::KILL);

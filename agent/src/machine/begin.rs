@@ -87,7 +87,8 @@ impl HostMachine {
         let covers = self.covers(attempt, &after)?;
         self.preflight_of(attempt).give_back(Purpose::Backup, &self.data)?;
         self.saves(terms.saves_by).save(&backup, &covers)?;
-        self.save_databases(attempt, &after, When::Running)
+        self.save_databases(attempt, &after, When::Running)?;
+        self.copy_saved(&backup)
     }
 
     /// What has to be saved before this release comes: also the units that it does not have any more.

@@ -44,6 +44,7 @@ impl HostMachine {
         self.save_databases(&change.attempt, &after, When::AtRest)?;
         let covers = self.covers(&change.attempt, &after)?;
         let sealed = self.saves(change.terms.saves_by).seal(&self.about(change), &covers)?;
+        self.copy_sealed(&sealed)?;
         self.arm_for_the_switch(change, &sealed, STARTS)?;
         Ok(Event::Sealed { sealed })
     }

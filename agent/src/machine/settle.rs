@@ -35,7 +35,9 @@ impl HostMachine {
                 if let Err(failure) = self.run_hooks(attempt, &after, HookTime::AfterCommit) {
                     tracing::warn!("{failure}");
                 }
-                self.clean(&attempt.product, &[backup_id(attempt)?].into())?;
+                let held = [backup_id(attempt)?].into();
+                self.clean(&attempt.product, &held)?;
+                self.settle_second(&attempt.product, &held);
             }
             Phase::Refused | Phase::Dropped | Phase::RolledBack => {
                 self.backups().remove(&backup_id(attempt)?)?;

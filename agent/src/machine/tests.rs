@@ -22,6 +22,7 @@ mod modules;
 mod placed;
 mod reserve;
 mod restore;
+mod second;
 
 use super::*;
 use crate::{

@@ -1,9 +1,10 @@
 //! `[backup]` in `agent.toml`: how backups are made and for how long they are kept.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use serde::Deserialize;
 
+use super::second::{self, SecondSettings};
 use crate::{
     host::backup::{Methods, Retention},
     update::BackupMethod,
@@ -18,6 +19,8 @@ pub struct BackupSettings {
     pub methods: Methods,
     /// Most bytes that are restored for a test before an update; of a larger backup a sample is.
     pub restore_test: u64,
+    /// Where they are copied; `None`: nowhere.
+    pub second: Option<SecondSettings>,
 }
 
 impl Default for BackupSettings {
@@ -26,6 +29,7 @@ impl Default for BackupSettings {
             retention: Retention::default(),
             methods: Methods::default(),
             restore_test: u64::MAX,
+            second: None,
         }
     }
 }
@@ -38,14 +42,15 @@ pub(super) struct Written {
     keep_bytes: Option<u64>,
     methods: Option<Vec<BackupMethod>>,
     restore_test_bytes: Option<u64>,
+    second: Option<second::Written>,
 }
 
 impl Written {
-    /// The settings, checked.
+    /// The settings, checked. `data` is the agent's data folder.
     ///
     /// # Errors
     /// The key, and what is wrong with it.
-    pub(super) fn check(self) -> Result<BackupSettings, String> {
+    pub(super) fn check(self, data: &Path) -> Result<BackupSettings, String> {
         let methods = match self.methods {
             Some(order) => Methods::new(order).map_err(|why| format!("backup.methods: {why}"))?,
             None => Methods::default(),
@@ -64,6 +69,7 @@ impl Written {
                     .map_or(usual.age, |days| Duration::from_secs(u64::from(days) * 24 * 3600)),
                 bytes: self.keep_bytes.unwrap_or(usual.bytes),
             },
+            second: self.second.map(|second| second.check(data)).transpose()?,
         })
     }
 }

@@ -55,6 +55,18 @@ pub fn show(state: &Value) -> String {
             part("who")
         );
     }
+    for backup in state["backups"].as_array().into_iter().flatten() {
+        let part = |name: &str| backup[name].as_str().unwrap_or_default();
+        if part("second") == "failed" {
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                out,
+                "backup {} is not at the second place: {}",
+                part("id"),
+                part("second_failure")
+            );
+        }
+    }
     if products.is_empty() {
         out.push_str("nothing is installed or offered here\n");
     }

@@ -40,6 +40,8 @@ pub enum Cause {
     LeaseDenied,
     /// Another program holds what the update needs, such as the package manager's lock.
     Busy,
+    /// The backup could not be copied to its second place, which the host's owner requires.
+    SecondPlaceAway,
     /// The backup could not be made, sealed or test-restored.
     BackupFailed,
     /// A hook of the release failed.
@@ -98,7 +100,7 @@ pub enum Blame {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Cause; 34] = [
+    pub const ALL: [Cause; 35] = [
         Cause::NotPermitted,
         Cause::NotApproved,
         Cause::NotProven,
@@ -113,6 +115,7 @@ impl Cause {
         Cause::ServerAway,
         Cause::LeaseDenied,
         Cause::Busy,
+        Cause::SecondPlaceAway,
         Cause::BackupFailed,
         Cause::HookFailed,
         Cause::ServicesDidNotStop,
@@ -162,7 +165,8 @@ impl Cause {
             | Cause::FetchFailed
             | Cause::ServerAway
             | Cause::LeaseDenied
-            | Cause::Busy => Blame::Weather,
+            | Cause::Busy
+            | Cause::SecondPlaceAway => Blame::Weather,
             Cause::NotPermitted
             | Cause::NotApproved
             | Cause::NotProven
@@ -192,6 +196,7 @@ impl Cause {
             Cause::ServerAway => cause::SERVER_AWAY,
             Cause::LeaseDenied => cause::LEASE_DENIED,
             Cause::Busy => cause::BUSY,
+            Cause::SecondPlaceAway => cause::SECOND_PLACE_AWAY,
             Cause::BackupFailed => "backup-failed",
             Cause::HookFailed => "hook-failed",
             Cause::ServicesDidNotStop => "services-did-not-stop",
@@ -255,6 +260,9 @@ impl Cause {
             }
             Cause::Busy => {
                 "nothing: the host tries again; end the program that is named if it lasts"
+            }
+            Cause::SecondPlaceAway => {
+                "nothing: the host tries again; look at the second place of its backups if it lasts"
             }
             Cause::BackupFailed => {
                 "repair what could not be saved; nothing on the host was changed"

@@ -19,7 +19,9 @@ use super::{
 };
 use crate::{
     audit::{self, Deed},
-    fleet::{Actor, Health, Host, HostState, Placement, RingRecord, Rollout, RolloutId},
+    fleet::{
+        Actor, Health, Host, HostState, Placement, ReportedBackup, RingRecord, Rollout, RolloutId,
+    },
     placing, planning,
     product_view::{ProductNow, RingNow},
     reports::{self, NewReport, ReportError},
@@ -259,6 +261,7 @@ fn take(host: &mut Host, standings: &mut [Standing], new: &NewReport, now: Times
     host.audit_failure = state.audit_failure.clone().map(rollout::reported);
     let holds = state.holds.iter().take(MOST_HOLDS).cloned();
     host.holds = holds.map(rollout::reported_hold).collect();
+    host.backups = ReportedBackup::all(&state.backups);
     let held = state.audit_held.as_ref();
     host.audit_held = held.and_then(|it| audit::head_from_wire(it.length, &it.hash).ok());
     for product in &state.products {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use refit_proto::names::{Digest, HostId, HostName, Labels, NameError, Platform};
 use serde::{Deserialize, Serialize};
 
-use super::{Record, ReportedFailure, ReportedHold};
+use super::{Record, ReportedBackup, ReportedFailure, ReportedHold};
 use crate::audit::AuditHead;
 
 /// One machine with an agent.
@@ -54,6 +54,9 @@ pub struct Host {
     /// What people on it hold, as it reports itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holds: Vec<ReportedHold>,
+    /// The newest backups that it keeps, as it says itself.
+    #[serde(default)]
+    pub backups: Vec<ReportedBackup>,
 }
 
 impl Record for Host {

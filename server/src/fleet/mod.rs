@@ -2,6 +2,7 @@
 //! Decides nothing: rules are in `rollout`, keeping is in `store`.
 
 pub mod audit;
+pub mod backup;
 pub mod change;
 pub mod host;
 pub mod people;
@@ -14,6 +15,7 @@ pub mod rollout;
 pub mod tally;
 
 pub use audit::{Actor, AuditEntry, AuditOutcome};
+pub use backup::ReportedBackup;
 pub use change::{ChangeState, OpenChange};
 pub use host::{Certificate, Host, HostState, ReportKey};
 pub use people::{Person, TokenRecord, TokenSubject};

@@ -57,6 +57,7 @@ pub fn host(view: &HostView<'_>, now: Timestamp) -> wire::HostStatus {
         }),
         audit_failure: host.audit_failure.clone().map(failure),
         holds: host.holds.iter().map(own_hold).collect(),
+        backups: host.backups.iter().cloned().map(wire::BackupState::from).collect(),
     }
 }
 

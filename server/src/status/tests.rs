@@ -68,6 +68,7 @@ fn host_of(world: &World, name: &str, state: HostState) -> wire::HostStatus {
         audit_held: None,
         audit_failure: None,
         holds: Vec::new(),
+        backups: Vec::new(),
     };
     let plan = world.plan();
     let ring = placement.ring.as_ref().and_then(|ring| plan.ring(ring));

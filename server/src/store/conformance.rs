@@ -80,6 +80,7 @@ fn host(n: u8, name: u8, state: HostState) -> Host {
         audit_held: None,
         audit_failure: None,
         holds: Vec::new(),
+        backups: Vec::new(),
     }
 }
 

@@ -40,6 +40,7 @@ mod real_host;
 mod real_software;
 mod reboots;
 mod rescued_host;
+mod second_place;
 mod server_away;
 mod stale_metadata;
 mod taken_over;

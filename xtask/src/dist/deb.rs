@@ -20,7 +20,7 @@ pub(super) struct Programs {
     pub(super) compressed: bool,
 }
 
-const PROGRAMS: [&str; 2] = ["refit-agent", "refit-rescue"];
+const PROGRAMS: [&str; 3] = ["refit-agent", "refit-rescue", "refit-copy"];
 
 /// The units that the agent prints, and the files that systemd finds them in.
 const UNITS: [(&str, &str); 4] = [

@@ -52,6 +52,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
 
 fn built() -> Result<PathBuf> {
     eprintln!("building for release (takes a few minutes) ...");
-    cargo::run(&mut cargo::cargo(&["build", "--quiet", "--release", "--package", "refit-agent"]))?;
+    // Each by itself: what the helper for second places links must not reach the agent.
+    for package in ["refit-agent", "refit-copy"] {
+        cargo::run(&mut cargo::cargo(&["build", "--quiet", "--release", "--package", package]))?;
+    }
     Ok(cargo::target().join("release"))
 }

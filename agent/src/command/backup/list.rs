@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 use jiff::Timestamp;
 use refit_agent::{
-    host::backup::{Backups, Index},
+    host::{
+        backup::{Backups, Index},
+        second::Standing,
+    },
     update::BackupId,
 };
 use serde_json::json;
@@ -44,6 +47,7 @@ struct Found {
     id: BackupId,
     state: State,
     pinned: bool,
+    second: Option<Standing>,
 }
 
 pub(super) fn run(backups: &Backups<'_>, output: Output) -> Result<ExitCode> {
@@ -57,7 +61,8 @@ pub(super) fn run(backups: &Backups<'_>, output: Output) -> Result<ExitCode> {
             },
         };
         let pinned = backups.is_pinned(&id)?;
-        found.push(Found { id, state, pinned });
+        let second = backups.copied(&id)?.map(|copied| copied.standing);
+        found.push(Found { id, state, pinned, second });
     }
     found.sort_by_key(|it| std::cmp::Reverse((it.state.made(), it.id.clone())));
     match output {
@@ -93,6 +98,7 @@ fn row(backups: &Backups<'_>, found: &Found) -> Result<serde_json::Value> {
             "own_bytes": backups.own_bytes(index)?,
             "kept_for_a_person": found.pinned,
             "tested": index.tested.words(),
+            "second_place": found.second,
         }),
         State::Unfinished => json!({ "id": id, "state": state, "unusable": UNFINISHED }),
         State::Damaged(why) => json!({ "id": id, "state": state, "unusable": why }),
@@ -110,7 +116,7 @@ fn line(backups: &Backups<'_>, found: &Found) -> Result<String> {
         }
     };
     Ok(format!(
-        "{id}  {} {} -> {}, {}: {}, {} paths, {}{} bytes ({} of them its own), {}{pinned}",
+        "{id}  {} {} -> {}, {}: {}, {} paths, {}{} bytes ({} of them its own), {}{}{pinned}",
         index.product,
         version(index.from.as_ref()).unwrap_or("nothing"),
         version(index.to.as_ref()).unwrap_or("?"),
@@ -121,6 +127,12 @@ fn line(backups: &Backups<'_>, found: &Found) -> Result<String> {
         bytes(index),
         backups.own_bytes(index)?,
         index.tested.words(),
+        match &found.second {
+            None => "",
+            Some(Standing::Whole { .. }) => ", at the second place too",
+            Some(Standing::Begun | Standing::Saved | Standing::Failed { .. }) =>
+                ", not at the second place",
+        },
     ))
 }
 

@@ -4,6 +4,7 @@ mod aside;
 mod beside;
 mod bring_back;
 mod list;
+mod second;
 mod verify;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -32,6 +33,8 @@ pub(super) struct Args {
 enum Act {
     /// The backups that are here, the newest first
     List {
+        #[command(flatten)]
+        place: Second,
         /// As lines for people, or as JSON for programs
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
@@ -41,6 +44,8 @@ enum Act {
     Verify {
         /// Which; all of them if none is named
         ids: Vec<String>,
+        #[command(flatten)]
+        place: Second,
         /// As lines for people, or as JSON for programs
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
@@ -64,19 +69,48 @@ enum Act {
         /// Make it anew in this folder instead, to look at it; nothing else on the host is changed
         #[arg(long, value_name = "FOLDER")]
         to: Option<PathBuf>,
+        #[command(flatten)]
+        place: Second,
+        /// The file of the private key, where the copy at the second place is encrypted
+        #[arg(long, value_name = "FILE", requires = "second")]
+        identity: Option<PathBuf>,
     },
+}
+
+#[derive(clap::Args)]
+struct Second {
+    /// At the second place ([backup.second] in agent.toml), and not on this host
+    #[arg(long)]
+    second: bool,
+    /// Of this host: its id there. Without it, of this one
+    #[arg(long, value_name = "HOST", requires = "second")]
+    of: Option<String>,
 }
 
 pub(super) fn run(common: &Common, args: Args) -> Result<ExitCode> {
     let settings = Settings::load(&common.data, common.config.as_deref())?;
     let backups = Backups::new(&RealFiles, settings.data.clone());
     match args.act {
-        Act::List { output } => list::run(&backups, output),
-        Act::Verify { ids, output } => verify::run(&backups, &ids, output),
         Act::SetAside { output } => aside::list(&backups, output),
         Act::Release { id } => aside::release(&settings, &backups, &id),
-        Act::Restore { id, to: Some(folder) } => beside::run(&backups, &parse(&id)?, &folder),
-        Act::Restore { id, to: None } => bring_back::run(&settings, &parse(&id)?),
+        Act::List { place: Second { second: true, of }, output } => {
+            second::list(&settings, of.as_deref(), output)
+        }
+        Act::List { output, .. } => list::run(&backups, output),
+        Act::Verify { ids, place: Second { second: true, of }, output } => {
+            let ids: Vec<BackupId> = ids.iter().map(|id| parse(id)).collect::<Result<_>>()?;
+            second::verify(&settings, of.as_deref(), &ids, output)
+        }
+        Act::Verify { ids, output, .. } => verify::run(&backups, &ids, output),
+        Act::Restore { id, to, place: Second { second: true, of }, identity } => {
+            let to = to.context(
+                "what is at the second place is brought back into a folder\n\
+                 help: name one that is not there yet, with --to",
+            )?;
+            second::restore(&settings, of.as_deref(), &parse(&id)?, &to, identity.as_deref())
+        }
+        Act::Restore { id, to: Some(folder), .. } => beside::run(&backups, &parse(&id)?, &folder),
+        Act::Restore { id, to: None, .. } => bring_back::run(&settings, &parse(&id)?),
     }
 }
 

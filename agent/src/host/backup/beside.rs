@@ -11,7 +11,7 @@ use super::{
         preflight::{lacking, on_disk},
     },
     BackupError, Backups, Entry, Index, What,
-    restore::{difference, look, restore},
+    restore::{Lasting, difference, look, restore},
 };
 
 /// Why a backup is not brought back into a folder. Nothing is left there then.
@@ -128,7 +128,7 @@ impl Backups<'_> {
             }
             let to = folder.join(covered.path.strip_prefix("/").unwrap_or(&covered.path));
             files::create_dirs(self.files, to.parent().unwrap_or(folder), 0o755)?;
-            restore(self.files, &covered.entries, &to, &content)?;
+            restore(self.files, &covered.entries, &to, &content, Lasting::Yes)?;
             if let Some(why) = difference(&covered.entries, &look(self.files, &to)?) {
                 return Err(BackupError::Unrestorable { path: covered.path.clone(), why });
             }
@@ -137,7 +137,7 @@ impl Backups<'_> {
             let Some(file) = dump.content else { continue };
             let to = folder.join("databases").join(format!("{}.dump", dump.database.name()));
             files::create_dirs(self.files, to.parent().unwrap_or(folder), 0o700)?;
-            restore(self.files, &[a_dump(file, index.made)], &to, &content)?;
+            restore(self.files, &[a_dump(file, index.made)], &to, &content, Lasting::Yes)?;
         }
         files::sync_parent(self.files, folder)?;
         Ok(nothing)

@@ -1,5 +1,7 @@
 //! `refit host`: what hosts there are, how one does, and how one leaves the fleet.
 
+mod backup;
+
 use std::path::PathBuf;
 
 use anyhow::bail;
@@ -36,6 +38,9 @@ enum Verb {
         #[command(flatten)]
         output: Output,
     },
+    /// What a host saved before its updates. Looked at from here; brought back on the host alone.
+    #[command(subcommand)]
+    Backup(backup::Verb),
     /// Refuse a host at once and for good: its key may be in other hands.
     #[command(after_help = "Example:\n  refit host revoke web-1 --reason 'stolen'")]
     Revoke(Leave),
@@ -104,6 +109,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
             output.print(&hosts, |hosts| list(hosts))
         }
         Verb::Show { host, output } => output.print(&one(&connection, &host).await?, show),
+        Verb::Backup(verb) => backup::run(&connection, verb).await,
         Verb::Revoke(leave) => revoke(&connection, leave).await,
         Verb::Retire(leave) => retire(&connection, leave).await,
         Verb::Readmit(readmit) => self::readmit(&connection, readmit).await,
