@@ -103,9 +103,16 @@ impl Backups<'_> {
 
     /// Whether nothing stands aside but what was saved anyway, or an empty folder that the swap has made.
     pub(super) fn is_as_saved(&self, covered: &Covered, aside: &Path) -> Result<bool, BackupError> {
-        let Some(stat) = self.files.stat(aside)? else { return Ok(true) };
-        let empty = stat.kind == Kind::Directory && holds_no_file(self.files, aside)?;
-        Ok(empty || difference(&covered.entries, &look(self.files, aside)?).is_none())
+        let nothing = self.holds_nothing(aside)?;
+        Ok(nothing || difference(&covered.entries, &look(self.files, aside)?).is_none())
+    }
+
+    /// Whether nothing is there, or a folder as the swap makes it where nothing stood.
+    fn holds_nothing(&self, aside: &Path) -> Result<bool, FileError> {
+        match self.files.stat(aside)? {
+            None => Ok(true),
+            Some(stat) => Ok(stat.kind == Kind::Directory && holds_no_file(self.files, aside)?),
+        }
     }
 
     /// Brings what stands aside to the agent's folder, unless it is as it was saved; all the same if it is a
@@ -124,7 +131,7 @@ impl Backups<'_> {
         if !files::exists(self.files, &aside)? {
             return Ok(there.then_some(to));
         }
-        if !whole && self.is_as_saved(covered, &aside)? {
+        if self.holds_nothing(&aside)? || (!whole && self.is_as_saved(covered, &aside)?) {
             files::remove_tree(self.files, &aside)?;
             return Ok(there.then_some(to));
         }
