@@ -33,10 +33,25 @@ pub(super) fn expand(
     for text in texts {
         *text = expanded(text, variables)?;
     }
-    database
-        .check()
-        .map_err(|why| DatabaseError::Unfit { database: database.name().to_string(), why })?;
+    let checked = database.check().and_then(|()| is_named(&database));
+    checked.map_err(|why| DatabaseError::Unfit { database: database.name().to_string(), why })?;
     Ok(database)
+}
+
+/// Whether no name holds a variable any more: what one holds is not expanded.
+fn is_named(database: &Database) -> Result<(), String> {
+    let names: Vec<&String> = match database {
+        Database::Postgresql(it) => {
+            [&it.database, &it.user].into_iter().chain(&it.role).chain(&it.host).collect()
+        }
+        Database::Mysql(it) => vec![&it.database, &it.user],
+        Database::Sqlite(_) => Vec::new(),
+        Database::Command(it) => vec![&it.user],
+    };
+    match names.into_iter().find(|name| name.contains(['$', '{', '}'])) {
+        Some(name) => Err(format!("{name:?} is no name; what a variable holds is not expanded")),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
