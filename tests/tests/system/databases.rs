@@ -485,5 +485,6 @@ fn the_rescuer_alone_brings_a_converted_database_back_and_nothing_written_after_
     assert_eq!(pg.ask("ledger", "SELECT a FROM t ORDER BY a").unwrap(), "1\n3");
     let name = aside[0].rsplit(' ').next().unwrap();
     assert_eq!(pg.ask(name, "SELECT b FROM t ORDER BY b").unwrap(), "1\n2");
-    assert!(failure(&fleet).contains(name));
+    until("the server hears of it by name", || Ok(failure(&fleet).contains(name).then_some(())))
+        .unwrap();
 }
