@@ -36,6 +36,21 @@ pub(super) fn read<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, J
     serde_json::from_str(json).map_err(|error| unreadable(name, error))
 }
 
+/// A record on which nothing alone depends: `None` where a later agent wrote what this one does not know, as
+/// after a release of the agent was taken back.
+pub(super) fn read_known<T: DeserializeOwned>(
+    name: &str,
+    bytes: &[u8],
+) -> Result<Option<T>, JournalError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| unreadable(name, error))?;
+    let (least, json) = checked(text).map_err(|why| unreadable(name, why))?;
+    let known = (least <= FORMAT).then(|| serde_json::from_str(json).ok()).flatten();
+    if known.is_none() {
+        tracing::debug!("the journal's record {name:?} is of a later agent, and is left out");
+    }
+    Ok(known)
+}
+
 /// The format that a reader must know, and the JSON, if they are as they were written.
 fn checked(text: &str) -> Result<(u32, &str), &'static str> {
     let rest = text.strip_prefix(MAGIC).and_then(|rest| rest.strip_prefix(' '));

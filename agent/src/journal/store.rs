@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use refit_durable::{Batch, StateStore, Table};
+use refit_durable::{Batch, Options, SledStore, StateStore, Table};
 use refit_proto::names::{Digest, Product, Version};
 use serde::{Deserialize, Serialize};
 
@@ -68,13 +68,14 @@ impl StoreJournal {
         StoreJournal { store }
     }
 
-    /// How a product's last update ended.
+    /// How a product's last update ended; `None` also where a later agent wrote what this one does not know.
     ///
     /// # Errors
-    /// If the record cannot be read.
+    /// If the record is damaged.
     pub fn last(&self, product: &Product) -> Result<Option<Ended>, JournalError> {
         let bytes = self.store.get(LAST, product.as_str().as_bytes())?;
-        bytes.map(|bytes| format::read(&format!("last/{product}"), &bytes)).transpose()
+        let name = format!("last/{product}");
+        Ok(bytes.map(|bytes| format::read_known(&name, &bytes)).transpose()?.flatten())
     }
 
     /// Since when a product's update stands where it does: what was given to [`Self::note_since`] last.
@@ -159,16 +160,33 @@ impl StoreJournal {
         Ok(was_in)
     }
 
+    /// Makes a store of its own with a copy of all that the journal holds, and closes it.
+    ///
+    /// # Errors
+    /// If it can't be made whole.
+    pub fn copy_into(&self, options: Options) -> Result<(), JournalError> {
+        let copy = SledStore::open(options)?.store;
+        for table in [UPDATE, QUEUE, HISTORY, LAST, QUARANTINE] {
+            let mut batch = Batch::new();
+            for (key, value) in self.store.scan(table, b"", MANY)? {
+                batch.put(table, key, value);
+            }
+            copy.commit(batch)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn scan<T: serde::de::DeserializeOwned>(
         &self,
         table: Table,
         name: &str,
     ) -> Result<Vec<T>, JournalError> {
         let entries = self.store.scan(table, b"", MANY)?;
-        entries
-            .iter()
-            .map(|(key, value)| format::read(&format!("{name}/{}", key.escape_ascii()), value))
-            .collect()
+        let mut known = Vec::new();
+        for (key, value) in entries {
+            known.extend(format::read_known(&format!("{name}/{}", key.escape_ascii()), &value)?);
+        }
+        Ok(known)
     }
 
     /// Adds an update to history and drops what is too old.
@@ -275,6 +293,61 @@ mod tests {
         assert_eq!(later, expected[8]);
         read.insert(8, later);
         assert_eq!(read, expected);
+    }
+
+    /// A record with what a later agent may add to it.
+    fn later(record: &[u8], from: &str, to: &str) -> Vec<u8> {
+        let text = std::str::from_utf8(record).unwrap();
+        let json = text.split_once('\n').unwrap().1.replace(from, to);
+        let covered = format!("2 1\n{json}");
+        format!("refit-journal {} {covered}", Digest::of(covered.as_bytes())).into_bytes()
+    }
+
+    #[test]
+    fn an_agent_of_before_reads_what_a_later_one_added_and_takes_no_unknown_state_for_none() {
+        for update in testing::every_state() {
+            let (store, mut journal) = journal();
+            journal.save(&update, Batch::new()).unwrap();
+            let put = |key: &[u8], bytes: Vec<u8>| {
+                let mut batch = Batch::new();
+                batch.put(UPDATE, key, bytes);
+                store.commit(batch).unwrap();
+            };
+            let Some(written) = store.get(UPDATE, CURRENT).unwrap() else { continue };
+            // Wherever a structure of ours begins; a span of time is none.
+            let written = later(&written, "{\"secs\"", "{ \"secs\"");
+            put(CURRENT, later(&written, "{\"", "{\"later\":{\"x\":[1]},\""));
+            assert_eq!(journal.load().unwrap().as_ref(), Some(&update));
+            let state = format!("\"state\":{}", serde_json::to_value(&update).unwrap()["state"]);
+            put(CURRENT, later(&written, &state, "\"state\":\"of-a-later-agent\""));
+            let unknown = journal.load();
+            assert!(matches!(unknown, Err(JournalError::Unreadable { .. })), "{unknown:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_later_agent_remembers_in_another_way_hides_nothing_that_is_known() {
+        let (store, mut journal) = journal();
+        for version in ["1.0", "2.0"] {
+            let update = ended(version, Cause::HealthCheckFailed, true);
+            journal.save(&update, Batch::new()).unwrap();
+        }
+        let product = testing::attempt_of("payments", "2.0").product;
+        let mut batch = Batch::new();
+        for table in [HISTORY, LAST, QUARANTINE] {
+            let (key, record) = store.scan(table, b"", MANY).unwrap().pop().unwrap();
+            // Whatever holds a version: a word in the place of a text.
+            batch.put(table, key, later(&record, "\"version\":\"", "\"version\":1,\"was\":\""));
+        }
+        store.commit(batch).unwrap();
+        assert_eq!(journal.history().unwrap().len(), 1);
+        assert_eq!(journal.last(&product).unwrap(), None);
+        assert_eq!(journal.lasts().unwrap().len(), 0);
+        assert_eq!(journal.quarantine().unwrap().len(), 1);
+        for version in ["1.0", "2.0"] {
+            let digest = testing::attempt_of("payments", version).release.digest;
+            assert!(journal.is_quarantined(&digest).unwrap(), "{version} is still refused");
+        }
     }
 
     #[test]
