@@ -109,10 +109,11 @@ fn the_half_that_talks_to_the_server_has_no_right_and_the_half_with_rights_talks
     assert!(!inside("touch /etc/x || touch /var/x || touch /usr/x"), "it can write");
 
     // The same settings around another program: names of servers are found all the same.
+    host.write("/etc/hosts", "10.9.8.7 server.example\n").unwrap();
     sh(
         &host,
         "cd /run/systemd/system && sed -e '/^StandardInput/d' -e '/^Watchdog/d' -e '/^Restart=/d' \
-         -e 's/^Type=.*/Type=oneshot/' -e 's|^ExecStart=.*|ExecStart=/usr/bin/getent ahosts localhost|' \
+         -e 's/^Type=.*/Type=oneshot/' -e 's|^ExecStart=.*|ExecStart=/usr/bin/getent ahosts server.example|' \
          /usr/lib/systemd/system/refit-link.service > finds-names.service && systemctl daemon-reload \
          && systemctl start finds-names",
     );
