@@ -1,4 +1,6 @@
-//! What a cgroup (version 2) uses, and what files take on disk, as the kernel tells. Only reads.
+//! What a cgroup uses, and what files take on disk, as the kernel tells. Only reads. Where no controller
+//! counts for the cgroup (version 1, hybrid, or one that was not handed to this host), its processes are
+//! added up.
 
 use std::{
     fs,
@@ -6,6 +8,8 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
+
+mod processes;
 
 /// Most files that are looked at for one number: some seconds of work.
 const MOST_FILES: usize = 200_000;
@@ -33,7 +37,12 @@ impl Usage {
     /// # Errors
     /// If the kernel does not tell.
     pub fn cpu_micros(&self, cgroup: &str) -> io::Result<u64> {
-        self.of_lines(cgroup, "cpu.stat", "usage_usec")
+        match self.of_lines(cgroup, "cpu.stat", "usage_usec") {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.sum(cgroup, &processes::cpu_micros)
+            }
+            told => told,
+        }
     }
 
     /// Memory without the file cache that the kernel would give up first, bytes: a service that reads a
@@ -42,7 +51,12 @@ impl Usage {
     /// # Errors
     /// If the kernel does not tell.
     pub fn memory(&self, cgroup: &str) -> io::Result<u64> {
-        let text = self.read(cgroup, "memory.current")?;
+        let text = match self.read(cgroup, "memory.current") {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return self.sum(cgroup, &processes::memory);
+            }
+            told => told?,
+        };
         let all: u64 = text.trim().parse().map_err(|_| unreadable("memory.current"))?;
         let cache = self.of_lines(cgroup, "memory.stat", "inactive_file")?;
         Ok(all.saturating_sub(cache))
@@ -53,8 +67,13 @@ impl Usage {
     /// # Errors
     /// If the kernel does not tell, or not this user.
     pub fn descriptors(&self, cgroup: &str) -> io::Result<u64> {
-        let mut sum = 0;
-        let mut groups = vec![self.group(cgroup)?];
+        self.sum(cgroup, &processes::descriptors)
+    }
+
+    /// What all processes in the cgroup and below come to. One that has ended meanwhile is none of them.
+    fn sum(&self, cgroup: &str, of: &dyn Fn(&Path) -> io::Result<u64>) -> io::Result<u64> {
+        let mut sum = 0_u64;
+        let mut groups = vec![self.listed(cgroup)?];
         let mut seen = 0;
         while let Some(group) = groups.pop() {
             seen += 1;
@@ -65,10 +84,9 @@ impl Usage {
             }
             let processes = read(&group.join("cgroup.procs"))?;
             for process in processes.lines() {
-                match fs::read_dir(self.processes.join(process).join("fd")) {
-                    Ok(open) => sum += open.count() as u64,
-                    // It has ended meanwhile.
-                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                match of(&self.processes.join(process)) {
+                    Ok(one) => sum = sum.saturating_add(one),
+                    Err(error) if processes::has_ended(&error) => {}
                     Err(error) => return Err(error),
                 }
             }
@@ -121,6 +139,16 @@ impl Usage {
             return Err(io::Error::other(format!("{cgroup:?} is no cgroup of a service")));
         }
         Ok(self.cgroups.join(inner))
+    }
+
+    /// Where its processes are listed: the one tree of version 2, or systemd's own beside controllers of
+    /// version 1.
+    fn listed(&self, cgroup: &str) -> io::Result<PathBuf> {
+        let group = self.group(cgroup)?;
+        let inner = group.strip_prefix(&self.cgroups).unwrap_or(&group);
+        let trees = ["", "systemd", "unified"].map(|tree| self.cgroups.join(tree).join(inner));
+        let listed = trees.into_iter().find(|group| group.join("cgroup.procs").exists());
+        Ok(listed.unwrap_or(group))
     }
 
     fn read(&self, cgroup: &str, file: &str) -> io::Result<String> {
@@ -181,6 +209,29 @@ mod tests {
         assert_eq!(usage.cpu_micros(group).unwrap(), 1234);
         assert_eq!(usage.memory(group).unwrap(), 7000);
         assert_eq!(usage.descriptors(group).unwrap(), 9);
+    }
+
+    #[test]
+    fn where_no_controller_counts_its_processes_are_added_up() {
+        let (dir, usage) = kernel();
+        let group = dir.path().join("cg/systemd/system.slice/old.service");
+        fs::create_dir_all(&group).unwrap();
+        fs::write(group.join("cgroup.procs"), "1\n3\n9\n").unwrap();
+        // The name of a program may hold anything, a bracket and spaces among it.
+        let stat = "1 (a) R b) S 1 1 1 0 -1 4194560 1 2 3 4 150 50 7 3 20 0 1 0 100 1 1";
+        let status = "Name:\tx\nRssAnon:\t    40 kB\nRssFile:\t 900 kB\nRssShmem:\t 2 kB\n";
+        for process in [1, 3] {
+            let at = dir.path().join(format!("proc/{process}"));
+            fs::write(at.join("stat"), stat).unwrap();
+            fs::write(at.join("status"), status).unwrap();
+        }
+        let old = "/system.slice/old.service";
+        // Own time and that of children that have ended, in hundredths of a second.
+        assert_eq!(usage.cpu_micros(old).unwrap(), 2 * 2_100_000);
+        assert_eq!(usage.memory(old).unwrap(), 2 * 42 * 1024);
+        assert_eq!(usage.descriptors(old).unwrap(), 8);
+        fs::write(dir.path().join("proc/3/stat"), "3 (x").unwrap();
+        assert!(usage.cpu_micros(old).is_err(), "what can't be read is not nothing");
     }
 
     #[test]

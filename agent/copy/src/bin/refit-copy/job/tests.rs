@@ -187,7 +187,8 @@ fn a_file_that_is_not_what_its_name_says_is_not_stored_as_it() {
     let file = host.file(b"as it was saved");
     fs::write(&file.path, b"as it never was").unwrap();
     let mut place = Memory::default();
-    let (_, done) = save(&mut place, std::slice::from_ref(&file), Vec::new(), Some(record("b1", &file.sha256)));
+    let (_, done) =
+        save(&mut place, std::slice::from_ref(&file), Vec::new(), Some(record("b1", &file.sha256)));
     assert!(done.unwrap_err().text.contains(&file.sha256));
     assert!(place.holds.is_empty());
 }

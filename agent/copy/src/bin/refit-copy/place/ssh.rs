@@ -129,7 +129,8 @@ impl Ssh {
         let make = |path: &PathBuf| fs::File::create(path).map_err(|error| here(&error));
         let mut child = Command::new(SFTP)
             .args(&self.options)
-            .args(["-q", "-b", "-", "--"])
+            // Not `-q`: it keeps ssh from saying why it was refused.
+            .args(["-b", "-", "--"])
             .arg(&self.login)
             .stdin(Stdio::piped())
             .stdout(make(&out)?)
@@ -156,7 +157,9 @@ impl Ssh {
     }
 
     fn said(&self, words: &str) -> Said {
-        let lines: Vec<&str> = words.lines().map(str::trim).filter(|it| !it.is_empty()).collect();
+        let lines: Vec<&str> = words.lines().map(str::trim).collect();
+        let no_news = |line: &&str| line.is_empty() || line.starts_with("Connected to ");
+        let lines: Vec<&str> = lines.into_iter().filter(|line| !no_news(line)).collect();
         let gone = |line: &&str| {
             line.contains("not found") || line.contains("No such file") || line.contains("t ls:")
         };
