@@ -447,7 +447,9 @@ impl Sandbox {
         let host = Host { agent: None, network_half: None, folder, port };
         let settings = format!(
             "install_root = {:?}\nservices = \"own\"\n\n[variables]\nPORT = \"{port}\"\n\
-             HOST_FOLDER = {:?}\n",
+             HOST_FOLDER = {:?}\n\n\
+             # More\n# Tests let one host fail more often than any host should.\n\
+             [brake]\nfailures = 0\n",
             host.install(),
             host.folder
         );

@@ -23,7 +23,8 @@ impl Lab {
         host.good(["mkdir", "/srv/book"]).unwrap();
         let fleet = lab.fleet(&super::ONE_RING).unwrap();
         let_payments_be_reached(&host);
-        host.enroll(&fleet, &["ring=pilot"], SETTINGS).unwrap();
+        host.enroll(&fleet, &["ring=pilot"], &format!("{SETTINGS}\n[brake]\nfailures = 0\n"))
+            .unwrap();
         let lab = Lab { fleet, host };
         lab.promote("1.0", "", "");
         lab.fleet.until_rollout("pilot", "1.0", "done").unwrap();
