@@ -204,13 +204,10 @@ impl World {
     }
 
     fn machine(&self) -> HostMachine {
-        let (time, wall) = (self.time.clone(), self.time.clone());
+        let time = self.time.clone();
         let clock = Clock::from_fns(
             self.boot(),
-            move || {
-                let seconds = wall.load(Ordering::Relaxed) / 1_000_000_000;
-                Timestamp::from_second(seconds as i64).unwrap()
-            },
+            || Timestamp::UNIX_EPOCH,
             move || Running::from_nanos(time.load(Ordering::Relaxed)),
         );
         let settings = Settings {
