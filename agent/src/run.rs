@@ -272,6 +272,7 @@ pub fn run<M: Machine + 'static>(
         brake: Brake::new(settings, holds.clone()),
     };
     steps.look();
+    steps.look_at_backups();
     let restores = Arc::new(restore::Requests::default());
     let queue = StoreJournal::new(store);
     let driver = driver::Driver { steps, journal, queue, restores: restores.clone() };

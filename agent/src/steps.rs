@@ -422,6 +422,10 @@ impl<M: Machine> Steps<M> {
         }
         *self.hook_runs.write().unwrap_or_else(std::sync::PoisonError::into_inner) =
             self.machine.hook_runs();
+    }
+
+    /// Looks at the backups that are here, for reports. Reads each one's whole index: not for every step.
+    pub fn look_at_backups(&self) {
         *self.backups.write().unwrap_or_else(std::sync::PoisonError::into_inner) =
             self.machine.held_backups();
     }

@@ -134,6 +134,7 @@ impl<M: Machine> Driver<M> {
         // A bundle that was carried out is found in history, and removed, before the next turn.
         self.steps.opened = None;
         self.steps.look();
+        self.steps.look_at_backups();
         match outcome.failure() {
             Some(failure) => tracing::warn!("the update ended {}: {failure}", outcome.phase()),
             None => tracing::info!("the update ended {}", outcome.phase()),

@@ -31,6 +31,7 @@ impl<M: Machine> Steps<M> {
         }
         self.drifts = drifts;
         self.look();
+        self.look_at_backups();
         true
     }
 
