@@ -13,6 +13,8 @@ mod hooks;
 mod installed;
 mod last_words;
 mod modules;
+mod own;
+mod qualify;
 mod reboot;
 mod reserve;
 mod restore;
@@ -43,11 +45,12 @@ use crate::{
         content::{ContentStore, Fetch},
         deb::Debs,
         documents::Documents,
-        drift::{Drift, Stopped},
+        drift::{self, Drift, Stopped},
         files::{Files, create_dirs},
         hook::{self, HookRuns, Hooks, KeptRuns},
         modules::{Calls, HostCalls, ModuleSettings},
         network_up::{KernelNetwork, Ways},
+        own::{Own, SystemdOwn},
         placed::Placed,
         preflight::Preflight,
         rescue::Rescue,
@@ -132,6 +135,16 @@ impl Manager {
         HostCalls::find(matches!(self, Manager::Systemd(_)))
     }
 
+    /// What runs the agent itself: where systemd runs services, that is taken to be systemd too.
+    fn own(&self) -> Option<Box<dyn Own>> {
+        match self {
+            Manager::Systemd(_) => Some(Box::new(SystemdOwn)),
+            Manager::Own(_) => None,
+            #[cfg(test)]
+            Manager::Fake(_) => None,
+        }
+    }
+
     fn hooks(&self) -> Hooks {
         Hooks::find(matches!(self, Manager::Systemd(_)))
     }
@@ -152,6 +165,7 @@ pub struct HostMachine {
     rescue: Option<Rescue>,
     rescue_after: Duration,
     boots: Option<Box<dyn Boots>>,
+    own: Option<Box<dyn Own>>,
     reboot_hold: Duration,
     backup: BackupSettings,
     second: Option<second::SecondPlace>,
@@ -197,6 +211,7 @@ impl HostMachine {
             rescue: manager.rescue(),
             rescue_after: settings.rescue_after,
             boots: manager.boots(),
+            own: manager.own(),
             reboot_hold: settings.reboot_hold,
             backup: settings.backup.clone(),
             second: second::SecondPlace::of(settings),
@@ -304,13 +319,21 @@ impl Machine for HostMachine {
             }
             Step::Quiesce { change } => self.quiesce(change),
             Step::Seal { change } => self.seal(change),
-            Step::Switch { change, sealed } => self.switch(change, sealed),
+            Step::Switch { change, sealed } => match self.switch(change, sealed) {
+                Ok(_) if self.is_to_hand_over(&change.attempt) => {
+                    return self.hand_over(change, wait);
+                }
+                switched => switched,
+            },
             Step::Watch { change, .. } => match wait(change.terms.check_every) {
                 Waited::Over => self.watch(change),
                 Waited::BackOut => Ok(Event::BackOut),
                 Waited::Ending => return Err(HostError::Ending),
             },
             Step::Commit { change, .. } => self.commit(change),
+            Step::GoBack { change, undo, .. } if self.is_to_hand_back(&change.attempt) => {
+                return self.hand_back(change, undo, wait);
+            }
             Step::GoBack { change, undo, .. } => self.go_back(change, undo, wait),
             Step::Settle { attempt, ended } => {
                 return self
@@ -337,7 +360,14 @@ impl Machine for HostMachine {
         pace: &mut dyn FnMut(usize) -> Result<(), Stopped>,
     ) -> Option<BTreeMap<Product, Drift>> {
         let places = (&self.tree(), &self.placed(), &self.debs());
-        installed::drifts(places, &*self.files, only, pace)
+        let mut drifts = installed::drifts(places, &*self.files, only, pace)?;
+        if let Some((product, program)) = self.another_runs()
+            && only.is_none_or(|only| *only == product)
+        {
+            let why = "it runs as the agent, and is not of this release";
+            drifts.entry(product).or_default().add(&program, drift::Kind::Other, why);
+        }
+        Some(drifts)
     }
 
     fn hook_runs(&self) -> HookRuns {
@@ -375,6 +405,22 @@ impl Machine for HostMachine {
 
     fn restored(&mut self, attempt: &Attempt) -> Result<(), Failure> {
         self.settle_restore(attempt)
+    }
+
+    fn is_undone(&self) -> bool {
+        self.is_undone_release()
+    }
+
+    fn prepare_to_qualify(&mut self, attempt: &Attempt) -> Result<PathBuf, Failure> {
+        self.scratch_to_qualify(attempt)
+    }
+
+    fn qualify(&mut self, attempt: &Attempt, server: bool) -> Result<(), Failure> {
+        self.qualify_beside(attempt, server)
+    }
+
+    fn qualified(&mut self) -> Result<(), Failure> {
+        self.remove_scratch()
     }
 
     fn start_services(&mut self, except: Option<&Product>) {

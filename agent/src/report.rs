@@ -115,7 +115,7 @@ impl Reporter {
             look.product(product, installed, order, lasts.get(product))
         });
         HostState {
-            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            agent_version: crate::version::version().to_owned(),
             platform: self.platform.to_string(),
             boot_id: self.clock.boot().to_string(),
             products: states.collect(),

@@ -246,9 +246,13 @@ pub fn run<M: Machine + 'static>(
         reported: Mutex::new(None),
     });
     let mut journal = ReportingJournal::new(StoreJournal::new(store.clone()), reporter.clone());
-    recover(settings, &mut journal, &parts.files, parts.services.services())?;
+    let recovered = recover(settings, &mut journal, &parts.files, parts.services.services())?;
 
     let machine = (parts.machine)(parts.services);
+    if matches!(recovered, Recovered::WentBack(_)) && machine.is_undone() {
+        tracing::warn!("this release of the agent was undone; systemd starts the one of before");
+        return Ok(());
+    }
     let steps = Steps {
         machine,
         server: server.clone(),
@@ -270,6 +274,7 @@ pub fn run<M: Machine + 'static>(
         opened: None,
         said: None,
         brake: Brake::new(settings, holds.clone()),
+        reached: None,
     };
     steps.look();
     steps.look_at_backups();

@@ -6,6 +6,7 @@ mod brake;
 mod bundled;
 mod drifting;
 mod memory;
+mod own;
 mod permit;
 
 pub use brake::Brake;
@@ -13,13 +14,14 @@ pub use memory::Memory;
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use refit_proto::{
     names::{Digest, Product},
-    package::Reboot,
+    package::{Reboot, is_agent},
     wire::BackupState,
 };
 use tokio::runtime::Handle;
@@ -109,6 +111,29 @@ pub trait Machine: Send {
     /// If the system refuses; then [`Self::restore`] comes again.
     fn restored(&mut self, attempt: &Attempt) -> Result<(), Failure>;
 
+    /// Whether this program is of a release of the agent that is not the current one any more: then another
+    /// program has to go on.
+    fn is_undone(&self) -> bool;
+
+    /// An empty folder for a release of the agent to qualify in, with a copy of what is trusted and a way
+    /// back to read.
+    ///
+    /// # Errors
+    /// If it can't be made.
+    fn prepare_to_qualify(&mut self, attempt: &Attempt) -> Result<PathBuf, Failure>;
+
+    /// Runs the release's agent beside this one in that folder, and judges what it says.
+    ///
+    /// # Errors
+    /// Why it does not qualify, or could not be asked.
+    fn qualify(&mut self, attempt: &Attempt, server: bool) -> Result<(), Failure>;
+
+    /// Removes that folder.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    fn qualified(&mut self) -> Result<(), Failure>;
+
     /// Starts what runs here, at a start of the agent; but nothing of `except`, whose services an update
     /// that is under way has stopped.
     fn start_services(&mut self, except: Option<&Product>);
@@ -164,6 +189,8 @@ pub struct Steps<M> {
     pub cap: Option<Arc<Mutex<Bucket>>>,
     /// The host's own rules.
     pub brake: Brake,
+    /// The release of the agent on probation that has reached the server.
+    pub reached: Option<InstallId>,
 }
 
 impl<M: Machine> Host for Steps<M> {
@@ -225,6 +252,10 @@ impl<M: Machine> Steps<M> {
                 }
                 event => Ok(event),
             },
+            Step::Fetch { attempt, .. } if is_agent(&attempt.product) => self.fetch_own(step),
+            Step::Watch { change, .. } if is_agent(&change.attempt.product) => {
+                self.watch_own(step, change)
+            }
             Step::Preflight { .. }
             | Step::Fetch { .. }
             | Step::Quiesce { .. }

@@ -1,7 +1,7 @@
 //! The systemd units of the agent and of what brings the host back without it, as `refit-agent print-unit`
 //! prints them. Texts and no installer: how they get onto a host is the administrator's.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A unit of Refit's on a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -14,6 +14,54 @@ pub enum Unit {
     LinkSocket,
     /// `refit-rescue@.service`, of which `refit-rescue@boot` is enabled
     Rescue,
+}
+
+impl Unit {
+    /// The units that run the agent itself. A release of the agent is started in each of them, in this order;
+    /// the one of the process that changes the host comes last.
+    pub const RUNNING: [Unit; 2] = [Unit::Link, Unit::Agent];
+    /// Every unit that starts a program of the agent's release.
+    pub const OWN: [Unit; 3] = [Unit::Link, Unit::Agent, Unit::Rescue];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Unit::Agent => "refit-agent.service",
+            Unit::Link => "refit-link.service",
+            Unit::LinkSocket => "refit-link.socket",
+            Unit::Rescue => "refit-rescue@.service",
+        }
+    }
+
+    /// Below the folder of units: where it is said that the unit starts a release of the agent's instead of
+    /// the program that it names itself.
+    pub fn drop_in(self) -> PathBuf {
+        Path::new(&format!("{}.d", self.name())).join("50-refit-release.conf")
+    }
+
+    /// What stands there: the same command line, with the programs beside this one. `arguments` are those
+    /// that the agent was started with, which are its administrator's.
+    pub fn starts(self, program: &Path, data: &Path, arguments: &[String]) -> String {
+        let start = match self {
+            Unit::Agent => {
+                let words = arguments.iter().map(|word| quoted(Path::new(word)));
+                let words: Vec<_> = std::iter::once(quoted(program)).chain(words).collect();
+                format!("ExecStart={}", words.join(" "))
+            }
+            Unit::Link | Unit::LinkSocket | Unit::Rescue => {
+                let unit = text(self, program, data);
+                let start = unit.lines().find(|line| line.starts_with("ExecStart="));
+                start.unwrap_or_default().to_owned()
+            }
+        };
+        format!(
+            "# Made by refit-agent: the release of the agent that its ring permits. It goes when this host\n\
+             # goes back to what its package brought.\n\
+             [Service]\n\
+             ExecStart=\n\
+             {start}\n"
+        )
+    }
 }
 
 /// Where the root half asks the network half. Root's folder, root's socket: PID 1 makes both.

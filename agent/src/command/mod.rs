@@ -6,6 +6,7 @@ mod enroll;
 mod hold;
 mod install;
 mod link;
+mod qualify;
 mod quarantine;
 mod reach;
 mod recover;
@@ -22,7 +23,7 @@ use tracing_subscriber::{EnvFilter, prelude::*};
 /// Keeps this host on the release that its ring permits: verifies, backs up, installs, watches health,
 /// and goes back by itself.
 #[derive(Parser)]
-#[command(name = "refit-agent", version)]
+#[command(name = "refit-agent", version = refit_agent::version::version())]
 struct Arguments {
     #[command(flatten)]
     common: Common,
@@ -63,6 +64,9 @@ enum Command {
     Quarantine(quarantine::Args),
     /// Let a product be tried again that failed on this host too often
     Brake(brake::Args),
+    /// Try what taking over from the running agent takes, in a scratch folder, and say what came of it: the
+    /// running agent asks this of a new release of itself
+    Qualify(qualify::Args),
     /// Print a systemd unit: the agent's, or the one of what brings the host back without it
     PrintUnit {
         /// Which
@@ -87,6 +91,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Recover => recover::run(&common),
         Command::Backup(args) => backup::run(&common, args),
         Command::Hold(args) => hold::run(&common, args),
+        Command::Qualify(args) => qualify::run(&common, &args),
         Command::Quarantine(args) => quarantine::run(&common, args),
         Command::Brake(args) => brake::run(&common, args),
         Command::PrintUnit { unit, program } => {

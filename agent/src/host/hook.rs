@@ -205,7 +205,8 @@ impl Hooks {
         Ok((Boxed { program, limits, walls: Some(walls) }, missing))
     }
 
-    fn run_boxed(&self, boxed: &Boxed) -> std::io::Result<(End, String)> {
+    /// Runs a program in its box, where there are boxes, to its end and that of all that it started.
+    pub(crate) fn run_boxed(&self, boxed: &Boxed) -> std::io::Result<(End, String)> {
         let Boxed { program, limits, .. } = boxed;
         match self {
             Hooks::Systemd(systemd) => systemd.run(&program.mark, boxed),

@@ -14,6 +14,7 @@ pub mod health;
 pub mod hook;
 pub mod modules;
 pub mod network_up;
+pub mod own;
 pub(crate) mod piped;
 pub mod placed;
 pub mod preflight;

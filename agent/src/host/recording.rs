@@ -1,6 +1,6 @@
 //! Files in memory that record every operation, and can fail or lose power at any of them. What a
 //! power cut keeps is simple: names and bytes that were synced, and of the rest, as the test says,
-//! nothing, the names without their bytes, or everything. A move from one folder to another is kept
+//! nothing, the names without their bytes, the names with some sectors of some files, or everything. A move from one folder to another is kept
 //! whole or not at all, as file systems with a journal do.
 
 use std::{
@@ -37,12 +37,30 @@ pub(crate) enum Kept {
     Synced,
     /// The names, but files hold only what was synced.
     Names,
+    /// The names; of the bytes of each file every other sector, where it is long enough to have two, and of
+    /// short ones those of every other file. What is missing is what was there before, or zeros.
+    Torn,
     /// All of it.
     Everything,
 }
 
+/// What a disk writes whole or not at all, bytes.
+const SECTOR: usize = 512;
+
+/// The bytes of the file with this id, of which every other sector was written.
+fn torn(id: u64, bytes: &[u8], synced: &[u8]) -> Vec<u8> {
+    let mut torn = synced.to_vec();
+    torn.resize(bytes.len(), 0);
+    let written = (0..).zip(bytes.chunks(SECTOR)).filter(|(n, _)| (id + n) % 2 == 0);
+    for (n, sector) in written {
+        let at = n as usize * SECTOR;
+        torn[at..at + sector.len()].copy_from_slice(sector);
+    }
+    torn
+}
+
 impl Kept {
-    pub(crate) const ALL: [Kept; 3] = [Kept::Synced, Kept::Names, Kept::Everything];
+    pub(crate) const ALL: [Kept; 4] = [Kept::Synced, Kept::Names, Kept::Torn, Kept::Everything];
 }
 
 #[derive(Debug, Clone)]
@@ -160,8 +178,12 @@ impl RecordingFiles {
     pub(crate) fn after_power_cut(&self, kept: Kept) -> RecordingFiles {
         let disk = self.disk();
         let mut nodes = disk.nodes.clone();
-        for node in nodes.values_mut() {
+        for (id, node) in &mut nodes {
             match &mut node.content {
+                Content::File { bytes, synced } if kept == Kept::Torn => {
+                    *synced = torn(*id, bytes, synced);
+                    bytes.clone_from(synced);
+                }
                 Content::File { bytes, synced } if kept != Kept::Everything => {
                     bytes.clone_from(synced);
                 }

@@ -47,6 +47,14 @@ impl Rescue {
         self.call("arm", data)
     }
 
+    /// Whether it reads the way back in this folder. Changes nothing.
+    ///
+    /// # Errors
+    /// What it says where it does not.
+    pub fn reads(&self, folder: &Path) -> Result<(), RescueError> {
+        self.call("show", folder)
+    }
+
     /// Lets it see that no update is under way any more, so that it ends its timer.
     ///
     /// # Errors

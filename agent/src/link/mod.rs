@@ -16,6 +16,7 @@ mod orders;
 mod pace;
 mod patience;
 mod proxy;
+mod reach;
 mod renew;
 mod rest;
 mod retry;
@@ -40,6 +41,7 @@ pub use patience::Patience;
 pub use proxy::{
     Exceptions, Login, NotAnException, Proxies, Proxy, ProxyAddressError, ProxyError, Why,
 };
+pub use reach::reach;
 pub use renew::{RenewError, is_due, renew};
 pub use rest::Rests;
 pub use server::Server;

@@ -42,6 +42,7 @@ impl HostMachine {
         let manifests = manifests_of(&release, &self.platform)?;
         self.content().bring_in(&manifests, &Offered::new(), fetch)?;
         let documents = self.documents_from_content(attempt)?;
+        self.check_own(attempt, &documents)?;
         // A variable that is missing here is found now, and not when the services are down.
         let services = self.services_of(&attempt.product, &documents)?;
         if Debs::brings(&documents) {
@@ -107,6 +108,7 @@ impl HostMachine {
                 units.insert(unit.path().to_owned());
             }
         }
+        units.extend(self.own_drop_ins(attempt));
         let units: Vec<PathBuf> = units.into_iter().collect();
         let link = self.tree().link(&attempt.product);
         let own = [self.data.as_path(), self.root.as_path()];

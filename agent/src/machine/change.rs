@@ -132,7 +132,11 @@ impl HostMachine {
         Ok(Event::WentBack { health, kept, log })
     }
 
-    fn take(&mut self, change: &Change, steps: Vec<UndoStep>) -> Result<(), way_back::RunError> {
+    pub(super) fn take(
+        &mut self,
+        change: &Change,
+        steps: Vec<UndoStep>,
+    ) -> Result<(), way_back::RunError> {
         let way_back = self.way_back(change, steps, STARTS);
         let files = self.files.clone();
         way_back::run(&way_back, &*files, &mut UnitsOf(self.manager.services()))
@@ -141,6 +145,7 @@ impl HostMachine {
     fn way_back(&self, change: &Change, steps: Vec<UndoStep>, starts: u32) -> WayBack {
         let patience = change.terms.probation_max.saturating_add(MORE_PATIENCE);
         let patience = patience.saturating_add(self.patience_with_modules(&change.attempt));
+        let patience = self.patience_to_take_over(&change.attempt).unwrap_or(patience);
         WayBack {
             install: change.attempt.install.clone(),
             boot: self.clock.boot().clone(),
@@ -185,7 +190,11 @@ impl HostMachine {
     }
 
     /// Stops everything, brings back what was saved, starts what ran.
-    fn undo(&self, change: &Change, sealed: &SealedBackup) -> Result<Vec<UndoStep>, Failure> {
+    pub(super) fn undo(
+        &self,
+        change: &Change,
+        sealed: &SealedBackup,
+    ) -> Result<Vec<UndoStep>, Failure> {
         let attempt = &change.attempt;
         let index = self.backups().verify(sealed)?;
         let before = self.before(attempt)?;
@@ -209,6 +218,7 @@ impl HostMachine {
         steps.extend(self.debs().undo_steps(&self.backups().folder(&sealed.id))?);
         steps.extend(modules_last);
         steps.push(Undoing::ReloadUnits.into());
+        steps.extend(self.own_stops(attempt));
         steps.extend(self.starts(attempt, before.as_ref()));
         Ok(steps)
     }
@@ -265,6 +275,7 @@ impl HostMachine {
         for service in self.services_of(&attempt.product, after)? {
             new.extend(self.manager.services().unit_files(&service)?);
         }
+        new.extend(self.own_units(attempt));
         if let Some(before) = before {
             for service in self.services_of(&attempt.product, before)? {
                 for unit in self.manager.services().unit_files(&service)? {

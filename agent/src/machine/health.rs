@@ -27,13 +27,6 @@ const BETWEEN: Duration = Duration::from_secs(1);
 /// The checks of a release's packages, and how they have gone.
 pub(super) struct Checks(Vec<PackageChecks>);
 
-impl Checks {
-    /// Whether there is none.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
 struct PackageChecks {
     folder: PathBuf,
     checker: Checker,
@@ -65,7 +58,7 @@ impl HostMachine {
     ) -> Result<Option<Verdict>, Failure> {
         let Some(before) = self.before(attempt)? else { return Ok(None) };
         let mut checks = self.checks_of_before(attempt, &before, When::After);
-        if checks.0.is_empty() {
+        if !self.can_be_asked(&before, &checks) {
             return Ok(None);
         }
         let mut verdict = self.round(&before, &mut checks);
@@ -100,6 +93,10 @@ impl HostMachine {
         let mut checks = Vec::new();
         for package in &release.packages {
             let Health::Checked(observed) = &package.manifest.health else { continue };
+            // The agent's own, which is looked at otherwise.
+            if observed.checks.is_empty() {
+                continue;
+            }
             let observed = as_wanted(observed);
             let checker = Checker::new(package.name.clone(), observed, before.clone());
             let folder = self.folder(product, &release.id.digest, package.name.as_str());
@@ -108,7 +105,19 @@ impl HostMachine {
         Checks(checks)
     }
 
+    /// Whether anything tells how healthy a release is: a check of its own, or the agent that it is.
+    pub(super) fn can_be_asked(&self, release: &Documents, checks: &Checks) -> bool {
+        !checks.0.is_empty() || self.own_health(release).is_some()
+    }
+
     pub(super) fn round(&mut self, release: &Documents, checks: &mut Checks) -> Verdict {
+        match self.own_health(release) {
+            None => self.round_of_checks(release, checks),
+            Some(own) => worst([own, self.round_of_checks(release, checks)]),
+        }
+    }
+
+    fn round_of_checks(&mut self, release: &Documents, checks: &mut Checks) -> Verdict {
         if checks.0.is_empty() {
             let verified = self.tree().verify(release, Extras::Ignored);
             let verified = verified.and_then(|()| self.placed().verify(release));

@@ -223,6 +223,7 @@ impl HostMachine {
         let failed = |error: &dyn std::fmt::Display| failure(Cause::RollbackFailed, error);
         way_back::run(&way_back, &*files, &mut UnitsOf(self.manager.services()))
             .map_err(|error| failed(&error))?;
+        self.give_way_to_restored(wait)?;
         let kept = self.backups().finish_after(&way_back);
         self.probation = None;
         let health = self.health_after_going_back(&attempt, wait)?;

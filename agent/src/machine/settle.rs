@@ -21,6 +21,7 @@ impl HostMachine {
         self.probation = None;
         self.settle_modules(attempt, ended)?;
         self.databases().clear_scratches();
+        self.tidy_own(attempt)?;
         let room = self.preflight_of(attempt);
         for at in self.rooms(attempt) {
             for purpose in Purpose::ALL {
@@ -35,6 +36,7 @@ impl HostMachine {
                 if let Err(failure) = self.run_hooks(attempt, &after, HookTime::AfterCommit) {
                     tracing::warn!("{failure}");
                 }
+                self.let_rescue_follow(attempt)?;
                 let held = [backup_id(attempt)?].into();
                 self.clean(&attempt.product, &held)?;
                 self.settle_second(&attempt.product, &held);

@@ -19,6 +19,7 @@ use refit_proto::{
 };
 
 mod modules;
+mod own;
 mod placed;
 mod reserve;
 mod restore;
@@ -809,7 +810,8 @@ fn at_each_doing(
 ) {
     let share = one_in(share);
     // Each way to lose what was not synced; in a share of the cut points, one in its turn.
-    let ways = if fault == Fault::PowerCut && share == 1 && one_in(2) == 1 { 3 } else { 1 };
+    let ways =
+        if fault == Fault::PowerCut && share == 1 && one_in(2) == 1 { Kept::ALL.len() } else { 1 };
     let mut points = CutPoints::default();
     for n in (0..).step_by(share) {
         let mut world = start.fork();
@@ -819,7 +821,7 @@ fn at_each_doing(
         let step = format!("{fault:?} at operation {n}: {}", hit.as_deref().unwrap_or("none"));
         if fault == Fault::PowerCut {
             for way in 0..ways {
-                let kept = Kept::ALL[(n + way) % 3];
+                let kept = Kept::ALL[(n + way) % Kept::ALL.len()];
                 let (mut world, outcome) = (world.after_power_cut(kept), outcome.clone());
                 points.survives(|| check(&mut world, outcome, &format!("{step}, {kept:?} kept")));
             }

@@ -55,6 +55,15 @@ impl<M: Machine> Steps<M> {
         self.memory.expect_floor(&attempt.product, digest, next).map_err(at_fault)
     }
 
+    /// Whether what is trusted here permits the release now; nobody is asked.
+    pub(super) fn still_permitted(&self, attempt: &Attempt) -> Result<(), Failure> {
+        let Some(view) = self.trust.view() else {
+            return Err(Failure::new(Cause::FetchFailed, "no signed metadata is here any more"));
+        };
+        let permitted = view.permit(&attempt.product, &attempt.release.digest, self.clock.now());
+        permitted.map(drop).map_err(|denial| denied(&denial))
+    }
+
     /// What happened here before: the release's own failure, and those of the product. A promotion that names
     /// the release under `retry` lifts both, once.
     fn not_refused_by_the_past(

@@ -101,6 +101,11 @@ impl Trust {
         refreshed
     }
 
+    /// Keeps what is stored as it is for as long as the answer is held: for who copies it.
+    pub async fn still(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.refreshing.lock().await
+    }
+
     /// Why the newest metadata was refused when it was asked for last; `None`: it was not.
     pub fn refusal(&self) -> Option<Refusal> {
         self.refusal.read().unwrap_or_else(PoisonError::into_inner).clone()

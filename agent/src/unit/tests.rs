@@ -81,3 +81,20 @@ fn same(missing: &[String], documented: &[String]) {
     let set: Vec<_> = documented.iter().filter(|it| !missing.contains(it)).collect();
     assert!(set.is_empty(), "docs/HARDENING.md has rows for what is set, or unknown: {set:?}");
 }
+
+#[test]
+fn a_drop_in_changes_the_program_and_nothing_else() {
+    let (program, data) = (Path::new("/opt/refit/current/bin/refit-agent"), Path::new("/data"));
+    let arguments = ["run", "--data", "/a b"].map(str::to_owned);
+    let agent = Unit::Agent.starts(program, data, &arguments);
+    let start = "\n[Service]\nExecStart=\n\
+                 ExecStart=/opt/refit/current/bin/refit-agent run --data \"/a b\"\n";
+    assert!(agent.ends_with(start), "{agent}");
+    let link = Unit::Link.starts(program, data, &arguments);
+    assert!(link.ends_with("\nExecStart=/opt/refit/current/bin/refit-agent link\n"), "{link}");
+    let rescue = Unit::Rescue.starts(program, data, &arguments);
+    let start = "\nExecStart=/opt/refit/current/bin/refit-rescue %i --data /data\n";
+    assert!(rescue.ends_with(start), "{rescue}");
+    let place = Path::new("refit-rescue@.service.d/50-refit-release.conf");
+    assert_eq!(Unit::Rescue.drop_in(), place);
+}

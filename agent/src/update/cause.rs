@@ -42,6 +42,8 @@ pub enum Cause {
     Busy,
     /// The backup could not be copied to its second place, which the host's owner requires.
     SecondPlaceAway,
+    /// A release of the agent itself did not qualify beside the one that runs.
+    NotQualified,
     /// The backup could not be made, sealed or test-restored.
     BackupFailed,
     /// A hook of the release failed.
@@ -100,7 +102,7 @@ pub enum Blame {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Cause; 35] = [
+    pub const ALL: [Cause; 36] = [
         Cause::NotPermitted,
         Cause::NotApproved,
         Cause::NotProven,
@@ -116,6 +118,7 @@ impl Cause {
         Cause::LeaseDenied,
         Cause::Busy,
         Cause::SecondPlaceAway,
+        Cause::NotQualified,
         Cause::BackupFailed,
         Cause::HookFailed,
         Cause::ServicesDidNotStop,
@@ -142,6 +145,7 @@ impl Cause {
     pub fn blame(self) -> Blame {
         match self {
             Cause::ContentMismatch
+            | Cause::NotQualified
             | Cause::HookFailed
             | Cause::ServicesDidNotStart
             | Cause::HealthCheckFailed
@@ -197,6 +201,7 @@ impl Cause {
             Cause::LeaseDenied => cause::LEASE_DENIED,
             Cause::Busy => cause::BUSY,
             Cause::SecondPlaceAway => cause::SECOND_PLACE_AWAY,
+            Cause::NotQualified => "not-qualified",
             Cause::BackupFailed => "backup-failed",
             Cause::HookFailed => "hook-failed",
             Cause::ServicesDidNotStop => "services-did-not-stop",
@@ -263,6 +268,9 @@ impl Cause {
             }
             Cause::SecondPlaceAway => {
                 "nothing: the host tries again; look at the second place of its backups if it lasts"
+            }
+            Cause::NotQualified => {
+                "publish a corrected release of the agent; the host keeps the agent that it has"
             }
             Cause::BackupFailed => {
                 "repair what could not be saved; nothing on the host was changed"

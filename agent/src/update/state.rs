@@ -189,7 +189,8 @@ impl Outcome {
 
     /// Whether this host must not take the same release a second time: it ran here, and failed by its
     /// own fault. What was refused never ran, so there is nothing to hold against it: content that
-    /// was changed on its way would else let whoever changed it ban a good release.
+    /// was changed on its way would else let whoever changed it ban a good release. A release of the
+    /// agent that did not qualify did run, after every byte of it was found to be what was signed.
     pub fn quarantines(&self) -> bool {
         match self {
             // Who undoes what was committed does not want it back by itself.
@@ -200,7 +201,8 @@ impl Outcome {
                     Blame::Host | Blame::Weather | Blame::Order => false,
                 }
             }
-            Outcome::Committed { .. } | Outcome::Refused { .. } | Outcome::Dropped => false,
+            Outcome::Refused { failure } => failure.cause == Cause::NotQualified,
+            Outcome::Committed { .. } | Outcome::Dropped => false,
         }
     }
 }

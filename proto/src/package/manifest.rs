@@ -93,6 +93,9 @@ pub enum Installer {
     Deb,
     /// A Mender update module, unchanged: the tree holds its payload.
     Mender,
+    /// As `tree`, with the host's own agent in it, which has to qualify beside the one that runs before it
+    /// takes over.
+    Agent,
 }
 
 impl Installer {
@@ -103,13 +106,14 @@ impl Installer {
             Installer::Files => Some("files"),
             Installer::Deb => Some("deb"),
             Installer::Mender => Some("mender"),
+            Installer::Agent => Some("agent"),
         }
     }
 
     /// Whether what it installs brings its own units: services then have a name only.
     pub fn brings_units(self) -> bool {
         match self {
-            Installer::Tree | Installer::Files => false,
+            Installer::Tree | Installer::Files | Installer::Agent => false,
             Installer::Deb | Installer::Mender => true,
         }
     }
@@ -473,7 +477,7 @@ impl Manifest {
         let manifest: Manifest = parse_document_knowing(
             "manifest",
             bytes,
-            &[REBOOT, PROBES, "files", "deb", DATA, "mender"],
+            &[REBOOT, PROBES, "files", "deb", DATA, "mender", "agent"],
         )?;
         manifest.check()?;
         Ok(manifest)
@@ -508,7 +512,7 @@ impl Manifest {
         if names.len() != self.services.len() {
             return invalid("a service stands twice".into());
         }
-        if let Err(problem) = self.check_debs() {
+        if let Err(problem) = self.check_debs().and_then(|()| super::agent::check(self)) {
             return invalid(problem);
         }
         if let Err(problem) = self.check_mender() {
@@ -552,6 +556,12 @@ impl Manifest {
         match &self.health {
             Health::None if self.services.is_empty() => Ok(()),
             Health::None => invalid("it runs a service and has no health check".into()),
+            // An agent looks at itself.
+            Health::Checked(observed)
+                if self.installer == Installer::Agent && observed.checks.is_empty() =>
+            {
+                observed.check_times().or_else(invalid)
+            }
             Health::Checked(observed) => observed.check(&names).or_else(invalid),
         }
     }
@@ -586,10 +596,12 @@ impl Manifest {
             (None, Installer::Mender) => {
                 Err("it is installed by an update module, and does not say by which".into())
             }
-            (Some(_), Installer::Tree | Installer::Files | Installer::Deb) => {
+            (Some(_), Installer::Tree | Installer::Files | Installer::Deb | Installer::Agent) => {
                 Err("it says what an update module is told, and is installed by none".into())
             }
-            (None, Installer::Tree | Installer::Files | Installer::Deb) => Ok(()),
+            (None, Installer::Tree | Installer::Files | Installer::Deb | Installer::Agent) => {
+                Ok(())
+            }
         }
     }
 

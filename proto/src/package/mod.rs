@@ -5,6 +5,7 @@
 //! Each document says which features a reader must know (`required`); an unknown one is refused by name,
 //! any other unknown member is ignored, so that documents may grow.
 
+mod agent;
 mod build;
 mod data;
 mod expand;
@@ -14,6 +15,7 @@ pub mod mender;
 mod path;
 mod release;
 
+pub use agent::{AGENT, AGENT_PROGRAM, RESCUE_PROGRAM, check_agent, is_agent};
 pub use build::{BuildError, Built, BuiltFile, PackageDescription, build};
 pub use data::{ByCommand, Data, DataUse, Database, Mysql, Postgresql, Sqlite};
 pub use expand::{ExpandError, Variables, expand};

@@ -30,6 +30,7 @@ mod mirrors;
 mod moved_server;
 mod offline_host;
 mod own_brake;
+mod own_update;
 mod page;
 mod pause;
 mod people;

@@ -1,5 +1,6 @@
 //! What others install: built for release, one package at a time, so that no feature of one reaches another.
 
+mod agent_release;
 mod deb;
 mod elf;
 
@@ -21,6 +22,18 @@ pub(crate) struct Arguments {
 enum Form {
     /// The agent and the rescuer as a Debian package.
     Deb(Deb),
+    /// The same programs as the folder of a release, for hosts whose agent updates itself.
+    Release(Release),
+}
+
+#[derive(clap::Args)]
+struct Release {
+    /// Where the folder goes.
+    #[arg(long, default_value_os_t = cargo::target().join("dist"))]
+    out: PathBuf,
+    /// Takes programs that were built already from this folder: for tests.
+    #[arg(long)]
+    programs: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -45,6 +58,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
             };
             let made = deb::make(&programs, &arguments.package_version, &arguments.out)?;
             println!("{}", made.display());
+        }
+        Form::Release(arguments) => {
+            let programs = arguments.programs.map_or_else(built, Ok)?;
+            println!("{}", agent_release::make(&programs, &arguments.out)?.display());
         }
     }
     Ok(ExitCode::SUCCESS)

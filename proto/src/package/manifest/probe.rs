@@ -258,16 +258,22 @@ impl Observed {
         (!known).then_some(PROBES)
     }
 
-    pub(super) fn check(&self, services: &BTreeSet<&PackageName>) -> Result<(), String> {
-        if self.checks.is_empty() {
-            return Err("health has no checks; write `health = \"none\"` if that is meant".into());
-        }
+    /// The times alone, and how many failures count.
+    pub(super) fn check_times(&self) -> Result<(), String> {
         if self.interval_seconds == 0 || self.failures == 0 || self.max_seconds == 0 {
             return Err("health needs an interval, a number of failures and a longest time".into());
         }
         if !(1..=LONGEST_BASELINE).contains(&self.baseline_seconds) {
             return Err(format!("baseline_seconds must be from 1 to {LONGEST_BASELINE}"));
         }
+        Ok(())
+    }
+
+    pub(super) fn check(&self, services: &BTreeSet<&PackageName>) -> Result<(), String> {
+        if self.checks.is_empty() {
+            return Err("health has no checks; write `health = \"none\"` if that is meant".into());
+        }
+        self.check_times()?;
         let mut names = BTreeSet::new();
         for check in &self.checks {
             let name = &check.name;

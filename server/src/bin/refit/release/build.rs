@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use refit_proto::{
     names::{PackageName, Platform, Product, Version},
-    package::{self, PackageRef, Release},
+    package::{self, Manifest, PackageRef, Release},
 };
 
 use super::{
@@ -71,10 +71,15 @@ fn build(args: &Args, counter: u64, out: &Path) -> anyhow::Result<Release> {
     let folder = ReleaseFolder::create(out)?;
     let usual = args.platform.clone().map_or_else(this_platform, Ok)?;
     let mut platforms: BTreeMap<Platform, Vec<PackageRef>> = BTreeMap::new();
+    let mut manifests: BTreeMap<Platform, Vec<Manifest>> = BTreeMap::new();
     for one in described.packages {
         let platform = one.platform.clone().unwrap_or_else(|| usual.clone());
-        let built = add_package(&folder, &args.product, one)?;
-        platforms.entry(platform).or_default().push(built);
+        let (built, manifest) = add_package(&folder, &args.product, one)?;
+        platforms.entry(platform.clone()).or_default().push(built);
+        manifests.entry(platform).or_default().push(manifest);
+    }
+    for manifests in manifests.values() {
+        package::check_agent(&args.product, manifests)?;
     }
     for packages in platforms.values_mut() {
         packages.sort_by(|one, two| one.name.cmp(&two.name));
@@ -97,7 +102,7 @@ fn add_package(
     folder: &ReleaseFolder,
     product: &Product,
     described: Described,
-) -> anyhow::Result<PackageRef> {
+) -> anyhow::Result<(PackageRef, Manifest)> {
     let Described { tree, platform: _, description } = described;
     let name = match &description.package {
         Some(name) => name.clone(),
@@ -108,7 +113,8 @@ fn add_package(
     for file in &built.files {
         folder.add_file(&file.source, file.content)?;
     }
-    Ok(PackageRef { name, manifest: folder.add_bytes(&built.manifest.to_bytes())? })
+    let manifest = folder.add_bytes(&built.manifest.to_bytes())?;
+    Ok((PackageRef { name, manifest }, built.manifest))
 }
 
 fn this_platform() -> anyhow::Result<Platform> {

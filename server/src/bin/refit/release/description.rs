@@ -105,6 +105,7 @@ enum WrittenHealth {
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenObserved {
+    #[serde(default)]
     checks: Vec<Check>,
     start_seconds: Option<u32>,
     interval_seconds: Option<u32>,
