@@ -11,13 +11,14 @@ use refit_proto::{
     },
 };
 use tokio::time::{Instant, timeout};
-use tonic::{Streaming, transport::Channel};
+use tonic::Streaming;
 
 use super::{
     CallError, Link, Patience, Server, Trouble,
     call::{self, within},
     halves::Whom,
     patience::{Meter, TooSlow},
+    refused::Channel,
 };
 use crate::trusted::Source;
 

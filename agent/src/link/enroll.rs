@@ -18,7 +18,7 @@ use super::{
     CallError, Proxies, Server,
     call::{self, within},
     dial::Dial,
-    tls,
+    refused, tls,
 };
 use crate::{
     clock::Clock,
@@ -124,7 +124,7 @@ pub async fn enroll(
     let dial = Dial::by(proxies.clone());
     let channel =
         transport::channel_over(&token.server, config, move |name, port| dial.to(name, port))?;
-    let mut client = EnrollmentClient::new(channel);
+    let mut client = EnrollmentClient::new(refused::Channel::from(channel));
     let reply = within(call::SMALL, client.enroll(request))
         .await
         .map_err(|cause| EnrollError::Call { server: token.server.clone(), cause })?;

@@ -17,6 +17,7 @@ mod pace;
 mod patience;
 mod proxy;
 mod reach;
+mod refused;
 mod renew;
 mod rest;
 mod retry;

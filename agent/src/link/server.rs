@@ -15,7 +15,7 @@ use refit_proto::{
     },
 };
 use rustls::ClientConfig;
-use tonic::{Code, Response, transport::Channel};
+use tonic::{Code, Response};
 
 use super::{
     CallError, Patience,
@@ -23,6 +23,7 @@ use super::{
     dial::Dial,
     halves::Access,
     proxy::Proxies,
+    refused::Channel,
 };
 use crate::{
     clock::Clock,
@@ -246,4 +247,5 @@ fn channel(
 ) -> Result<Channel, TransportError> {
     let (address, dial) = (addresses.get(at).map_or("", String::as_str), dial.clone());
     transport::channel_over(address, tls.clone(), move |name, port| dial.to(name, port))
+        .map(Into::into)
 }

@@ -9,9 +9,11 @@ use refit_proto::{
     trust::Role,
     wire::repository_client::RepositoryClient,
 };
-use tonic::transport::Channel;
 
-use super::{CallError, Link, Patience, Server, content, halves::Whom, server::LARGEST, tls};
+use super::{
+    CallError, Link, Patience, Server, content, halves::Whom, refused::Channel, server::LARGEST,
+    tls,
+};
 use crate::trusted::Source;
 
 /// What answers at the address in use, as the root half has it: by the network half.
@@ -51,7 +53,7 @@ impl Server {
         let dial = self.dial();
         let dial = move |name, port| dial.to(name, port);
         let channel = transport::channel_over(&self.address(), tls::stranger_config()?, dial)?;
-        Ok(Somebody(RepositoryClient::new(channel).max_decoding_message_size(LARGEST)))
+        Ok(Somebody(RepositoryClient::new(channel.into()).max_decoding_message_size(LARGEST)))
     }
 }
 

@@ -34,7 +34,7 @@ use tokio::{
     net::TcpListener,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tonic::{Request, Response, Status, Streaming, transport::server::Connected};
+use tonic::{Request, Response, Status, Streaming, body::Body, transport::server::Connected};
 
 use super::{proxy::Stream, tls};
 use crate::{
@@ -131,6 +131,8 @@ pub(crate) struct Answers {
     pub(crate) lease: Option<Answer<LeaseRequest, LeaseReply>>,
     pub(crate) reboot: Option<Answer<RebootRequest, RebootReply>>,
     pub(crate) metadata: Option<Answer<GetMetadataRequest, GetMetadataReply>>,
+    /// What stands before the server and answers in its place: an HTTP status, and headers.
+    pub(crate) refused: Option<(u16, Vec<(&'static str, &'static str)>)>,
     /// The bytes of every frame.
     pub(crate) content: Arc<Vec<u8>>,
 }
@@ -140,6 +142,37 @@ pub(crate) struct FakeServer {
     pub(crate) authority: Arc<Authority>,
     pub(crate) answers: Arc<Mutex<Answers>>,
     pub(crate) address: SocketAddr,
+}
+
+/// What stands before the server.
+#[derive(Clone)]
+struct Before<S>(S, Arc<Mutex<Answers>>);
+
+impl<S> tower::Service<hyper::Request<Body>> for Before<S>
+where
+    S: tower::Service<hyper::Request<Body>, Response = hyper::Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: hyper::Request<Body>) -> Self::Future {
+        let Some((status, headers)) = self.1.lock().unwrap().refused.clone() else {
+            return Box::pin(self.0.call(request));
+        };
+        let mut answer = hyper::Response::builder().status(status);
+        for (name, value) in headers {
+            answer = answer.header(name, value);
+        }
+        let answer = answer.body(Body::empty()).unwrap();
+        Box::pin(std::future::ready(Ok(answer)))
+    }
 }
 
 impl FakeServer {
@@ -176,8 +209,10 @@ impl FakeServer {
             }
         });
         let fake = Fake(answers.clone());
+        let before = answers.clone();
         tokio::spawn(
             tonic::transport::Server::builder()
+                .layer(tower::layer::layer_fn(move |server| Before(server, before.clone())))
                 .add_service(EnrollmentServer::new(fake.clone()))
                 .add_service(AgentServer::new(fake.clone()))
                 .add_service(RepositoryServer::new(fake))

@@ -359,3 +359,32 @@ async fn whoever_cannot_prove_to_be_the_server_is_asked_for_metadata_and_told_no
     assert_eq!(root.as_deref(), Some(ROOT));
     assert_eq!(*asked.lock().unwrap(), ["root"]);
 }
+
+#[tokio::test]
+async fn what_stands_before_the_server_and_sheds_is_left_alone_for_as_long_as_it_asks() {
+    const AFTER: (&str, &str) = ("retry-after", "90");
+    let (server, host, identity, keys) = enrolled().await;
+    answer_syncs(&server);
+    for (status, headers, rests) in [
+        (429, vec![AFTER], 90),
+        (502, vec![AFTER], 90),
+        (503, vec![AFTER, ("content-type", "text/html")], 90),
+        (504, vec![("retry-after", "999999")], 3600),
+        (503, vec![], 0),
+        // A server's own refusal says what it says.
+        (200, vec![AFTER, ("grpc-status", "14"), ("grpc-retry-pushback-ms", "7000")], 90),
+    ] {
+        let link = link_of(&identity, &keys, Ways::of(&identity, None), &host.clock);
+        server.answers().refused = Some((status, headers.clone()));
+        let error = link.sync(SyncRequest::default()).await.unwrap_err();
+        assert_eq!(error.trouble, Trouble::Weather, "{status} {headers:?}: {error}");
+        assert_eq!(link.rests_for().as_secs(), rests, "{status} {headers:?}: {error}");
+        server.answers().refused = None;
+        link.sync(SyncRequest::default()).await.unwrap();
+    }
+    // No reason to be called more rarely where nothing of the kind was said.
+    let link = link_of(&identity, &keys, Ways::of(&identity, None), &host.clock);
+    server.answers().refused = Some((403, vec![AFTER]));
+    let error = link.sync(SyncRequest::default()).await.unwrap_err();
+    assert_eq!(error.trouble, Trouble::Barred, "{error}");
+}
