@@ -51,7 +51,7 @@ const SECTOR: usize = 512;
 fn torn(id: u64, bytes: &[u8], synced: &[u8]) -> Vec<u8> {
     let mut torn = synced.to_vec();
     torn.resize(bytes.len(), 0);
-    let written = (0..).zip(bytes.chunks(SECTOR)).filter(|(n, _)| (id + n) % 2 == 0);
+    let written = (0..).zip(bytes.chunks(SECTOR)).filter(|(n, _)| (id + n).is_multiple_of(2));
     for (n, sector) in written {
         let at = n as usize * SECTOR;
         torn[at..at + sector.len()].copy_from_slice(sector);
