@@ -3,7 +3,7 @@
 
 use refit_tests::{
     lab::{self, DebianHost},
-    release::Behaviour,
+    release::{self, Behaviour, Probation},
     sandbox::Sandbox,
     wait::until,
 };
@@ -144,4 +144,44 @@ fn only_root_and_members_of_the_named_group_hold_and_they_can_do_nothing_else() 
     assert!(released, "{said}");
     fleet.until_rollout("pilot", "1.0", "done").unwrap();
     until_says(&host, "1.0");
+}
+
+/// A check that compares with what ran before.
+const COMPARES: &str = r#"
+[[health.checked.checks]]
+name = "errors"
+kind = "errors"
+service = "payments"
+"#;
+
+#[test]
+fn a_hold_that_comes_while_the_backup_is_made_comes_before_any_service_stops() {
+    let claim = "a hold in the last moment, on a booted Debian host";
+    let Some((fleet, host)) = on_1_0(claim, SETTINGS) else { return };
+    let process = |of: &str| host.good(["systemctl", "show", "-P", "MainPID", of]).unwrap();
+    let before = process("payments");
+
+    // What runs before is measured for so long that a person is fast enough.
+    let source = fleet.path().join("source-1.1");
+    release::write(&source, "1.1", Behaviour::Good, Probation::default(), COMPARES).unwrap();
+    let path = source.join("refit.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let text = text.replace("[health.checked]\n", "[health.checked]\nbaseline_seconds = 20\n");
+    std::fs::write(&path, text).unwrap();
+    fleet.publish_built(&fleet.build_from(&source, "1.1").unwrap()).unwrap();
+    fleet.promote("1.1", "pilot").unwrap();
+    let phase = || anyhow::Ok(fleet.host_status("debian-1")?["products"][0]["phase"].clone());
+    until("the host has its leave and saves", || Ok((phase()? == "backing-up").then_some(())))
+        .unwrap();
+    let (taken, printed) = hold(&host, "root", &["--for", "1h", "--why", "the till is open"]);
+    assert!(taken, "{printed}");
+    until_held(&fleet, "the till is open");
+    assert_eq!(process("payments"), before, "it was stopped");
+    assert_eq!(says(&host).unwrap(), "payments 1.0");
+
+    let (released, said) = hold(&host, "root", &["release", id(&printed)]);
+    assert!(released, "{said}");
+    fleet.until_rollout("pilot", "1.1", "done").unwrap();
+    until_says(&host, "1.1");
+    assert_ne!(process("payments"), before);
 }

@@ -129,6 +129,50 @@ fn a_release_that_takes_far_more_than_the_one_before_goes_back() {
     lab.until_committed("1.6");
 }
 
+/// A service that systemd watches, and that gives no sign of life.
+const SILENT: &str = "[Unit]
+Description=payments
+[Service]
+WorkingDirectory=/opt/refit/payments/current/payments
+ExecStart=/opt/refit/payments/current/payments/bin/demo-service 8080
+WatchdogSec=4
+Restart=always
+RestartSec=0
+[Install]
+WantedBy=multi-user.target
+";
+
+#[test]
+fn a_service_that_systemds_watchdog_kills_is_found_though_it_answers_between() {
+    let claim = "a service killed by its watchdog, on a booted Debian host";
+    let Some(lab) = Lab::new(claim, SETTINGS) else { return };
+    lab.promote("1.0", Behaviour::Good, 2, "");
+    lab.until_committed("1.0");
+    let source = lab.fleet.path().join("source-1.1");
+    let probation = Probation { start: 1, good: 300 };
+    let unit = "[[health.checked.checks]]\nname = \"unit\"\nkind = \"unit\"\n\
+                service = \"payments\"\ntimeout_seconds = 2\n";
+    release::write(&source, "1.1", Behaviour::Good, probation, unit).unwrap();
+    std::fs::write(source.join("tree/share/payments.service"), SILENT).unwrap();
+    let path = source.join("refit.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let named = "name = \"payments\"\n";
+    let own = format!("{named}unit_file = \"share/payments.service\"\n");
+    std::fs::write(&path, text.replacen(named, &own, 1)).unwrap();
+    lab.fleet.publish_built(&lab.fleet.build_from(&source, "1.1").unwrap()).unwrap();
+    lab.fleet.promote("1.1", "pilot").unwrap();
+    lab.fleet.until_rollout("pilot", "1.1", "halted").unwrap();
+    until("what the watchdog did is the cause", || {
+        let told = lab.fleet.host_status("debian-1")?.to_string();
+        let caught = told.contains("health-check-failed") && told.contains("has ended");
+        if caught { Ok(Some(())) } else { anyhow::bail!("{told}") }
+    })
+    .unwrap();
+    until_says(&lab.host, "1.0");
+    let journal = lab.host.good(["journalctl", "--unit", "payments", "--no-pager"]).unwrap();
+    assert!(journal.contains("Watchdog timeout"), "{journal}");
+}
+
 #[test]
 fn a_service_that_was_as_noisy_before_the_update_is_not_blamed() {
     let claim = "a service that is as noisy before its update as after it, on a booted Debian host";
