@@ -2,20 +2,24 @@
 //! before, the digests, the floor. Hosts ask the same, by the same code; here it is refused before
 //! anybody waits for hosts that never begin. Reads the content folder, and blocks on it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use refit_proto::{
     names::{Product, RingName},
-    package::{FileRef, Release},
+    package::{ChangePlan, FileRef, PlanRules, Release},
     policy::ProductPolicy,
-    trust::{Promotion, Role, TrustedSet, approval, approval::Flaw, fits_document, unmet},
+    trust::{
+        Promotion, RingFile, Role, Targets, TrustedSet, approval, approval::Flaw,
+        change::ChangeFile, fits_document, metadata, unmet,
+    },
 };
 
 use crate::{
     content::ContentFolder,
     fleet::RingRecord,
     publication::{self, PublicationError},
+    push::Before,
     store::Rev,
 };
 
@@ -28,16 +32,17 @@ pub fn check(
     content: &ContentFolder,
     set: &TrustedSet,
     pushed: &BTreeSet<Role>,
-    before: &[Rev<RingRecord>],
+    before: &Before,
     now: Timestamp,
 ) -> Result<(), PublicationError> {
     check_alone(content, set, pushed)?;
     for role in pushed {
         let Role::Ring(product, ring) = role else { continue };
         let Some(policy) = policy(content, set, product)? else { continue };
-        let held = before.iter().map(|held| &held.value);
-        let held = held.into_iter().find(|it| it.product == *product && it.ring == *ring);
-        check_ring(content, set, &policy, ring, held, now)?;
+        let mut held = before.rings.iter().map(|held| &held.value);
+        let held = held.find(|it| it.product == *product && it.ring == *ring);
+        let asked = Asked { policy: &policy, plan: before.plans.get(product) };
+        check_ring(content, set, asked, ring, held, now)?;
     }
     Ok(())
 }
@@ -74,10 +79,19 @@ fn check_alone(
     Ok(())
 }
 
+/// What is asked of a promotion.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    /// By what is signed.
+    policy: &'a ProductPolicy,
+    /// Of the release's change plan.
+    plan: Option<&'a PlanRules>,
+}
+
 fn check_ring(
     content: &ContentFolder,
     set: &TrustedSet,
-    policy: &ProductPolicy,
+    Asked { policy, plan }: Asked<'_>,
     ring: &RingName,
     held: Option<&RingRecord>,
     now: Timestamp,
@@ -95,26 +109,77 @@ fn check_ring(
     }
     let Some(current) = &file.current else { return Ok(()) };
     let named = held.and_then(|held| held.current.as_ref());
-    if named.is_none_or(|named| named.digest != current.digest)
-        && let Some(closed) = unmet(set, policy, definition, current, now)
-    {
+    let is_new = named.is_none_or(|named| named.digest != current.digest);
+    if is_new && let Some(closed) = unmet(set, policy, definition, current, now) {
         return Err(closed.into());
     }
-    fits(content, product, current)
+    let release = fitting(content, product, current)?;
+    match plan.filter(|_| is_new) {
+        Some(plan) => says(plan, release),
+        None => Ok(()),
+    }
 }
 
-/// Against the release's own document.
-fn fits(
+/// Whether nobody is asked in vain to sign a change: the releases that it would make current say what is asked
+/// of their plans. It is asked again when the change is published.
+///
+/// # Errors
+/// The first release that does not.
+pub fn check_proposed(
+    content: &ContentFolder,
+    change: &ChangeFile,
+    plans: &BTreeMap<Product, PlanRules>,
+    rings: &[Rev<RingRecord>],
+) -> Result<(), PublicationError> {
+    for (role, bytes) in change.steps() {
+        let Role::Ring(product, ring) = role else { continue };
+        let file = unsigned(product, ring, bytes);
+        let (Some(plan), Some(current)) = (plans.get(product), file.and_then(|file| file.current))
+        else {
+            continue;
+        };
+        let names = |held: &Rev<RingRecord>| {
+            let RingRecord { product: of, ring: name, current: named, .. } = &held.value;
+            (of, name) == (product, ring)
+                && named.as_ref().is_some_and(|named| named.digest == current.digest)
+        };
+        if !rings.iter().any(names) {
+            says(plan, fitting(content, product, &current)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// What a ring's file says that nobody has signed yet.
+fn unsigned(product: &Product, ring: &RingName, bytes: &[u8]) -> Option<RingFile> {
+    let file: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    let role = Role::Ring(product.clone(), ring.clone());
+    let targets: Targets = metadata::read(file.get("signed")?, &role).ok()?;
+    RingFile::read(product, ring, &targets).ok()
+}
+
+fn says(plan: &PlanRules, release: Release) -> Result<(), PublicationError> {
+    let missing = plan.missing(&release);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let Release { product, version, plan: ChangePlan { urgency, .. }, .. } = release;
+    Err(PublicationError::Plan { product, version, urgency, missing })
+}
+
+/// The release that is promoted, if the promotion fits its document.
+fn fitting(
     content: &ContentFolder,
     product: &Product,
     promotion: &Promotion,
-) -> Result<(), PublicationError> {
+) -> Result<Release, PublicationError> {
     let target = FileRef { sha256: promotion.digest, length: promotion.length };
     let document = format!("release {product} {}", promotion.version);
     let bytes = publication::read(content, &document, target, Release::MAX_LENGTH)?;
     let release =
         Release::parse(&bytes).map_err(|cause| PublicationError::Document { document, cause })?;
-    Ok(fits_document(product, promotion, &bytes, &release)?)
+    fits_document(product, promotion, &bytes, &release)?;
+    Ok(release)
 }
 
 /// The policy of a product, where one is signed.

@@ -4,7 +4,7 @@
 
 use refit_proto::{
     names::{Product, RingName, Version},
-    package::{DocumentError, FileRef, Manifest, PackageRef, Release},
+    package::{DocumentError, FileRef, Manifest, PackageRef, PlanField, Release, Urgency},
     policy::{LabelPolicy, ProductPolicy},
     servers::ServersPolicy,
     trust::{Closed, Misfit, Unapproved, approval::Flaw},
@@ -75,6 +75,23 @@ pub enum PublicationError {
     /// A promotion that does not bring what its ring asks for.
     #[error(transparent)]
     Closed(#[from] Closed),
+    /// A release that does not say what its product's policy asks for.
+    #[error(
+        "the change plan of {product} {version} lacks {}, which the policy of {product} asks of {} releases\n\
+         help: a release never changes: build another version that says it in refit.toml, and look at it with `refit release check` before it is signed",
+        listed(.missing),
+        .urgency.as_str()
+    )]
+    Plan {
+        /// Of which product.
+        product: Product,
+        /// The promoted release.
+        version: Version,
+        /// How soon it says that it is needed.
+        urgency: Urgency,
+        /// What it does not say.
+        missing: Vec<PlanField>,
+    },
     /// A ring's file that the wrong people signed.
     #[error("the promotion to ring {ring} of {product} does not count: {cause}")]
     Unapproved {
@@ -98,6 +115,10 @@ pub enum PublicationError {
         /// What the document says.
         found: String,
     },
+}
+
+fn listed(fields: &[PlanField]) -> String {
+    fields.iter().map(|field| field.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// Reads a release document and checks that everything it needs is here.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use refit_proto::{
     names::{Digest, Product, RingName},
-    package::FileRef,
+    package::{FileRef, PlanRules},
     policy::{RingDefinition, Rules},
     trust::{
         Misfit, Role,
@@ -31,6 +31,9 @@ pub struct Before {
     pub releases: Vec<Rev<ReleaseRecord>>,
     /// All rings.
     pub rings: Vec<Rev<RingRecord>>,
+    /// What products' policies ask of a change plan. Nothing is asked of what was permitted before and only
+    /// comes back.
+    pub plans: BTreeMap<Product, PlanRules>,
 }
 
 /// The records that change, each with the revision that it replaces.
@@ -62,7 +65,7 @@ pub fn records(
     before: &Before,
     pusher: Pusher<'_>,
 ) -> Result<Records, PublicationError> {
-    promotion::check(content, set, pushed, &before.rings, pusher.now)?;
+    promotion::check(content, set, pushed, before, pusher.now)?;
     let mut records = Records::default();
     for role in pushed {
         if let Role::Release(product) = role {

@@ -13,6 +13,7 @@ mod frame;
 mod manifest;
 pub mod mender;
 mod path;
+mod plan;
 mod release;
 
 pub use agent::{AGENT, AGENT_PROGRAM, RESCUE_PROGRAM, check_agent, is_agent};
@@ -26,7 +27,8 @@ pub use manifest::{
 };
 pub use mender::MenderPayload;
 pub use path::{PackagePath, PathError};
-pub use release::{ChangePlan, FileRef, PackageRef, Release, Urgency, WayBack, plan_digest};
+pub use plan::{ChangeKind, ChangePlan, PlanField, PlanRules, Urgency, WayBack};
+pub use release::{FileRef, PackageRef, Release, plan_digest};
 
 /// Why a signed document is not usable. The bytes were signed, so this is the publisher's to mend.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DocumentError, parse_document};
+use super::{ChangePlan, DocumentError, parse_document};
 use crate::{
     canonical,
     names::{Digest, PackageName, Platform, Product, Version},
@@ -37,44 +37,6 @@ pub struct Release {
     pub plan: ChangePlan,
     /// Packages by platform. On a host, all packages of its platform switch together or not at all.
     pub platforms: BTreeMap<Platform, Vec<PackageRef>>,
-}
-
-/// Why and how a change is made, as an operating procedure asks for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ChangePlan {
-    /// What the release is for.
-    pub goal: String,
-    /// Who answers for it.
-    pub owner: String,
-    /// How soon it is needed.
-    pub urgency: Urgency,
-    /// What happens when it fails.
-    pub way_back: WayBack,
-}
-
-/// How soon a release is needed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Urgency {
-    /// In its turn.
-    #[default]
-    Normal,
-    /// Before others.
-    High,
-    /// Now.
-    Emergency,
-}
-
-/// What a host does when a release fails its probation.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum WayBack {
-    /// It goes back by itself.
-    #[default]
-    Automatic,
-    /// There is none: a failed probation ends as Stuck, and people take over.
-    None,
 }
 
 /// One package of a release.

@@ -14,14 +14,15 @@ use tonic::{Request, Response, Status};
 use super::{
     Api, ApiError, Shared,
     call::{Call, retry},
-    repository::{Purpose, needed, take},
+    repository::{Purpose, needed, plan_rules, take},
 };
 use crate::{
     access::ANY_ROLE,
     audit::Deed,
     changes::{self, Held, Refused},
-    fleet::{ChangeState, OpenChange},
+    fleet::{ChangeState, OpenChange, RingRecord},
     identity::Role,
+    promotion,
     store::{Commit, Note, Reads as _, Rev, Store},
 };
 
@@ -139,6 +140,9 @@ fn propose(
     }
     let owner = member.to_string();
     retry(shared, store, call.now, || {
+        let plans = plan_rules(store)?;
+        let rings = store.all::<RingRecord>()?;
+        promotion::check_proposed(&shared.content, &change, &plans, &rings)?;
         let (rev, record) = with_held(store, call, |held, known| {
             changes::propose(held, known, change.clone(), &owner)
         })?;

@@ -200,10 +200,10 @@ fn publication_code(error: &PublicationError) -> Code {
         | PublicationError::Feature { .. }
         | PublicationError::Ring(_)
         | PublicationError::Misfit(_) => Code::InvalidArgument,
-        PublicationError::Closed(_) | PublicationError::Unapproved { .. } => {
-            Code::FailedPrecondition
-        }
-        PublicationError::NotPublished { .. } => Code::FailedPrecondition,
+        PublicationError::Closed(_)
+        | PublicationError::Unapproved { .. }
+        | PublicationError::Plan { .. }
+        | PublicationError::NotPublished { .. } => Code::FailedPrecondition,
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use refit_proto::{
-    names::Digest,
-    package,
+    names::{Digest, Product},
+    package::{self, PlanRules},
     servers::SERVERS,
     trust::{
         Role as TrustRole,
@@ -29,7 +29,7 @@ use crate::{
     access::ANY_ROLE,
     audit::Deed,
     changes,
-    fleet::{Actor, ChangeState, OpenChange, ReleaseRecord, RingRecord},
+    fleet::{Actor, ChangeState, OpenChange, ReleaseRecord, RingRecord, RolloutPolicy},
     identity::Role,
     placing,
     push::{self, Before, Pusher, Records},
@@ -287,8 +287,11 @@ pub(crate) fn publication(
     by: &Publishing<'_>,
 ) -> Result<(Taken, Commit, Vec<Deed>), ApiError> {
     let held = store.newest_files()?;
-    let before =
-        Before { releases: store.all::<ReleaseRecord>()?, rings: store.all::<RingRecord>()? };
+    let before = Before {
+        releases: store.all::<ReleaseRecord>()?,
+        rings: store.all::<RingRecord>()?,
+        plans: plan_rules(store)?,
+    };
     let files: Stored =
         held.iter().map(|(role, file)| (role.clone(), file.bytes.clone())).collect();
     let published = published(&before);
@@ -323,6 +326,12 @@ pub(crate) fn publication(
     Ok((Taken { reply, fresh }, commit, deeds))
 }
 
+/// What each product's policy asks of change plans.
+pub(super) fn plan_rules(store: &dyn Store) -> Result<BTreeMap<Product, PlanRules>, ApiError> {
+    let policies = store.all::<RolloutPolicy>()?.into_iter();
+    Ok(policies.map(|held| (held.value.product, held.value.plan)).collect())
+}
+
 /// Takes back what this server once published. Whoever is let in may give it: it proves itself.
 fn offer_metadata(
     shared: &Shared,
@@ -346,8 +355,11 @@ fn offer_metadata(
             .filter(|(role, bytes)| files.get(role) != Some(bytes))
             .cloned()
             .collect();
-        let before =
-            Before { releases: store.all::<ReleaseRecord>()?, rings: store.all::<RingRecord>()? };
+        let before = Before {
+            releases: store.all::<ReleaseRecord>()?,
+            rings: store.all::<RingRecord>()?,
+            plans: BTreeMap::new(),
+        };
         let published = published(&before);
         let remembered = |path: &str| published.get(path).copied();
         let named = repository::named_keys(&files, &later);

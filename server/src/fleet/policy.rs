@@ -1,8 +1,11 @@
 //! The unsigned part of the rings, which only narrows: waves, caps, soak, limits. A policy that could
 //! never stop anything, or never let anything move, is refused when it is set.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use refit_proto::{
     names::{NameError, Product, RingName},
+    package::{PlanField, PlanRules, Urgency},
     policy::limits,
     wire,
 };
@@ -17,6 +20,9 @@ pub struct RolloutPolicy {
     pub product: Product,
     /// In the order in which they were given.
     pub rings: Vec<RingPolicy>,
+    /// What a release has to say of itself before it is promoted.
+    #[serde(default)]
+    pub plan: PlanRules,
     /// Grows by one with each change.
     pub revision: u64,
 }
@@ -73,6 +79,16 @@ pub enum PolicyError {
          help: set failures_count, failures_percent, or both"
     )]
     NoFailureLimit(RingName),
+    /// A word that this server does not know.
+    #[error(
+        "the rules for change plans name {word:?}, which this server does not know\n\
+         help: use an urgency (normal, high, emergency) once, with parts that docs/FILES.md lists; \
+         or update the server first"
+    )]
+    PlanWord {
+        /// What stands there.
+        word: String,
+    },
     /// A number that makes no sense there.
     #[error("ring {ring}: {field} is {value}\nhelp: {rule}")]
     Value {
@@ -103,8 +119,28 @@ impl TryFrom<wire::RolloutPolicy> for RolloutPolicy {
             }
             rings.push(ring);
         }
-        Ok(RolloutPolicy { product, rings, revision: wire.revision })
+        let plan = plan_rules(wire.plan_rules)?;
+        Ok(RolloutPolicy { product, rings, plan, revision: wire.revision })
     }
+}
+
+fn plan_rules(rules: Vec<wire::PlanRule>) -> Result<PlanRules, PolicyError> {
+    let unknown = |word: &str| PolicyError::PlanWord { word: word.chars().take(80).collect() };
+    let mut known = BTreeMap::new();
+    for wire::PlanRule { urgency: word, fields } in rules {
+        let urgency = Urgency::named(&word).ok_or_else(|| unknown(&word))?;
+        let fields = fields.iter().map(|word| PlanField::named(word).ok_or_else(|| unknown(word)));
+        let fields = fields.collect::<Result<BTreeSet<_>, _>>()?;
+        if known.insert(urgency, fields).is_some() {
+            return Err(unknown(&word));
+        }
+    }
+    Ok(PlanRules(known))
+}
+
+fn plan_rule((urgency, fields): (Urgency, BTreeSet<PlanField>)) -> wire::PlanRule {
+    let fields = fields.into_iter().map(|field| field.as_str().to_owned()).collect();
+    wire::PlanRule { urgency: urgency.as_str().to_owned(), fields }
 }
 
 impl TryFrom<wire::RingPolicy> for RingPolicy {
@@ -170,6 +206,7 @@ impl From<RolloutPolicy> for wire::RolloutPolicy {
         wire::RolloutPolicy {
             product: policy.product.to_string(),
             rings: policy.rings.into_iter().map(wire::RingPolicy::from).collect(),
+            plan_rules: policy.plan.0.into_iter().map(plan_rule).collect(),
             revision: policy.revision,
         }
     }
@@ -220,8 +257,12 @@ mod tests {
 
     #[test]
     fn a_good_policy_comes_back_as_it_was() {
-        let policy =
-            wire::RolloutPolicy { product: "payments".into(), rings: vec![good()], revision: 3 };
+        let plan_rules = vec![wire::PlanRule {
+            urgency: "emergency".into(),
+            fields: vec!["goal".into(), "runbook".into()],
+        }];
+        let (product, rings) = ("payments".into(), vec![good()]);
+        let policy = wire::RolloutPolicy { product, rings, plan_rules, revision: 3 };
         let parsed = RolloutPolicy::try_from(policy.clone()).unwrap();
         assert_eq!(wire::RolloutPolicy::from(parsed.clone()), policy);
         assert_eq!(RolloutPolicy::decode(&parsed.encode().unwrap()).unwrap(), parsed);
@@ -246,8 +287,30 @@ mod tests {
             assert!(RingPolicy::try_from(ring).is_err(), "case {number}");
         }
         let rings = vec![good(), good()];
-        let twice = wire::RolloutPolicy { product: "payments".into(), rings, revision: 0 };
+        let twice = wire::RolloutPolicy { product: "payments".into(), rings, ..Default::default() };
         assert!(matches!(RolloutPolicy::try_from(twice), Err(PolicyError::RingTwice(_))));
+    }
+
+    #[test]
+    fn a_rule_for_plans_that_is_not_known_is_refused_and_none_is_dropped() {
+        let rule = |urgency: &str, field: &str| wire::PlanRule {
+            urgency: urgency.into(),
+            fields: vec![field.into()],
+        };
+        for rules in [
+            vec![rule("normal", "gaol")],
+            vec![rule("at once", "goal")],
+            vec![rule("high", "goal"), rule("high", "owner")],
+        ] {
+            let policy = wire::RolloutPolicy {
+                product: "payments".into(),
+                rings: vec![good()],
+                plan_rules: rules,
+                revision: 0,
+            };
+            let refused = RolloutPolicy::try_from(policy);
+            assert!(matches!(refused, Err(PolicyError::PlanWord { .. })), "{refused:?}");
+        }
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub(crate) async fn roots(fleet: &Fleet, by: &Caller) -> Vec<Vec<u8>> {
     roots
 }
 
-async fn change(fleet: &Fleet, publisher: &Publisher, drafts: &[&Draft]) -> ChangeFile {
+pub(crate) async fn change(fleet: &Fleet, publisher: &Publisher, drafts: &[&Draft]) -> ChangeFile {
     let mut base = Base { roots: roots(fleet, &publisher.person).await, ..Base::default() };
     let about = drafts.iter().map(|draft| draft.role().clone()).chain([Role::Targets]);
     for role in about.filter(|role| *role != Role::Root) {

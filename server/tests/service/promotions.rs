@@ -2,14 +2,18 @@
 
 use refit_proto::{
     names::Digest,
+    package::{Release, Urgency},
     policy::{ApprovalKind, EvidenceKind, Gate, Person, ProductPolicy, Signatories},
     trust::{Evidence, Override, Signer as _, Standing, Terms},
+    wire,
 };
 use tonic::{Code, Status};
 
 use crate::{
+    changes::{change, propose},
     fleet::Fleet,
     publisher::{Publisher, key, policy, product, role},
+    rollouts::limits,
 };
 
 fn terms() -> Terms {
@@ -105,4 +109,53 @@ async fn a_promotion_that_the_wrong_people_signed_is_refused() {
     .await;
     refused(publisher.promote(&fleet, "1.0", "early").await, "no technical approval");
     publisher.promote(&fleet, "1.0", "pilot").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_release_whose_plan_lacks_what_its_urgency_needs_is_promoted_nowhere() {
+    let (fleet, mut publisher) = fleet(|_| {}).await;
+    let asks = |rules: &[(&str, &[&str])]| wire::RolloutPolicy {
+        product: "payments".into(),
+        rings: vec![limits("pilot"), limits("early")],
+        plan_rules: rules
+            .iter()
+            .map(|(urgency, fields)| wire::PlanRule {
+                urgency: (*urgency).into(),
+                fields: fields.iter().map(|field| (*field).into()).collect(),
+            })
+            .collect(),
+        revision: 0,
+    };
+    let set = async |policy, replaces_revision| {
+        let request = wire::SetRolloutPolicyRequest { policy: Some(policy), replaces_revision };
+        fleet.admin(&publisher.person).set_rollout_policy(request).await.map(drop)
+    };
+    set(asks(&[("emergency", &["owner"])]), 0).await.unwrap();
+    let unknown = set(asks(&[("normal", &["gaol"])]), 1).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::InvalidArgument, "{unknown}");
+    // Nothing is asked of a normal release yet.
+    publisher.promote(&fleet, "1.0", "pilot").await.unwrap();
+
+    let request = wire::SetRolloutPolicyRequest {
+        policy: Some(asks(&[("normal", &["impact", "owner"]), ("emergency", &["owner"])])),
+        replaces_revision: 1,
+    };
+    fleet.admin(&publisher.person).set_rollout_policy(request).await.unwrap();
+    let lacks = "payments 1.0 lacks owner, impact";
+    refused(publisher.promote(&fleet, "1.0", "early").await, lacks);
+    // Nor is anybody asked to sign it.
+    let draft = publisher.promotion(&fleet, "1.0", "early", terms());
+    let change = change(&fleet, &publisher, &[&draft]).await;
+    refused(propose(&fleet, &publisher.person, &change).await.map(drop), lacks);
+    // What the ring names already may be signed anew, whatever the policy asks now.
+    let again = publisher.draft(&fleet, &role("ring.payments.pilot"));
+    publisher.push(&fleet, &[again]).await.unwrap();
+
+    let mut urgent = Release::parse(&publisher.build(&fleet, "1.1", 2, b"program").await).unwrap();
+    urgent.plan.urgency = Urgency::Emergency;
+    urgent.plan.owner = "the payments team".into();
+    let document = urgent.to_bytes();
+    publisher.upload(&fleet, &document).await.unwrap();
+    publisher.publish(&fleet, "1.1", &document).await.unwrap();
+    publisher.promote(&fleet, "1.1", "early").await.unwrap();
 }

@@ -15,7 +15,7 @@ use crate::{
 
 pub(crate) const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
-fn limits(ring: &str) -> wire::RingPolicy {
+pub(crate) fn limits(ring: &str) -> wire::RingPolicy {
     wire::RingPolicy {
         ring: ring.into(),
         waves: Vec::new(),
@@ -35,7 +35,7 @@ pub(crate) async fn promoted(names: &[&str]) -> (Fleet, Publisher, Vec<Caller>) 
     let fleet = Fleet::start().await;
     let mut publisher = Publisher::found(&fleet).await;
     let rings = vec![limits("pilot"), limits("early")];
-    let policy = wire::RolloutPolicy { product: "payments".into(), rings, revision: 0 };
+    let policy = wire::RolloutPolicy { product: "payments".into(), rings, ..Default::default() };
     let request = wire::SetRolloutPolicyRequest { policy: Some(policy), replaces_revision: 0 };
     fleet.admin(&publisher.person).set_rollout_policy(request).await.unwrap();
     let mut hosts = Vec::new();

@@ -9,6 +9,7 @@ mod backup_restored;
 mod bad_release;
 mod boxed_hooks;
 mod capped_host;
+mod change_plan;
 mod changed_host;
 mod clocks;
 mod cloned_host;

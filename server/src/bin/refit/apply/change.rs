@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use refit_proto::wire::{RingPolicy, RolloutPolicy};
+use refit_proto::{
+    package::Urgency,
+    wire::{RingPolicy, RolloutPolicy},
+};
 
 use crate::duration::in_words;
 
@@ -31,12 +34,30 @@ pub(super) fn of_rollout(before: Option<&RolloutPolicy>, after: &RolloutPolicy) 
     let removed = before.into_iter().flat_map(|before| &before.rings);
     let removed = removed.filter(|old| after.rings.iter().all(|ring| ring.ring != old.ring));
     lines.extend(removed.map(|old| format!("{product}/{}: limits removed", old.ring)));
+    lines.extend(of_plan(before, after));
     let order =
         |rings: &[RingPolicy]| rings.iter().map(|ring| ring.ring.clone()).collect::<Vec<_>>();
     if lines.is_empty() && before.is_none_or(|before| order(&before.rings) != order(&after.rings)) {
         lines.push(format!("{product}: limits in the order of its rings"));
     }
     lines
+}
+
+/// What is asked of the change plans of each urgency.
+fn of_plan(before: Option<&RolloutPolicy>, after: &RolloutPolicy) -> Vec<String> {
+    let product = &after.product;
+    let asked = |policy: Option<&RolloutPolicy>, urgency: &str| {
+        let rules = policy.into_iter().flat_map(|policy| &policy.plan_rules);
+        let fields = rules.filter(|rule| rule.urgency == urgency).flat_map(|rule| &rule.fields);
+        let fields: Vec<&str> = fields.map(String::as_str).collect();
+        if fields.is_empty() { "nothing".to_owned() } else { fields.join(", ") }
+    };
+    let changed = Urgency::ALL.map(Urgency::as_str).into_iter().filter_map(|urgency| {
+        let (then, now) = (asked(before, urgency), asked(Some(after), urgency));
+        let words = format!("{product}: {urgency} releases have to say {now}");
+        (then != now).then(|| format!("{words}, was {then}"))
+    });
+    changed.collect()
 }
 
 /// Each limit by name, in words.
@@ -120,6 +141,11 @@ mod tests {
                 "every_host = true",
                 "every_host = true\nafter = [\"pilot\"]\ndemands = [\"security\"]",
                 "payments/broad: selects every host, after pilot, demands security, was: selects every host",
+            ),
+            (
+                "name = \"payments\"\n",
+                "name = \"payments\"\nplan = { high = [\"owner\", \"goal\"] }\n",
+                "payments: high releases have to say goal, owner, was nothing",
             ),
             (
                 "name = \"payments\"\n",

@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use refit_proto::{
     names::{HostId, LabelName, LabelValue, Labels, PersonName, Product, RingName},
+    package::{PlanField, PlanRules, Urgency},
     policy::{
         ApprovalKind, Gate, LabelPolicy, Person, ProductPolicy, RingDefinition, Rules, Selector,
         Signatories, limits,
@@ -67,6 +68,9 @@ struct ProductFile {
     /// Each person's keys, with the kinds of approval that each may give.
     #[serde(default)]
     persons: BTreeMap<PersonName, BTreeMap<String, BTreeSet<ApprovalKind>>>,
+    /// What a release has to say of itself, by urgency.
+    #[serde(default)]
+    plan: PlanRules,
     #[serde(default)]
     ring: Vec<RingFile>,
 }
@@ -178,6 +182,16 @@ pub(super) fn read(path: &Path, keys: &dyn Keys) -> anyhow::Result<Fleet> {
     toml_text::load::<FleetFile>(path)?.fleet(&path.display().to_string(), keys)
 }
 
+/// What the file asks of the change plans of a product; no key in it is looked for.
+pub(super) fn plan_rules(path: &Path, product: &Product) -> anyhow::Result<PlanRules> {
+    let file = toml_text::load::<FleetFile>(path)?;
+    let mut named = file.product.into_iter().filter(|found| found.name == *product);
+    let found = named
+        .next()
+        .with_context(|| format!("{} describes no product {product}", path.display()))?;
+    Ok(found.plan)
+}
+
 impl FleetFile {
     fn fleet(self, name: &str, keys: &dyn Keys) -> anyhow::Result<Fleet> {
         let mut products: Vec<WantedProduct> = Vec::new();
@@ -231,7 +245,7 @@ impl WantedServers {
 
 impl ProductFile {
     fn wanted(self, keys: &dyn Keys) -> anyhow::Result<WantedProduct> {
-        let ProductFile { name, persons, ring } = self;
+        let ProductFile { name, persons, plan, ring } = self;
         ensure!(ring.len() <= limits::RINGS, "{name} has more than {} rings", limits::RINGS);
         let mut definitions = Vec::new();
         let mut rings = Vec::new();
@@ -240,7 +254,9 @@ impl ProductFile {
             rings.push(ring.narrows()?);
             definitions.push(ring.definition(&name)?);
         }
-        let rollout = wire::RolloutPolicy { product: name.to_string(), rings, revision: 0 };
+        let plan_rules = plan.0.iter().map(plan_rule).collect();
+        let rollout =
+            wire::RolloutPolicy { product: name.to_string(), rings, plan_rules, revision: 0 };
         let gated = definitions.iter().any(|ring| ring.gate);
         let signatories = Signatories {
             persons: persons
@@ -252,6 +268,11 @@ impl ProductFile {
         let policy = ProductPolicy::with_signatories(name, definitions, signatories)?;
         Ok(WantedProduct { policy, rollout })
     }
+}
+
+fn plan_rule((urgency, fields): (&Urgency, &BTreeSet<PlanField>)) -> wire::PlanRule {
+    let fields = fields.iter().map(|field| field.as_str().to_owned()).collect();
+    wire::PlanRule { urgency: urgency.as_str().to_owned(), fields }
 }
 
 fn person_of(

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use refit_proto::{
     names::Product,
-    package::FileRef,
+    package::{FileRef, PlanField, PlanRules, Urgency},
     policy::{LabelPolicy, ProductPolicy, words},
+    printable::printable,
     servers::{SERVERS, ServersPolicy},
     trust::{
         KeyId, Role, TrustedSet, approval, edit::Draft, trusted_labels, trusted_policy,
@@ -50,6 +51,9 @@ use crate::{
   update_limit = \"1h\"
   lease = \"10m\"
   poll = \"30s\"
+
+  [product.plan]                     # what a release has to say of itself, by urgency
+  normal = [\"goal\", \"owner\", \"impact\"]
 
   [product.persons.alice]            # kinds of approval by key; a ring asks for some with kinds = [..]
   alice = [\"technical\"]
@@ -263,6 +267,34 @@ async fn signed(
     let Some(file) = set.policy_target(name) else { return Ok(None) };
     let digest = file.digest().context("the policy is signed without a SHA-256")?;
     Ok(Some(content::fetch(connection, digest, file.length, limit).await?))
+}
+
+/// What the policy of a product asks of change plans, as the server holds it.
+pub(crate) async fn plan_rules(
+    connection: &Connection,
+    product: &Product,
+) -> anyhow::Result<PlanRules> {
+    let Some(held) = rollout(connection, product.as_str()).await? else {
+        return Ok(PlanRules::default());
+    };
+    let mut rules = PlanRules::default();
+    for rule in held.plan_rules {
+        let newer = |word: &str| {
+            format!("the server asks of change plans for {word:?}\nhelp: update this command")
+        };
+        let urgency =
+            Urgency::named(&rule.urgency).with_context(|| newer(&printable(&rule.urgency)))?;
+        for word in &rule.fields {
+            let field = PlanField::named(word).with_context(|| newer(&printable(word)))?;
+            rules.0.entry(urgency).or_default().insert(field);
+        }
+    }
+    Ok(rules)
+}
+
+/// The same, as a fleet file says.
+pub(crate) fn plan_rules_of_file(path: &Path, product: &Product) -> anyhow::Result<PlanRules> {
+    file::plan_rules(path, product)
 }
 
 async fn rollout(connection: &Connection, product: &str) -> anyhow::Result<Option<RolloutPolicy>> {

@@ -1,6 +1,7 @@
 //! `refit release`: from a folder to a signed release, to the server, and from ring to ring.
 
 mod build;
+mod check;
 mod description;
 mod document;
 mod folder;
@@ -28,6 +29,10 @@ enum Verb {
     /// Make a release of a folder with a refit.toml.
     #[command(after_help = "Example:\n  refit release build . --product payments --version 2.4.1")]
     Build(build::Args),
+    /// Whether a built release is whole, and says of itself what its product's policy asks for.
+    #[command(after_help = "Examples:\n  refit release check payments-2.4.1\n  \
+        refit release check payments-2.4.1 --fleet fleet.toml")]
+    Check(check::Args),
     /// Sign a built release with a release key of its product.
     #[command(after_help = "Example:\n  refit release sign payments-2.4.1 --key build")]
     Sign(sign::Args),
@@ -53,6 +58,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     match args.verb {
         Verb::Build(args) => build::run(context, args),
         Verb::Sign(args) if args.offline => sign::offline(context, args),
+        Verb::Check(args) if args.fleet.is_some() => check::offline(&args),
         verb => on(context, &Connection::open(context).await?, verb).await,
     }
 }
@@ -65,6 +71,7 @@ pub(crate) async fn withdraw(context: &Context, args: WithdrawArgs) -> anyhow::R
 async fn on(context: &Context, connection: &Connection, verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Build(args) => build::run(context, args),
+        Verb::Check(args) => check::run(connection, args).await,
         Verb::Sign(args) => sign::run(context, connection, args).await,
         Verb::Publish(args) => publish::run(context, connection, args).await,
         Verb::List(args) => list::list(context, connection, args).await,

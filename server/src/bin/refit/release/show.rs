@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use refit_proto::{
     names::{Digest, Product, RingName, Version},
-    package::Release,
+    package::{PlanField, Release, Urgency},
     policy::{ApprovalKind, ProductPolicy, RingDefinition},
     printable::{printable, printable_lines},
     trust::{
@@ -174,10 +174,13 @@ fn in_words(shown: &Shown) -> String {
         format!("digest    {}", shown.digest),
         format!("signed by {}", shown.signed_by.join(", ")),
     ];
-    for (what, text) in [("goal    ", &plan.goal), ("owner   ", &plan.owner)] {
-        if !text.is_empty() {
-            lines.push(format!("{what}  {text}"));
-        }
+    let told = [PlanField::Notes, PlanField::Documents];
+    for field in PlanField::ALL.into_iter().filter(|field| !told.contains(field)) {
+        let said = field.said(release);
+        lines.extend(said.map(|text| format!("{:<9} {text}", field.as_str())));
+    }
+    if plan.urgency != Urgency::default() {
+        lines.push(format!("{:<9} {}", "urgency", plan.urgency.as_str()));
     }
     lines.extend(release.links.iter().map(|link| format!("link      {link}")));
     for (platform, packages) in &release.platforms {
