@@ -89,6 +89,10 @@ struct Plan {
     install: Vec<PathBuf>,
     /// Packages that were not there.
     purge: Vec<String>,
+    /// Packages that somebody has removed and not purged: their configuration, and what a script of theirs would
+    /// take, was there.
+    #[serde(default)]
+    remove: Vec<String>,
 }
 
 /// One `.deb` file.
@@ -208,9 +212,17 @@ impl<'a> Debs<'a> {
             covered.extend(conffiles_of_file(&deb.path)?);
         }
         for name in names {
-            let Some(version) = installed(name)? else {
-                plan.purge.push(name.clone());
-                continue;
+            let version = match standing(name)? {
+                Standing::Installed(version) => version,
+                Standing::Removed => {
+                    covered.extend(conffiles_of(name)?);
+                    plan.remove.push(name.clone());
+                    continue;
+                }
+                Standing::Unknown => {
+                    plan.purge.push(name.clone());
+                    continue;
+                }
             };
             covered.extend(conffiles_of(name)?);
             let ours = own.iter().find(|deb| deb.name == *name && deb.version == version);
@@ -275,7 +287,7 @@ impl<'a> Debs<'a> {
         // Purging takes the conffiles, which are saved. A package's own script may take data, which is not.
         let mut harmless = Vec::new();
         for name in gone {
-            if !self.has_script(&name)? {
+            if after.0.release.removal.purge || !self.has_script(&name)? {
                 harmless.push(name);
             }
         }
@@ -344,7 +356,8 @@ impl<'a> Debs<'a> {
             stay.insert(read(path)?.name);
         }
         for deb in self.debs(now, folder)? {
-            if !stay.contains(&deb.name) && !plan.purge.contains(&deb.name) {
+            let goes = plan.purge.iter().chain(&plan.remove).any(|name| *name == deb.name);
+            if !stay.contains(&deb.name) && !goes {
                 plan.purge.push(deb.name);
             }
         }
@@ -471,16 +484,36 @@ fn read(path: &Path) -> Result<Deb, DebError> {
     Ok(Deb { path: path.to_owned(), name, version, size })
 }
 
+/// How a package stands on the host.
+enum Standing {
+    /// In this version.
+    Installed(String),
+    /// But for its configuration it is gone.
+    Removed,
+    /// dpkg knows nothing of it.
+    Unknown,
+}
+
 /// The version of a package that is installed.
 fn installed(name: &str) -> Result<Option<String>, DebError> {
+    match standing(name)? {
+        Standing::Installed(version) => Ok(Some(version)),
+        Standing::Removed | Standing::Unknown => Ok(None),
+    }
+}
+
+fn standing(name: &str) -> Result<Standing, DebError> {
     let format = "--showformat=${db:Status-Status}\t${Version}\n";
     let answer = ask("dpkg-query", &["--show", format, name])?;
     if !answer.good {
-        return Ok(None);
+        return Ok(Standing::Unknown);
     }
     let (status, version) = answer.text.trim_end().split_once('\t').unwrap_or_default();
-    let there = !matches!(status, "" | "not-installed" | "config-files");
-    Ok(there.then(|| version.to_owned()))
+    Ok(match status {
+        "" | "not-installed" => Standing::Unknown,
+        "config-files" => Standing::Removed,
+        _ => Standing::Installed(version.to_owned()),
+    })
 }
 
 fn conffiles_of(name: &str) -> Result<Vec<PathBuf>, DebError> {
@@ -511,6 +544,9 @@ fn plan_steps(plan: Plan) -> Vec<UndoStep> {
     }
     if !plan.purge.is_empty() {
         steps.push(patiently(std::iter::once("--purge".to_owned()).chain(plan.purge)));
+    }
+    if !plan.remove.is_empty() {
+        steps.push(patiently(std::iter::once("--remove".to_owned()).chain(plan.remove)));
     }
     steps
 }

@@ -411,19 +411,21 @@ impl<'a> Placed<'a> {
         Ok(files::write_file(self.files, &list, lines.collect::<String>().as_bytes(), 0o644)?)
     }
 
-    /// Once `now` stays: removes the folders that were made for the product, hold nothing any more and are
-    /// not of the release.
+    /// Once it is clear what stays, `now` or nothing: removes the folders that were made for the product, hold
+    /// nothing any more and are not of the release.
     ///
     /// # Errors
     /// If the system refuses; the next call goes on.
-    pub fn tidy(&self, product: &Path, now: &Documents) -> Result<(), InstallError> {
+    pub fn tidy(&self, product: &Path, now: Option<&Documents>) -> Result<(), InstallError> {
         let noted = self.noted(product)?;
         if noted.is_empty() {
             return Ok(());
         }
         let mut needed: BTreeSet<PathBuf> = BTreeSet::new();
-        for target in self.targets(now).map_err(unplaceable)? {
-            needed.extend(target.at.ancestors().map(Path::to_owned));
+        if let Some(now) = now {
+            for target in self.targets(now).map_err(unplaceable)? {
+                needed.extend(target.at.ancestors().map(Path::to_owned));
+            }
         }
         let mut left = noted.clone();
         // What is in a folder comes after it.

@@ -1,14 +1,17 @@
 //! The change itself and the way back from it. The way back is armed before the services stop, and holds
 //! everything before the target changes.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use refit_proto::package::{self, HookTime, Reboot};
+use refit_proto::package::{self, HookTime, Reboot, expand};
 
 use super::{HostMachine, failures::failure};
 use crate::{
     host::{
-        backup::About,
+        backup::{self, About, BackupError},
         database::When,
         documents::Documents,
         files,
@@ -79,6 +82,7 @@ impl HostMachine {
         self.place_files(attempt, before.as_ref(), &after)?;
         self.install_debs(attempt, before.as_ref(), &after)?;
         self.install_modules(attempt, &after)?;
+        self.remove_named(&after)?;
         self.tree().switch(&attempt.product, &after.id.digest)?;
         self.put_units(attempt, before.as_ref(), &after)?;
         self.run_hooks(attempt, &after, HookTime::AfterSwitch)?;
@@ -262,6 +266,17 @@ impl HostMachine {
         let product = self.tree().product(&attempt.product);
         let folder = self.tree().folder(&attempt.product, &after.id.digest);
         Ok(self.placed().place(&product, &folder, before, after)?)
+    }
+
+    /// Takes away what goes with a product that is removed. All of it is in the backup.
+    fn remove_named(&self, after: &Documents) -> Result<(), Failure> {
+        let own = [self.data.as_path(), self.root.as_path()];
+        for path in &after.release.removal.paths {
+            let path = expand(path, &self.variables).map_err(BackupError::from)?;
+            let path = backup::resolve(&*self.files, Path::new(&path), &own)?;
+            files::remove_tree(&*self.files, &path)?;
+        }
+        Ok(())
     }
 
     /// Makes the service manager know the new release's services and no other of the product's.

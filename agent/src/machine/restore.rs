@@ -234,6 +234,7 @@ impl HostMachine {
 
     pub(super) fn settle_restore(&mut self, attempt: &Attempt) -> Result<(), Failure> {
         self.disarm()?;
+        self.tidy_after_going_back(attempt);
         self.clean(&attempt.product, &self.that_lead_from(attempt.previous.as_ref())?)
     }
 

@@ -10,7 +10,7 @@ use refit_proto::{
 
 use super::{HostMachine, backup_id, failures::failure};
 use crate::{
-    host::{preflight::Purpose, tree::Installer as _},
+    host::{documents::Documents, modules::made, preflight::Purpose, tree::Installer as _},
     update::{Attempt, BackupId, Cause, Failure, Phase},
 };
 
@@ -31,8 +31,7 @@ impl HostMachine {
         match ended {
             Phase::Committed => {
                 let after = self.after(attempt)?;
-                let emptied = self.placed().tidy(&self.tree().product(&attempt.product), &after);
-                emptied.map_err(|error| failure(Cause::HostFault, &error))?;
+                self.tidy_placed(attempt, Some(&after))?;
                 if let Err(failure) = self.run_hooks(attempt, &after, HookTime::AfterCommit) {
                     tracing::warn!("{failure}");
                 }
@@ -42,6 +41,7 @@ impl HostMachine {
                 self.settle_second(&attempt.product, &held);
             }
             Phase::Refused | Phase::Dropped | Phase::RolledBack => {
+                self.tidy_after_going_back(attempt);
                 self.backups().remove(&backup_id(attempt)?)?;
                 self.clean(&attempt.product, &BTreeSet::new())?;
             }
@@ -64,6 +64,24 @@ impl HostMachine {
             self.content().clear()?;
         }
         Ok(())
+    }
+
+    fn tidy_placed(&self, attempt: &Attempt, now: Option<&Documents>) -> Result<(), Failure> {
+        let emptied = self.placed().tidy(&self.tree().product(&attempt.product), now);
+        emptied.map_err(|error| failure(Cause::HostFault, &error))
+    }
+
+    /// Forgets what was noted for a release that did not stay. Where that can't be told, the next update does.
+    pub(super) fn tidy_after_going_back(&self, attempt: &Attempt) {
+        let product = self.tree().product(&attempt.product);
+        let before = self.before(attempt);
+        let tidied = before.and_then(|before| self.tidy_placed(attempt, before.as_ref()));
+        if let Err(failure) = tidied {
+            tracing::warn!("{failure}");
+        }
+        if let Err(error) = made::tidy(&*self.files, &product) {
+            tracing::warn!("{error}");
+        }
     }
 
     pub(super) fn disarm(&self) -> Result<(), Failure> {

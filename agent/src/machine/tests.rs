@@ -21,6 +21,7 @@ use refit_proto::{
 mod modules;
 mod own;
 mod placed;
+mod removal;
 mod reserve;
 mod restore;
 mod second;
@@ -759,28 +760,6 @@ fn a_release_that_does_not_fit_is_refused_and_nothing_is_changed() {
     assert_eq!(world.outside(), before);
     assert_eq!(world.stands_on("refused").unwrap().as_str(), "1.0");
     world.is_tidy("refused");
-}
-
-#[test]
-fn a_release_without_packages_of_the_product_removes_it_and_is_reversible() {
-    let (mut world, update, two) = on_one();
-    world.update(update).unwrap();
-    let gone = Release::new(
-        payments(),
-        Version::parse("3.0").unwrap(),
-        3,
-        BTreeMap::from([(platform(), vec![])]),
-    );
-    let digest = Digest::of(&gone.to_bytes());
-    world.releases.insert(digest, gone.to_bytes());
-    let gone = ReleaseId { version: Version::parse("3.0").unwrap(), digest };
-    let outcome = world.update(attempt(&gone, Some(&two), "i3")).unwrap();
-    assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
-    assert_eq!(world.stands_on("removed").unwrap().as_str(), "3.0");
-    assert!(world.running.lock().unwrap().is_empty());
-    let outcome = world.update(attempt(&two, Some(&gone), "i4")).unwrap();
-    assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
-    assert_eq!(world.stands_on("again").unwrap().as_str(), "2.0");
 }
 
 /// Carries the update with the fault at each operation on files, then on to its end.

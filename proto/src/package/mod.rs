@@ -28,7 +28,7 @@ pub use manifest::{
 pub use mender::MenderPayload;
 pub use path::{PackagePath, PathError};
 pub use plan::{ChangeKind, ChangePlan, PlanField, PlanRules, Urgency, WayBack};
-pub use release::{FileRef, PackageRef, Release, plan_digest};
+pub use release::{FileRef, PackageRef, Release, Removal, plan_digest};
 
 /// Why a signed document is not usable. The bytes were signed, so this is the publisher's to mend.
 #[derive(Debug, thiserror::Error)]

@@ -81,6 +81,13 @@ impl Systemd {
     /// # Errors
     /// If it may still run.
     pub(crate) fn stop(&self, unit: &str) -> Result<()> {
+        self.end(unit)?;
+        // One that has failed would be shown as such for as long as the host is up, also where its unit goes.
+        let _not_failed = Systemd::tell(&["reset-failed", "--quiet", "--", unit]);
+        Ok(())
+    }
+
+    fn end(&self, unit: &str) -> Result<()> {
         let Err(error) = Systemd::tell(&["stop", "--quiet", "--", unit]) else { return Ok(()) };
         // What does not end when asked is ended.
         let _gone_already = Systemd::tell(&["kill", "--signal=KILL", "--", unit]);

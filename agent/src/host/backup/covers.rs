@@ -92,7 +92,9 @@ pub fn covers(
 
 /// What its manifests name, as what. Of what a database keeps in files, those are only converted as files.
 fn named(release: &Documents) -> Vec<(String, Role)> {
-    let mut named = Vec::new();
+    // What goes with the product is brought back whole, also data: nobody writes to it any more.
+    let goes = release.release.removal.paths.iter();
+    let mut named: Vec<_> = goes.map(|path| (path.clone(), Role::Declared)).collect();
     for package in &release.packages {
         let (backup, data) = (&package.manifest.backup, &package.manifest.data);
         named.extend(backup.paths.iter().map(|path| (path.clone(), Role::Declared)));

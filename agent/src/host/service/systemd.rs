@@ -86,6 +86,21 @@ impl Systemd {
             )),
         }
     }
+
+    fn end(&mut self, unit: &UnitName) -> Result<(), ServiceError> {
+        match self.systemctl("stop", &["stop"], unit.as_str())? {
+            (0, _) => Ok(()),
+            (code, output) => match self.state(unit)? {
+                ServiceState::Stopped | ServiceState::Failed { .. } | ServiceState::Unknown => {
+                    Ok(())
+                }
+                ServiceState::Active { .. } | ServiceState::Changing { .. } => {
+                    let why = format!("systemctl ended with {code}: {output}");
+                    Err(ServiceError::new("stop", unit, why))
+                }
+            },
+        }
+    }
 }
 
 impl Services for Systemd {
@@ -118,18 +133,10 @@ impl Services for Systemd {
     }
 
     fn stop(&mut self, unit: &UnitName) -> Result<(), ServiceError> {
-        match self.systemctl("stop", &["stop"], unit.as_str())? {
-            (0, _) => Ok(()),
-            (code, output) => match self.state(unit)? {
-                ServiceState::Stopped | ServiceState::Failed { .. } | ServiceState::Unknown => {
-                    Ok(())
-                }
-                ServiceState::Active { .. } | ServiceState::Changing { .. } => {
-                    let why = format!("systemctl ended with {code}: {output}");
-                    Err(ServiceError::new("stop", unit, why))
-                }
-            },
-        }
+        self.end(unit)?;
+        // One that has failed before would be shown as failed for as long as the host is up, also where its
+        // unit goes. An error says that it has not failed.
+        self.systemctl("stop", &["reset-failed"], unit.as_str()).map(drop)
     }
 
     fn state(&mut self, unit: &UnitName) -> Result<ServiceState, ServiceError> {

@@ -168,18 +168,15 @@ fn a_failing_first_install_of_files_brings_back_what_another_hand_had_put_there(
     let outcome = world.update(attempt(&one, None, "i1")).unwrap();
     assert!(matches!(outcome, Outcome::RolledBack { .. }), "{outcome:?}");
     assert_eq!(world.places(), before);
+    let left = snapshot(&world.files, Path::new("/opt/refit/payments"));
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]
 fn removing_a_product_of_files_takes_its_files_and_the_folders_that_it_brought() {
     let (mut world, update, two) = on_one();
     world.update(update).unwrap();
-    let version = Version::parse("3.0").unwrap();
-    let nothing =
-        Release::new(payments(), version.clone(), 1, BTreeMap::from([(platform(), vec![])]));
-    let digest = Digest::of(&nothing.to_bytes());
-    world.releases.insert(digest, nothing.to_bytes());
-    let removal = ReleaseId { version, digest };
+    let removal = world.publish_removal("3.0", &[]);
     let outcome = world.update(attempt(&removal, Some(&two), "i3")).unwrap();
     assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
     let left: Vec<_> = world.places().into_keys().collect();

@@ -10,7 +10,7 @@ fn backup(id: &str) -> BackupId {
 
 impl World {
     /// As `refit-agent backup restore` does it, to its end.
-    fn restore(&mut self, id: &str) -> Result<Outcome, String> {
+    pub(super) fn restore(&mut self, id: &str) -> Result<Outcome, String> {
         let mut machine = self.machine();
         let mut journal = self.journal.clone();
         let install = InstallId::parse("r1").unwrap();

@@ -25,15 +25,25 @@ pub(super) fn told(old: Option<&Targets>, new: &Targets, documents: &Documents) 
         let document = |digest: Option<Digest>| documents.get(&digest?).map(Vec::as_slice);
         let Some(bytes) = document(file.digest()) else { continue };
         if let Ok(release) = Release::parse(bytes) {
-            let packages: usize = release.platforms.values().map(Vec::len).sum();
             let (name, counter) = (&release.version, release.counter);
-            lines.push(format!("release {name} has counter {counter}, {packages} packages"));
+            let brings = brings(&release);
+            lines.push(format!("release {name} has counter {counter}, {brings}"));
         } else {
             let before = document(before.and_then(|before| before.digest()));
             lines.extend(of_policy_role(path, before, bytes));
         }
     }
     lines.iter().map(|line| printable(line)).collect()
+}
+
+fn brings(release: &Release) -> String {
+    if !release.is_removal() {
+        let packages: usize = release.platforms.values().map(Vec::len).sum();
+        return format!("{packages} packages");
+    }
+    let also = release.removal.paths.iter().map(|path| format!(", with {path}"));
+    let purges = if release.removal.purge { ", and purges Debian packages" } else { "" };
+    format!("and removes {}{}{purges}", release.product, also.collect::<String>())
 }
 
 /// What a document of the policy role changes. One that can't be read is told of as such: nobody should sign

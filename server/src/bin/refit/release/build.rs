@@ -8,11 +8,11 @@ use std::{
 use anyhow::{Context as _, ensure};
 use refit_proto::{
     names::{PackageName, Platform, Product, Version},
-    package::{self, Manifest, PackageRef, Release},
+    package::{self, Manifest, PackageRef, Release, Removal},
 };
 
 use super::{
-    description::{self, Described},
+    description::{self, Content, Described},
     folder::{ReleaseFolder, read_text},
 };
 use crate::{Context, output};
@@ -35,7 +35,8 @@ pub(super) struct Args {
     /// What is new, in Markdown.
     #[arg(long, value_name = "FILE")]
     notes: Option<PathBuf>,
-    /// What the packages run on, where refit.toml does not say. [default: this machine's platform]
+    /// What the packages run on, where refit.toml does not say. [default: this machine's platform; of a release
+    /// that removes the product: any]
     #[arg(long)]
     platform: Option<Platform>,
     /// Where the release goes. [default: PRODUCT-VERSION]
@@ -69,22 +70,17 @@ fn build(args: &Args, counter: u64, out: &Path) -> anyhow::Result<Release> {
     let described = description::read(&args.source)?;
     let notes = args.notes.as_deref().map(read_text).transpose()?.unwrap_or_default();
     let folder = ReleaseFolder::create(out)?;
-    let usual = args.platform.clone().map_or_else(this_platform, Ok)?;
-    let mut platforms: BTreeMap<Platform, Vec<PackageRef>> = BTreeMap::new();
-    let mut manifests: BTreeMap<Platform, Vec<Manifest>> = BTreeMap::new();
-    for one in described.packages {
-        let platform = one.platform.clone().unwrap_or_else(|| usual.clone());
-        let (built, manifest) = add_package(&folder, &args.product, one)?;
-        platforms.entry(platform.clone()).or_default().push(built);
-        manifests.entry(platform).or_default().push(manifest);
-    }
-    for manifests in manifests.values() {
-        package::check_agent(&args.product, manifests)?;
-    }
-    for packages in platforms.values_mut() {
-        packages.sort_by(|one, two| one.name.cmp(&two.name));
-    }
-    let mut release = Release::new(args.product.clone(), args.label.clone(), counter, platforms);
+    let (platforms, removal) = match described.content {
+        Content::Packages(packages) => (add_packages(&folder, args, packages)?, Removal::default()),
+        Content::Removal(removal) => {
+            package::check_agent(&args.product, [])?;
+            // Whatever hosts have, it goes everywhere.
+            let platform = args.platform.clone().map_or_else(|| Platform::parse("any"), Ok)?;
+            (BTreeMap::from([(platform, Vec::new())]), removal)
+        }
+    };
+    let release = Release::new(args.product.clone(), args.label.clone(), counter, platforms);
+    let mut release = release.removing(removal);
     (release.notes, release.links, release.plan) = (notes, described.links, described.plan);
     // Read as a host will read it, before anybody signs it.
     let release = Release::parse(&release.to_bytes())?;
@@ -96,6 +92,29 @@ fn build(args: &Args, counter: u64, out: &Path) -> anyhow::Result<Release> {
     folder.finish(&release)?;
     folder.check()?;
     Ok(release)
+}
+
+fn add_packages(
+    folder: &ReleaseFolder,
+    args: &Args,
+    described: Vec<Described>,
+) -> anyhow::Result<BTreeMap<Platform, Vec<PackageRef>>> {
+    let usual = args.platform.clone().map_or_else(this_platform, Ok)?;
+    let mut platforms: BTreeMap<Platform, Vec<PackageRef>> = BTreeMap::new();
+    let mut manifests: BTreeMap<Platform, Vec<Manifest>> = BTreeMap::new();
+    for one in described {
+        let platform = one.platform.clone().unwrap_or_else(|| usual.clone());
+        let (built, manifest) = add_package(folder, &args.product, one)?;
+        platforms.entry(platform.clone()).or_default().push(built);
+        manifests.entry(platform).or_default().push(manifest);
+    }
+    for manifests in manifests.values() {
+        package::check_agent(&args.product, manifests)?;
+    }
+    for packages in platforms.values_mut() {
+        packages.sort_by(|one, two| one.name.cmp(&two.name));
+    }
+    Ok(platforms)
 }
 
 fn add_package(
@@ -177,6 +196,21 @@ mod tests {
         assert_eq!(built, files(&two.path().join("out")));
         // Equal files are stored once: the document, one manifest, one content.
         assert_eq!(built.len(), 3);
+    }
+
+    #[test]
+    fn a_release_that_removes_the_product_has_no_packages_for_anybody_and_no_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, out) = (source(folder.path()), folder.path().join("out"));
+        fs::write(source.join("refit.toml"), "[remove]\npaths = [\"/var/lib/x\"]\n").unwrap();
+        let release = build(&args(&source), 7, &out).unwrap();
+        assert!(release.is_removal());
+        let anybody = Platform::parse("linux-riscv64").unwrap();
+        assert_eq!(release.packages_for(&anybody).map(<[_]>::len), Some(0));
+        assert_eq!(release.removal.paths, ["/var/lib/x"]);
+        assert!(ReleaseFolder::at(&out).check().unwrap().content.is_empty());
+        fs::write(source.join("refit.toml"), "[remove]\npaths = [\"x\"]\n").unwrap();
+        assert!(build(&args(&source), 8, &folder.path().join("other")).is_err());
     }
 
     #[test]

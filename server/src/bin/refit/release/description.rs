@@ -7,7 +7,7 @@ use refit_proto::{
     names::{PackageName, Platform},
     package::{
         Backup, ChangePlan, Check, Data, Health, Hook, Installer, MenderPayload, Observed,
-        PackageDescription, PackagePath, PlacedAs, Reboot, Service,
+        PackageDescription, PackagePath, PlacedAs, Reboot, Removal, Service,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,16 @@ use crate::toml_text;
 pub(super) struct Description {
     pub(super) plan: ChangePlan,
     pub(super) links: Vec<String>,
-    pub(super) packages: Vec<Described>,
+    pub(super) content: Content,
+}
+
+/// What a release does on a host.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// It brings these; at least one.
+    Packages(Vec<Described>),
+    /// It removes the product.
+    Removal(Removal),
 }
 
 /// One package.
@@ -30,6 +39,17 @@ pub(super) struct Described {
     /// By default the one of the command line.
     pub(super) platform: Option<Platform>,
     pub(super) description: PackageDescription,
+}
+
+/// The file of a release that removes the product: there is no tree.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Removing {
+    remove: Removal,
+    #[serde(default)]
+    plan: ChangePlan,
+    #[serde(default)]
+    links: Vec<String>,
 }
 
 /// The file with one package: its tree is `tree`.
@@ -143,9 +163,12 @@ pub(super) fn read(folder: &Path) -> anyhow::Result<Description> {
 }
 
 fn parse(folder: &Path, name: &str, text: &str) -> anyhow::Result<Description> {
-    let is_several = toml::from_str::<toml::Table>(text)
-        .is_ok_and(|table| table.get("package").is_some_and(toml::Value::is_array));
-    if !is_several {
+    let table = toml::from_str::<toml::Table>(text).unwrap_or_default();
+    if table.contains_key("remove") {
+        let Removing { remove, plan, links } = toml_text::parse(name, text)?;
+        return Ok(Description { plan, links, content: Content::Removal(remove) });
+    }
+    if !table.get("package").is_some_and(toml::Value::is_array) {
         let One {
             plan,
             links,
@@ -175,12 +198,13 @@ fn parse(folder: &Path, name: &str, text: &str) -> anyhow::Result<Description> {
         };
         let tree = folder.join("tree");
         let packages = vec![Described { tree, platform: None, description }];
-        return Ok(Description { plan, links, packages });
+        return Ok(Description { plan, links, content: Content::Packages(packages) });
     }
     let Several { plan, links, package } = toml_text::parse(name, text)?;
     ensure!(!package.is_empty(), "{name}: there is no package");
     let packages = package.into_iter().map(|one| one.described(folder, name));
-    Ok(Description { plan, links, packages: packages.collect::<anyhow::Result<_>>()? })
+    let content = Content::Packages(packages.collect::<anyhow::Result<_>>()?);
+    Ok(Description { plan, links, content })
 }
 
 impl OneOfSeveral {
@@ -227,6 +251,11 @@ mod tests {
         super::parse(Path::new("/src"), "refit.toml", text)
     }
 
+    fn packages(read: &Description) -> &[Described] {
+        let Content::Packages(packages) = &read.content else { panic!("{read:?}") };
+        packages
+    }
+
     const ONE: &str = r#"
         links = ["https://docs.example/payments"]
         [[services]]
@@ -243,9 +272,9 @@ mod tests {
     fn a_file_describes_one_package_with_the_tree_beside_it() {
         let read = parse(ONE).unwrap();
         assert_eq!(read.plan.goal, "faster");
-        assert_eq!(read.packages.len(), 1);
-        assert_eq!(read.packages[0].tree, Path::new("/src/tree"));
-        let Health::Checked(observed) = &read.packages[0].description.health else { panic!() };
+        let [one] = packages(&read) else { panic!("{read:?}") };
+        assert_eq!(one.tree, Path::new("/src/tree"));
+        let Health::Checked(observed) = &one.description.health else { panic!() };
         assert_eq!((observed.good_seconds, observed.failures), (5, Observed::default().failures));
     }
 
@@ -265,9 +294,21 @@ mod tests {
         "#,
         )
         .unwrap();
-        let trees: Vec<_> = read.packages.iter().map(|one| one.tree.to_str().unwrap()).collect();
+        let packages = packages(&read);
+        let trees: Vec<_> = packages.iter().map(|one| one.tree.to_str().unwrap()).collect();
         assert_eq!(trees, ["/src/out/server", "/src/out/tools"]);
-        assert!(read.packages[1].platform.as_ref().is_some_and(|name| name.as_str() == "any"));
+        assert!(packages[1].platform.as_ref().is_some_and(|name| name.as_str() == "any"));
+    }
+
+    #[test]
+    fn a_file_describes_that_the_product_goes_and_what_goes_with_it() {
+        let read = parse("[remove]\n[plan]\ngoal = \"moved\"").unwrap();
+        assert_eq!(read.plan.goal, "moved");
+        let Content::Removal(plain) = read.content else { panic!("{read:?}") };
+        assert_eq!(plain, Removal::default());
+        let read = parse("[remove]\npaths = [\"/var/lib/payments\"]\npurge = true").unwrap();
+        let Content::Removal(more) = read.content else { panic!("{read:?}") };
+        assert_eq!((more.paths, more.purge), (vec!["/var/lib/payments".to_owned()], true));
     }
 
     #[test]
@@ -279,6 +320,8 @@ mod tests {
             (ONE.replace("links", "link"), "link"),
             ("[[package]]\nname = \"a\"\ntree = \"../a\"\nhealth = \"none\"".into(), "../a"),
             ("package = []".into(), "no package"),
+            ("[remove]\npath = []".into(), "path"),
+            (format!("{ONE}\n[remove]"), "health"),
         ] {
             let error = parse(&bad).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

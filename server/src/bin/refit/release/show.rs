@@ -184,6 +184,9 @@ fn in_words(shown: &Shown) -> String {
     }
     lines.extend(release.links.iter().map(|link| format!("link      {link}")));
     for (platform, packages) in &release.platforms {
+        if packages.is_empty() {
+            lines.push(format!("removes   the product, on {platform}"));
+        }
         for package in packages {
             lines.push(format!(
                 "package   {} on {platform}, manifest {}",
@@ -191,6 +194,10 @@ fn in_words(shown: &Shown) -> String {
                 package.manifest.sha256.short()
             ));
         }
+    }
+    lines.extend(release.removal.paths.iter().map(|path| format!("removes   {path}")));
+    if release.removal.purge {
+        lines.push("removes   Debian packages with their own scripts (purge)".to_owned());
     }
     let mut lines: Vec<String> = lines.iter().map(|line| printable(line)).collect();
     lines.extend(shown.rings.iter().map(|ring| {
