@@ -46,6 +46,7 @@ mod reboots;
 mod rescued_host;
 mod second_place;
 mod server_away;
+mod several_packages;
 mod stale_metadata;
 mod taken_over;
 mod tampering;
