@@ -347,13 +347,22 @@ impl HookNeeds {
         if let Some(path) = self.writes.iter().find(|path| !is_absolute(path)) {
             return Err(format!("{path:?} under a hook's `writes` is not an absolute path"));
         }
+        Self::check_limits(self.memory_mb, self.tasks, "a hook")
+    }
+
+    /// Whether what is asked for is enough to run anything.
+    pub(super) fn check_limits(
+        memory_mb: Option<u32>,
+        tasks: Option<u32>,
+        who: &str,
+    ) -> Result<(), String> {
         let least = Self::LEAST_MEMORY_MB;
-        if self.memory_mb.is_some_and(|memory| memory < least) {
-            return Err(format!("a hook has less than {least} MiB: memory_mb"));
+        if memory_mb.is_some_and(|memory| memory < least) {
+            return Err(format!("{who} has less than {least} MiB: memory_mb"));
         }
         let least = Self::LEAST_TASKS;
-        if self.tasks.is_some_and(|tasks| tasks < least) {
-            return Err(format!("a hook has fewer than {least} processes: tasks"));
+        if tasks.is_some_and(|tasks| tasks < least) {
+            return Err(format!("{who} has fewer than {least} processes: tasks"));
         }
         Ok(())
     }

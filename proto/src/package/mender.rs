@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, manifest::Service};
+use super::{Entry, HookNeeds, manifest::Service};
 
 /// The folder of the tree whose files are the payload.
 pub const PAYLOAD: &str = "payload";
@@ -38,6 +38,12 @@ pub struct MenderPayload {
     /// Longest time for one call of the module, seconds.
     #[serde(default = "four_hours")]
     pub timeout_seconds: u32,
+    /// How much memory one call of it may take, with all that it starts, MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mb: Option<u32>,
+    /// How many processes and threads it may have at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<u32>,
     /// The publisher's word that the module itself brings everything back that it changes. Without it, the
     /// package names under `backup` what the module changes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -63,6 +69,7 @@ impl MenderPayload {
         if self.timeout_seconds == 0 || self.timeout_seconds > 86_400 {
             return Err("a call of its module has no time, or more than a day".into());
         }
+        HookNeeds::check_limits(self.memory_mb, self.tasks, "an update module")?;
         let texts = [&self.name, &self.group];
         if texts.into_iter().flatten().any(|text| text.chars().any(char::is_control)) {
             return Err("the name or group of its payload is more than one line".into());

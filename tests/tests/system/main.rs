@@ -51,6 +51,7 @@ mod stale_metadata;
 mod taken_over;
 mod tampering;
 mod two_halves;
+mod update_modules;
 mod watched_host;
 
 use refit_tests::sandbox::{LIMITS, Ring, Sandbox, Setup};

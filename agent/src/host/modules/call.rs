@@ -1,6 +1,6 @@
 //! One call of a module: two arguments, in its file tree, with its time and nothing left of it afterwards. Under
-//! systemd a transient unit with a cgroup of its own, elsewhere a process group found again by its mark. Nothing
-//! else is taken from it: modules are other people's, and what they touch is what they are for.
+//! systemd a transient unit with a cgroup of its own and limits on it, elsewhere a process group found again by its
+//! mark. Nothing else is taken from it: modules are other people's, and what they touch is what they are for.
 
 use std::{
     io::{self, Read},
@@ -43,6 +43,10 @@ pub struct Caller {
     pub name: String,
     /// Longest time.
     pub timeout: Duration,
+    /// Memory of all that it starts, bytes. Under systemd only, as the next.
+    pub memory: u64,
+    /// Processes and threads at a time.
+    pub tasks: u32,
 }
 
 /// What a module answers to a query. Nothing is `No`.
@@ -312,6 +316,11 @@ fn transient(systemd_run: &Path, caller: &Caller, own: &Program) -> Program {
         format!("--property=RuntimeMaxSec={}", caller.timeout.as_secs()),
         format!("--property=TimeoutStopSec={}", TERMINATION.as_secs()),
         "--property=KillMode=control-group".into(),
+        format!("--property=MemoryMax={}", caller.memory),
+        "--property=MemorySwapMax=0".into(),
+        "--property=OOMPolicy=kill".into(),
+        format!("--property=TasksMax={}", caller.tasks),
+        "--property=LimitCORE=0".into(),
         format!("--working-directory={}", own.folder.display()),
         "--".into(),
         own.program.to_string_lossy().into_owned(),

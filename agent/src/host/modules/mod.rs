@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use refit_proto::package::{Entry, Installer, MenderPayload, mender::MODULE};
+use refit_proto::package::{Entry, HookNeeds, Installer, MenderPayload, mender::MODULE};
 
 pub use call::{Caller, Calls, HostCalls, Said};
 pub use record::{NeedsReboot, Record, State};
@@ -519,6 +519,8 @@ fn caller(job: &Job<'_>) -> Caller {
         tree: job.tree(),
         name: job.name.clone(),
         timeout: Duration::from_secs(job.payload.timeout_seconds.into()),
+        memory: u64::from(job.payload.memory_mb.unwrap_or(HookNeeds::MEMORY_MB)) << 20,
+        tasks: job.payload.tasks.unwrap_or(HookNeeds::TASKS),
     }
 }
 
