@@ -182,6 +182,26 @@ fn a_good_package_is_put_into_its_folder_and_nowhere_else() {
     assert!(used(&host.product()) > 0);
 }
 
+#[test]
+fn a_package_whose_service_would_take_the_place_of_the_agent_is_refused_by_name() {
+    let host = Host::new();
+    let before = host.surroundings();
+    let of = |service: &str| {
+        let whole = String::from_utf8(manifest(&[])).unwrap();
+        let services = format!(
+            r#""services":[{{"name":"{service}","command":["/bin/true"]}}],"health":{{"checked":{{"checks":[{{"name":"runs","kind":"unit","service":"{service}"}}],"start_seconds":1,"interval_seconds":1,"failures":1,"good_seconds":1,"max_seconds":9}}}}"#
+        );
+        whole.replace(r#""services":[],"health":"none""#, &services).into_bytes()
+    };
+    for own in ["refit-agent", "refit-link", "refit-rescue", "refit-rescue-tick"] {
+        let error = host.install(&of(own), &mut One::of(b"x")).unwrap_err();
+        assert!(error.contains(&format!("{own} is a unit of Refit's own")), "{error}");
+        assert_eq!(host.surroundings(), before);
+        assert!(!host.product().exists());
+    }
+    host.install(&of("refit-agent-exporter"), &mut One::of(b"x")).unwrap();
+}
+
 fn outside(host: &Host) -> String {
     host.top.join("outside").display().to_string()
 }

@@ -521,6 +521,12 @@ impl Manifest {
         if names.len() != self.services.len() {
             return invalid("a service stands twice".into());
         }
+        if let Some(service) = self.services.iter().find(|service| is_own_unit(&service.name)) {
+            let name = &service.name;
+            return invalid(format!(
+                "{name} is a unit of Refit's own, and no service of a product"
+            ));
+        }
         if let Err(problem) = self.check_debs().and_then(|()| super::agent::check(self)) {
             return invalid(problem);
         }
@@ -659,6 +665,17 @@ impl Manifest {
     }
 }
 
+/// Units of Refit's own on a host: its two halves, the rescuer and its timer.
+const OWN_UNITS: [&str; 4] = ["refit-agent", "refit-link", "refit-rescue", "refit-rescue-tick"];
+/// How the names of the transient units begin in which it runs hooks, modules and dpkg.
+const OWN_PREFIXES: [&str; 3] = ["refit-hook-", "refit-module-", "refit-dpkg-"];
+
+/// Whether a service of this name would take the place of what updates the host, or brings it back.
+fn is_own_unit(name: &PackageName) -> bool {
+    let name = name.as_str();
+    OWN_UNITS.contains(&name) || OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
 pub(super) fn is_absolute(path: &str) -> bool {
     (path.starts_with('/') || path.starts_with("${"))
         && !path.chars().any(char::is_control)
@@ -774,6 +791,45 @@ mod tests {
         assert!(by(vec![], &[]).is_err());
         assert!(by(vec![file("a.deb", 0o644), file("README", 0o644)], &[]).is_err());
         assert!(by(vec![folder("d"), file("d/a.deb", 0o644)], &[]).is_err());
+    }
+
+    #[test]
+    fn a_service_that_would_take_the_place_of_refit_itself_is_refused_by_name() {
+        let named = |name: &str, installer| {
+            let package = PackageName::parse("payments").unwrap();
+            let service = PackageName::parse(name).unwrap();
+            let probe = Probe::Unit { service: service.clone() };
+            let check = Check { name: service.clone(), probe, timeout_seconds: 5 };
+            let health = Health::Checked(Observed { checks: vec![check], ..Observed::default() });
+            let command = match installer {
+                Installer::Deb => vec![],
+                _ => vec!["bin/serve".to_owned()],
+            };
+            let environment = BTreeMap::new();
+            let service =
+                Service { name: service, command, environment, user: None, unit_file: None };
+            let entries = vec![file("a.deb", 0o644)];
+            let services = vec![service];
+            Manifest::unchecked(package, entries, services, health, Backup::default(), vec![])
+                .installed_by(installer, vec![])
+        };
+        for installer in [Installer::Tree, Installer::Files, Installer::Deb] {
+            for own in [
+                "refit-agent",
+                "refit-link",
+                "refit-rescue",
+                "refit-rescue-tick",
+                "refit-hook-1",
+                "refit-module-1",
+                "refit-dpkg-1",
+            ] {
+                let error = named(own, installer).unwrap_err().to_string();
+                assert!(error.contains(&format!("{own} is a unit of Refit's own")), "{error}");
+            }
+            for other in ["refit-agent-exporter", "refit", "refit-server", "agent"] {
+                assert!(named(other, installer).is_ok(), "{other}");
+            }
+        }
     }
 
     #[test]

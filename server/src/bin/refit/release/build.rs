@@ -214,6 +214,22 @@ mod tests {
     }
 
     #[test]
+    fn a_service_named_as_a_unit_of_refits_own_is_not_built() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = source(folder.path());
+        let text = "[[services]]\nname = \"refit-agent\"\ncommand = [\"bin/run\"]\n\
+                    [[health.checked.checks]]\nname = \"runs\"\nkind = \"unit\"\n\
+                    service = \"refit-agent\"\n";
+        fs::write(source.join("refit.toml"), text).unwrap();
+        let out = folder.path().join("out");
+        let error = format!("{:#}", build(&args(&source), 7, &out).unwrap_err());
+        assert!(error.contains("refit-agent is a unit of Refit's own"), "{error}");
+        assert!(!out.join("release.json").exists());
+        fs::write(source.join("refit.toml"), text.replace("refit-agent", "agent")).unwrap();
+        build(&args(&source), 7, &folder.path().join("good")).unwrap();
+    }
+
+    #[test]
     fn a_finished_release_is_never_built_over() {
         let folder = tempfile::tempdir().unwrap();
         let (source, out) = (source(folder.path()), folder.path().join("out"));
