@@ -5,8 +5,11 @@
 mod driver;
 mod network;
 mod network_half;
+mod probe;
+mod watchdog;
 
 pub use network_half::run_network_half;
+pub use probe::COMMAND as PROBE_STORE;
 
 use std::{
     fs::File,
@@ -151,7 +154,8 @@ pub fn once_free<T>(mut attempt: impl FnMut() -> Result<T, RunError>) -> Result<
 /// # Errors
 /// If it can't be opened.
 pub fn open_store(settings: &Settings, clock: &Clock) -> Result<Arc<dyn StateStore>, RunError> {
-    let opened = SledStore::open(Options::new(settings.state(), clock.now()))?;
+    let options = Options { probe: probe::probe(), ..Options::new(settings.state(), clock.now()) };
+    let opened = SledStore::open(options)?;
     if let Some(path) = &opened.set_aside {
         tracing::error!(
             path = %path.display(),
@@ -287,6 +291,7 @@ pub fn run<M: Machine + 'static>(
         // Dropped without being sent where the thread panics.
         let _nobody_listens_any_more = ended.send(());
     })?;
+    let awake = Arc::new(Notify::new());
     let pace = Pace::new(settings.poll, Turn::of(&identity.host, "sync"));
     let network = network::Network {
         server,
@@ -298,6 +303,7 @@ pub fn run<M: Machine + 'static>(
         wanted: wanted.clone(),
         renewing: Mutex::new(network::Renewing::default()),
         asked_stranger: Mutex::new(None),
+        awake: awake.clone(),
     };
     let network = Arc::new(network);
     let holders = holders(settings, runtime.handle());
@@ -311,7 +317,7 @@ pub fn run<M: Machine + 'static>(
             () = network.refresh_for_ever() => false,
             () = status::holds::serve(holders, reporter.clone(), holds.clone()) => false,
             () = status::serve(socket, reporter, spool, restores, holds) => false,
-            () = watchdog() => false,
+            () = watchdog::watchdog(&awake) => false,
             signal = told_to_end() => {
                 signal?;
                 false
@@ -398,17 +404,6 @@ async fn told_to_end() -> std::io::Result<()> {
 fn sd_ready() {
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::debug!(%error, "nobody waits for the agent to be ready");
-    }
-}
-
-/// Tells systemd that the agent lives: twice in the time that it asks for.
-async fn watchdog() {
-    let Some(every) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
-    loop {
-        if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]) {
-            tracing::warn!(%error, "systemd's watchdog was not told");
-        }
-        tokio::time::sleep(every / 2).await;
     }
 }
 

@@ -87,6 +87,8 @@ OnFailure=refit-rescue@failed.service
 Type=notify
 NotifyAccess=main
 ExecStart=@PROGRAM@ run --data @DATA@ --link @SOCKET@
+# What the C library keeps for later would be half of its memory; it mostly sleeps.
+Environment=MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=16384 MALLOC_TRIM_THRESHOLD_=16384 MALLOC_TOP_PAD_=4096
 Restart=always
 RestartSec=5
 WatchdogSec=120
@@ -126,6 +128,8 @@ StartLimitIntervalSec=0
 Type=notify
 NotifyAccess=main
 ExecStart=@PROGRAM@ link
+# What the C library keeps for later would be half of its memory; it mostly sleeps.
+Environment=MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=16384 MALLOC_TRIM_THRESHOLD_=16384 MALLOC_TOP_PAD_=4096
 StandardInput=socket
 StandardOutput=journal
 StandardError=journal

@@ -41,9 +41,13 @@ pub enum TransportError {
     Certificate(#[from] rustls::Error),
 }
 
-/// A link that stays silent this long is asked for a sign of life, and given up after as long again: a
-/// black hole is noticed within a minute, a slow but living link is never cut.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// A link that stays silent this long is asked for a sign of life. It is how often a host calls where nobody says
+/// otherwise: one that has nothing to do then wakes up once for both.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// A link that gives no sign of life for so long when it is asked is given up: with [`KEEP_ALIVE`], a black hole
+/// is noticed within a minute, and a slow but living link is never cut.
+const NO_SIGN: Duration = Duration::from_secs(20);
 
 /// Longest wait for a connection, and as long again for the TLS handshake over it: a peer that takes a call
 /// and says nothing is noticed within a minute, and a link with seconds of delay has its time.
@@ -119,7 +123,7 @@ where
     Ok(endpoint
         .connect_timeout(CONNECT_IN_ALL)
         .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_timeout(NO_SIGN)
         .keep_alive_while_idle(true)
         // With the default of 64 KiB, a download costs the server a third more CPU.
         .initial_stream_window_size(8 << 20)

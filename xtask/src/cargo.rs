@@ -4,6 +4,9 @@ use std::{env, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, bail};
 
+/// The profile of what hosts run, and the name of its folder.
+const AGENT: &str = "agent";
+
 /// The top of the checkout.
 pub(crate) fn workspace() -> PathBuf {
     let mut path = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
@@ -15,6 +18,11 @@ pub(crate) fn workspace() -> PathBuf {
 pub(crate) fn target() -> PathBuf {
     let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     target.unwrap_or_else(|| workspace().join("target"))
+}
+
+/// Where what [`ship`] has built is put.
+pub(crate) fn shipped() -> PathBuf {
+    target().join(AGENT)
 }
 
 /// Where debug binaries are put.
@@ -31,6 +39,25 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
         command.env_remove(variable);
     }
     command
+}
+
+/// Builds a program as it is shipped to hosts: by itself, so that no feature of another package reaches it.
+/// `which` names it: `["--package", "refit-agent", "--bin", "refit-agent"]`.
+///
+/// # Errors
+/// If it can't be built.
+pub(crate) fn ship(which: &[&str]) -> Result<()> {
+    let mut build = cargo(&["rustc", "--quiet", "--profile", AGENT]);
+    build.args(which).arg("--");
+    // There the linker is LLVM's. Elsewhere the program is larger, and the same.
+    if cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+        // What is the same code is there once; and what ends when it panics needs no tables to unwind by.
+        for word in ["--icf=all", "--no-eh-frame-hdr"] {
+            build.arg(format!("-Clink-arg=-Wl,{word}"));
+        }
+        build.arg(format!("-Clink-arg=-Wl,-T,{}", workspace().join("agent/shipped.ld").display()));
+    }
+    run(&mut build)
 }
 
 /// Runs a command and wants it to succeed.

@@ -18,7 +18,12 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use refit_agent::{journald::Journald, settings, unit};
-use tracing_subscriber::{EnvFilter, prelude::*};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt,
+    prelude::*,
+    registry,
+};
 
 /// Keeps this host on the release that its ring permits: verifies, backs up, installs, watches health,
 /// and goes back by itself.
@@ -66,7 +71,14 @@ enum Command {
     Brake(brake::Args),
     /// Try what taking over from the running agent takes, in a scratch folder, and say what came of it: the
     /// running agent asks this of a new release of itself
+    #[command(hide = true)]
     Qualify(qualify::Args),
+    /// Open a store and close it again, before a process that must live does
+    #[command(hide = true, name = refit_agent::run::PROBE_STORE)]
+    ProbeStore {
+        /// The store's folder
+        store: PathBuf,
+    },
     /// Print a systemd unit: the agent's, or the one of what brings the host back without it
     PrintUnit {
         /// Which
@@ -94,6 +106,10 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Qualify(args) => qualify::run(&common, &args),
         Command::Quarantine(args) => quarantine::run(&common, args),
         Command::Brake(args) => brake::run(&common, args),
+        Command::ProbeStore { store } => {
+            refit_durable::SledStore::probe(&store);
+            Ok(ExitCode::SUCCESS)
+        }
         Command::PrintUnit { unit, program } => {
             let program = program.map_or_else(std::env::current_exe, std::path::absolute)?;
             let data = std::path::absolute(&common.data)?;
@@ -103,13 +119,13 @@ pub(crate) fn run() -> Result<ExitCode> {
     }
 }
 
-/// Everything worth a line goes to the journal with its fields, or to stderr; REFIT_LOG chooses what.
+/// Everything worth a line goes to the journal with its fields, or to stderr; REFIT_LOG chooses what:
+/// `debug`, or `info,refit_agent::link=debug`.
 fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("REFIT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let chosen = std::env::var("REFIT_LOG").ok().and_then(|chosen| chosen.parse::<Targets>().ok());
+    let filter = chosen.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     match Journald::if_stderr_is_its() {
-        Some(journald) => tracing_subscriber::registry().with(filter).with(journald).init(),
-        None => {
-            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init()
-        }
+        Some(journald) => registry().with(filter).with(journald).init(),
+        None => registry().with(filter).with(fmt::layer().with_writer(std::io::stderr)).init(),
     }
 }

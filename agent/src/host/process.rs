@@ -258,7 +258,7 @@ impl Process {
         let _ = rustix::process::kill_process_group(self.pid(), signal);
     }
 
-    fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         // Numbers of processes are larger than 0: they were read from /proc.
         Pid::from_raw(self.pid).unwrap_or(Pid::INIT)
     }

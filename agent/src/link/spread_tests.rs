@@ -54,19 +54,18 @@ impl Arrivals {
     }
 }
 
-/// Hosts that poll and refresh every `period` seconds. All of them were started at the same moment.
+/// Hosts that poll and refresh every `period` seconds, both at the host's one turn. All of them were started
+/// at the same moment.
 fn polls(seed: u64, period: u64, outage: &Outage, end: u64) -> Arrivals {
     let (mut chance, mut arrivals) = (Chance(seed), Arrivals(Vec::new()));
     let asked = Duration::from_secs(period);
     let mut paces = Vec::new();
     for number in 0..HOSTS {
-        let host = HostId::of_public_key(&number.to_be_bytes());
-        for what in ["sync", "refresh"] {
-            paces.push(Pace::new(None, Turn::of(&host, what)));
-        }
+        let turn = Turn::of(&HostId::of_public_key(&number.to_be_bytes()), "sync");
+        paces.extend([Pace::new(None, turn), Pace::new(None, turn)]);
     }
     // Hosts do not share a running clock: each was booted at its own time.
-    let booted: Vec<u64> = paces.iter().map(|_| (chance.next() * 1e15) as u64).collect();
+    let booted: Vec<u64> = (0..HOSTS).map(|_| (chance.next() * 1e15) as u64).collect();
     let mut due: BinaryHeap<Reverse<(u64, usize)>> =
         (0..paces.len()).map(|at| Reverse((0, at))).collect();
     while let Some(Reverse((now, at))) = due.pop() {
@@ -85,7 +84,7 @@ fn polls(seed: u64, period: u64, outage: &Outage, end: u64) -> Arrivals {
         } else {
             pace.succeeded(asked);
         }
-        let running = Running::from_nanos(booted[at] + now);
+        let running = Running::from_nanos(booted[at / 2] + now);
         let delay = pace.delay(running, rest, chance.next());
         due.push(Reverse((now + u64::try_from(delay.as_nanos()).unwrap(), at)));
     }

@@ -8,7 +8,7 @@ use std::{
 
 use refit_proto::{
     names::Digest,
-    package::{Entry, FileRef, Release, compress},
+    package::{Entry, FileRef, Release, stored},
 };
 
 use super::{HostMachine, Manager, backup_id, data::DatabaseRoom, failures::failure};
@@ -300,10 +300,11 @@ struct Known<'a>(&'a [u8]);
 
 impl Fetch for Known<'_> {
     fn frame(&mut self, _: Digest, offset: u64) -> Result<Box<dyn Read + '_>, FetchError> {
-        let mut frame = Vec::new();
-        compress(&mut &*self.0, &mut frame).map_err(|error| FetchError::Away(error.to_string()))?;
+        let mut frame = stored(self.0);
         let at = usize::try_from(offset).unwrap_or(usize::MAX);
-        let rest = frame.get(at..).ok_or(FetchError::Shorter { offset })?.to_vec();
-        Ok(Box::new(io::Cursor::new(rest)))
+        if at > frame.len() {
+            return Err(FetchError::Shorter { offset });
+        }
+        Ok(Box::new(io::Cursor::new(frame.split_off(at))))
     }
 }

@@ -13,6 +13,8 @@ use refit_proto::{
     wire::{HeldMetadata, SyncReply, SyncRequest},
 };
 
+use tokio::sync::Notify;
+
 use crate::{
     clock::Clock,
     identity::{Identity, IdentityFolder, Keys, Ways},
@@ -39,6 +41,8 @@ pub(super) struct Network {
     pub(super) renewing: Mutex<Renewing>,
     /// When somebody who could not prove to be the server was last asked for the list of servers.
     pub(super) asked_stranger: Mutex<Option<Running>>,
+    /// Told at each call: this process is awake.
+    pub(super) awake: Arc<Notify>,
 }
 
 /// The tries to renew.
@@ -52,7 +56,8 @@ impl Network {
     /// Refreshes the metadata again and again. A failure is logged once; what is trusted stays.
     pub(super) async fn refresh_for_ever(&self) {
         let mut said = None;
-        let turn = Turn::of(&self.identity.lock().await.0.host, "refresh");
+        // That of the calls: a host that has nothing to do wakes up once for both.
+        let turn = Turn::of(&self.identity.lock().await.0.host, "sync");
         let mut pace = Pace::new(None, turn);
         loop {
             let refreshed = self.trust.refresh(&*self.server, &self.products()).await;
@@ -201,6 +206,7 @@ impl Network {
 
 impl Calls for Arc<Network> {
     async fn sync(&self, mut request: SyncRequest) -> Result<SyncReply, CallError> {
+        self.awake.notify_one();
         let held = self.trust.held().into_iter();
         let line = |(role, version): (Role, u64)| HeldMetadata { role: role.to_string(), version };
         request.metadata = held.map(line).collect();

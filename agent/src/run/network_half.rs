@@ -6,9 +6,9 @@ use std::{
     path::Path,
 };
 
-use tokio::net::UnixListener;
+use tokio::{net::UnixListener, sync::Notify};
 
-use super::{sd_ready, told_to_end, watchdog};
+use super::{sd_ready, told_to_end, watchdog::watchdog};
 use crate::{
     clock::Clock,
     link::halves::{self, NetworkHalf},
@@ -27,11 +27,11 @@ pub fn run_network_half(socket: Option<&Path>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let listener = UnixListener::from_std(listener)?;
+        let (listener, asked) = (UnixListener::from_std(listener)?, Notify::new());
         sd_ready();
         tokio::select! {
-            () = halves::serve(listener, NetworkHalf::new(Clock::of_no_boot())) => {}
-            () = watchdog() => {}
+            () = halves::serve(listener, NetworkHalf::new(Clock::of_no_boot()), &asked) => {}
+            () = watchdog(&asked) => {}
             signal = told_to_end() => signal?,
         }
         let _not_under_systemd = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);

@@ -16,5 +16,5 @@ pub mod testing;
 
 pub use file::FileError;
 pub use mem::MemStore;
-pub use sled_store::{Opened, Options, SledStore};
+pub use sled_store::{Opened, Options, Probe, SledStore};
 pub use store::{Batch, Entry, StateStore, StoreError, StoreStats, Table};

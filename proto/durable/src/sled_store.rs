@@ -3,19 +3,22 @@
 //! sled's `flush` leaves the bytes in the page cache, a full disk can leave it unable to open, and it
 //! may panic on damaged data. Nothing outside this module sees any of that:
 //! [`engine`] makes a commit durable and turns panics into errors, [`open`] decides what becomes of a
-//! store that does not open, [`value`] keeps everything in the log, [`reserve`] keeps a little space for a full disk, and this file keeps
-//! reads whole and the store going when the disk has been full.
+//! store that does not open, [`value`] keeps everything in the log, [`reserve`] keeps a little space for a full disk, [`quiet`] lets
+//! its threads sleep, and this file keeps reads whole and the store going when the disk has been full.
 //! docs/decisions/0003-sled.md has the reasons.
 
 mod contents;
 mod engine;
 mod open;
+mod quiet;
 mod reserve;
 mod value;
 
 use std::{
     fs::File,
+    io,
     path::{Path, PathBuf},
+    process::ExitStatus,
     sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -37,13 +40,24 @@ pub struct Options {
     pub cache_capacity: u64,
     /// The size on disk over which a start looks whether copying the store gives space back.
     pub compact_over: u64,
+    /// Where a panic ends the process: what opens the store in another one first, by [`SledStore::probe`].
+    pub probe: Option<Probe>,
 }
+
+/// Has the store in this directory probed by a process of its own, and says how that ended.
+pub type Probe = fn(&Path) -> io::Result<ExitStatus>;
 
 impl Options {
     /// As a host needs it: a small cache.
     pub fn new(dir: impl Into<PathBuf>, now: Timestamp) -> Options {
         const MIB: u64 = 1024 * 1024;
-        Options { dir: dir.into(), now, cache_capacity: 8 * MIB, compact_over: 64 * MIB }
+        Options {
+            dir: dir.into(),
+            now,
+            cache_capacity: 8 * MIB,
+            compact_over: 64 * MIB,
+            probe: None,
+        }
     }
 }
 
@@ -98,6 +112,12 @@ impl SledStore {
     /// error: what is damaged is set aside, and [`Opened`] says so.
     pub fn open(options: Options) -> Result<Opened, StoreError> {
         open::open(options)
+    }
+
+    /// What a [`Probe`]'s process does: opens the store, reads all of it, and closes it. Whether it could does not
+    /// matter, since whoever asked tries it next and tells; whether the process lives through it does.
+    pub fn probe(dir: &Path) {
+        open::probe(dir);
     }
 
     fn path(&self) -> &Path {

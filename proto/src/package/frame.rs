@@ -46,6 +46,29 @@ pub fn compress(plain: &mut dyn Read, frame: &mut dyn Write) -> io::Result<(Dige
     Ok((digest, length))
 }
 
+/// A frame of these bytes as they are, not compressed: for whoever has a few bytes and wants them taken the
+/// way that frames are. A host that compressed them would carry an encoder of half a megabyte for it.
+pub fn stored(plain: &[u8]) -> Vec<u8> {
+    /// RFC 8878, sections 3.1.1.1 and 3.1.1.1.2: the magic number; neither length, checksum nor dictionary;
+    /// a window of 128 KiB (exponent 7 over 2^10).
+    const HEAD: [u8; 6] = [0x28, 0xb5, 0x2f, 0xfd, 0, 7 << 3];
+    /// The longest block, which is the window.
+    const BLOCK: usize = 128 << 10;
+    let mut frame = HEAD.to_vec();
+    let mut rest = plain;
+    loop {
+        let (block, left) = rest.split_at(rest.len().min(BLOCK));
+        // Whether it is the last, two bits of 0 for bytes as they are, and how many.
+        let head = u32::from(left.is_empty()) | (block.len() as u32) << 3;
+        frame.extend_from_slice(&head.to_le_bytes()[..3]);
+        frame.extend_from_slice(block);
+        if left.is_empty() {
+            return frame;
+        }
+        rest = left;
+    }
+}
+
 /// Unpacks a frame into `plain` and checks it against what a signed manifest names. At most one byte
 /// more than `length` is unpacked, so that a small frame cannot fill a disk.
 ///
@@ -101,6 +124,17 @@ mod tests {
         let mut frame = Vec::new();
         let (digest, _) = compress(&mut &plain[..], &mut frame).unwrap();
         (frame, digest)
+    }
+
+    #[test]
+    fn a_stored_frame_gives_back_its_bytes_whatever_their_length() {
+        for length in [0, 1, 1000, (128 << 10) - 1, 128 << 10, (128 << 10) + 1, 1_000_000] {
+            let plain: Vec<u8> = (0..length).map(|at: usize| (at % 251) as u8).collect();
+            let mut back = Vec::new();
+            let digest = Digest::of(&plain);
+            decompress(&mut &stored(&plain)[..], &mut back, digest, length as u64).unwrap();
+            assert!(back == plain, "{length} bytes");
+        }
     }
 
     #[test]

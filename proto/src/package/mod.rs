@@ -20,7 +20,7 @@ pub use agent::{AGENT, AGENT_PROGRAM, RESCUE_PROGRAM, check_agent, is_agent};
 pub use build::{BuildError, Built, BuiltFile, PackageDescription, build};
 pub use data::{ByCommand, Data, DataUse, Database, Mysql, Postgresql, Sqlite};
 pub use expand::{ExpandError, Variables, expand};
-pub use frame::{FrameError, compress, decompress};
+pub use frame::{FrameError, compress, decompress, stored};
 pub use manifest::{
     Backup, Check, Entry, Growth, Health, Hook, HookNeeds, HookTime, Installer, Limit, Manifest,
     Observed, PlacedAs, Probe, Reboot, Service,

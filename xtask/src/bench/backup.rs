@@ -159,10 +159,8 @@ fn median(spans: &[Duration]) -> f64 {
 
 /// The program that drives the agent's own code, built as it is shipped.
 fn build() -> Result<PathBuf> {
-    let words =
-        ["build", "--quiet", "--release", "--package", "refit-agent", "--example", "backup-bench"];
-    cargo::run(&mut cargo::cargo(&words))?;
-    Ok(cargo::target().join("release/examples/backup-bench"))
+    cargo::ship(&["--package", "refit-agent", "--example", "backup-bench"])?;
+    Ok(cargo::shipped().join("examples/backup-bench"))
 }
 
 /// Files that are half text and half noise, all different, in a hundred folders.

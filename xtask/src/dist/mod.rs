@@ -70,8 +70,12 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
 fn built() -> Result<PathBuf> {
     eprintln!("building for release (takes a few minutes) ...");
     // Each by itself: what the helper for second places links must not reach the agent.
-    for package in ["refit-agent", "refit-copy"] {
-        cargo::run(&mut cargo::cargo(&["build", "--quiet", "--release", "--package", package]))?;
+    for (package, program) in [
+        ("refit-agent", "refit-agent"),
+        ("refit-agent", "refit-rescue"),
+        ("refit-copy", "refit-copy"),
+    ] {
+        cargo::ship(&["--package", package, "--bin", program])?;
     }
-    Ok(cargo::target().join("release"))
+    Ok(cargo::shipped())
 }

@@ -4,6 +4,7 @@
 
 mod journal;
 mod own;
+mod sleep;
 mod systemd;
 mod unit;
 

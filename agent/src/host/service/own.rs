@@ -23,14 +23,11 @@ use refit_durable::{
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use super::{Service, ServiceError, ServiceState, Services, UnitFile, UnitName};
+use super::{Service, ServiceError, ServiceState, Services, UnitFile, UnitName, sleep::Bell};
 use crate::host::process::{Process, Program, boot_id, kill_marked};
 
 /// How long a service may take to end when asked; then it is killed.
 const STOP: Duration = Duration::from_secs(10);
-
-/// How often services are looked at.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// The first pause before a service that ended is started again; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -53,12 +50,15 @@ const LARGEST_FILE: u64 = 1 << 20;
 /// Services run by the agent itself. Dropped, it watches no more; what runs goes on.
 pub struct OwnSupervisor {
     inner: Arc<Mutex<Inner>>,
+    /// Rung whenever what should run may have changed.
+    bell: Arc<Bell>,
     dropped: Arc<AtomicBool>,
 }
 
 impl Drop for OwnSupervisor {
     fn drop(&mut self) {
         self.dropped.store(true, Ordering::Relaxed);
+        self.bell.ring();
     }
 }
 
@@ -115,17 +115,22 @@ impl OwnSupervisor {
                 inner.find(unit);
             }
         }
-        Ok(OwnSupervisor { inner: Arc::new(Mutex::new(inner)), dropped: Arc::default() })
+        let bell = Arc::new(Bell::new().map_err(|error| failed(error.to_string()))?);
+        Ok(OwnSupervisor { inner: Arc::new(Mutex::new(inner)), bell, dropped: Arc::default() })
     }
 
     /// From now on starts again what should run and does not. Not before an update that was under way
     /// was found and recovered: until then nobody knows what should run.
     pub fn supervise(&self) {
-        let (inner, dropped) = (self.inner.clone(), self.dropped.clone());
+        let (inner, bell, dropped) = (self.inner.clone(), self.bell.clone(), self.dropped.clone());
         thread::spawn(move || {
             while !dropped.load(Ordering::Relaxed) {
-                inner.lock().unwrap_or_else(PoisonError::into_inner).start_what_ended();
-                thread::sleep(LOOK);
+                let (running, until) = {
+                    let mut inner = inner.lock().unwrap_or_else(PoisonError::into_inner);
+                    inner.start_what_ended();
+                    (inner.running(), inner.next_start())
+                };
+                bell.sleep(&running, until);
             }
         });
     }
@@ -169,6 +174,8 @@ impl Services for OwnSupervisor {
         if inner.looked_at(unit).is_some_and(|unit| unit.wanted && unit.process.is_some()) {
             return Ok(());
         }
+        // Heard when this lock is free again.
+        self.bell.ring();
         let fresh = Unit { wanted: true, ..Unit::default() };
         inner.units.insert(unit.clone(), fresh);
         let started = inner.spawn(unit);
@@ -296,6 +303,17 @@ impl Inner {
                 self.put_off(&name, error.to_string());
             }
         }
+    }
+
+    /// The processes whose end matters.
+    fn running(&self) -> Vec<Process> {
+        self.units.values().filter_map(|unit| unit.process).collect()
+    }
+
+    /// When the next of those that ended is to be started again.
+    fn next_start(&self) -> Option<Instant> {
+        let waits = |unit: &&Unit| unit.wanted && unit.process.is_none();
+        self.units.values().filter(waits).filter_map(|unit| unit.not_before).min()
     }
 
     fn put_off(&mut self, name: &UnitName, why: String) {

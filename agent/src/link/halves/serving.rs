@@ -54,8 +54,9 @@ impl Ending {
     }
 }
 
-/// Answers questions until the root half turns out to be of another version than this program.
-pub async fn serve(listener: UnixListener, half: NetworkHalf) {
+/// Answers questions until the root half turns out to be of another version than this program. Tells `asked` of
+/// each.
+pub async fn serve(listener: UnixListener, half: NetworkHalf, asked: &Notify) {
     let (half, ending) = (Arc::new(half), Arc::new(Ending::default()));
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let began = Instant::now();
@@ -67,6 +68,7 @@ pub async fn serve(listener: UnixListener, half: NetworkHalf) {
         };
         match accepted {
             Ok((stream, _)) => {
+                asked.notify_one();
                 let (half, ending) = (half.clone(), ending.clone());
                 tokio::spawn(async move {
                     if let Err(error) = conversation(stream, &half, &ending, began).await {

@@ -12,6 +12,7 @@ use refit_proto::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},
+    sync::Notify,
     time::timeout,
 };
 
@@ -68,7 +69,8 @@ impl Enrolled {
     fn start_half(&self) -> tokio::task::JoinHandle<()> {
         let _none_before = std::fs::remove_file(self.socket());
         let listener = UnixListener::bind(self.socket()).unwrap();
-        tokio::spawn(serve(listener, NetworkHalf::new(clock(NOW))))
+        let half = NetworkHalf::new(clock(NOW));
+        tokio::spawn(async move { serve(listener, half, &Notify::new()).await })
     }
 }
 

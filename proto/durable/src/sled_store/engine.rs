@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::{contents::Contents, value};
+use super::{contents::Contents, quiet::quietly, value};
 use crate::{
     file::{self, is_full},
     store::{Batch, Entry, StoreError, Table},
@@ -87,6 +87,11 @@ impl From<sled::Error> for Trouble {
     }
 }
 
+/// Calls sled for what it may start threads for.
+fn calmly_and_quietly<T>(call: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, Trouble> {
+    quietly(|| calmly(call))
+}
+
 /// Calls sled. A panic of it is damage.
 fn calmly<T>(call: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, Trouble> {
     match catch_unwind(AssertUnwindSafe(call)) {
@@ -155,7 +160,7 @@ impl Engine {
             .segment_size(value::SEGMENT)
             .cache_capacity(cache_capacity)
             .flush_every_ms(None);
-        let db = retry_while_locked(|| calmly(|| config.open()))?;
+        let db = retry_while_locked(|| calmly_and_quietly(|| config.open()))?;
         // sled neither syncs its directory nor the settings it has written there.
         file::sync_file(&dir.join("conf"))?;
         let sync = File::open(dir.join("db"))?;
@@ -252,13 +257,13 @@ impl Engine {
     }
 
     fn apply(&self, changes: sled::Batch) -> Result<(), Trouble> {
-        calmly(|| self.db().apply_batch(changes))?;
+        calmly_and_quietly(|| self.db().apply_batch(changes))?;
         self.sync()
     }
 
     /// Brings everything written so far to stable storage.
     pub(super) fn sync(&self) -> Result<(), Trouble> {
-        calmly(|| self.db().flush())?;
+        calmly_and_quietly(|| self.db().flush())?;
         Ok(self.sync.sync_data()?)
     }
 
@@ -334,7 +339,7 @@ impl Drop for Engine {
         let db = self.db.take();
         // sled flushes when it is dropped, which may panic as any other call. Nothing is lost by it:
         // what was acknowledged is on the disk.
-        let _closed = catch_unwind(AssertUnwindSafe(|| drop(db)));
+        let _closed = quietly(|| catch_unwind(AssertUnwindSafe(|| drop(db))));
     }
 }
 

@@ -5,13 +5,18 @@
 //! `sled/`; `sled.creating/` and `sled.compacting/` for a moment; `sled.corrupt-TIME/`, set aside.
 
 use std::{
-    fs,
+    fs, io,
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
+    process::ExitStatus,
     sync::{Mutex, RwLock},
 };
 
 use jiff::{Timestamp, tz::TimeZone};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    process::Signal,
+};
 
 use super::{
     Opened, Options, Running, SledStore, State,
@@ -107,6 +112,9 @@ pub(super) fn open_existing(options: &Options) -> Result<(Running, bool), Troubl
     let reserve = Reserve::before_start(&options.dir);
     remove_unfinished_snapshots(&place)?;
     let open = || {
+        if let Some(probe) = options.probe {
+            survived(probe(&options.dir))?;
+        }
         let (engine, contents) =
             Engine::open(&place, &acknowledged(&options.dir), options.cache_capacity)?;
         Ok(Running { engine, reserve, contents })
@@ -130,6 +138,37 @@ pub(super) fn open_existing(options: &Options) -> Result<(Running, bool), Troubl
             Ok((running, true))
         }
         Err(trouble) => Err(trouble),
+    }
+}
+
+/// What a probe's process does.
+pub(super) fn probe(dir: &Path) {
+    /// It reads once and writes nothing.
+    const CACHE: u64 = 1024 * 1024;
+    let place = engine_dir(dir);
+    // sled would make one where none is.
+    if place.exists()
+        && let Ok((engine, _)) = Engine::open(&place, &acknowledged(dir), CACHE)
+    {
+        drop(engine);
+    }
+}
+
+/// A probe that was ended by what it found has found damage. One that could not be made, or was ended by
+/// somebody else, has found nothing.
+fn survived(probed: io::Result<ExitStatus>) -> Result<(), Trouble> {
+    let signal = match probed {
+        Ok(status) => status.signal().and_then(Signal::from_named_raw),
+        Err(error) => {
+            tracing::warn!(%error, "the store can't be probed before it is opened");
+            None
+        }
+    };
+    match signal {
+        Some(signal @ (Signal::ABORT | Signal::SEGV | Signal::BUS | Signal::ILL | Signal::FPE)) => {
+            Err(Trouble::Damaged(format!("sled ended the process that opened it ({signal:?})")))
+        }
+        _ => Ok(()),
     }
 }
 
