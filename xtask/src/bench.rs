@@ -33,11 +33,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 fn agent() -> Result<ExitCode> {
     eprintln!("building for release (takes a few minutes) ...");
-    // By itself: no feature of another package reaches what is shipped.
-    cargo::run(&mut cargo::cargo(&["build", "--quiet", "--release", "--package", "refit-agent"]))?;
+    cargo::ship(&["--package", "refit-agent", "--bin", "refit-agent"])?;
     cargo::run(&mut cargo::cargo(&["build", "--quiet", "--workspace", "--bins"]))?;
     let mut bench = Command::new(cargo::binaries().join("refit-bench-agent"));
-    bench.arg("--agent").arg(cargo::target().join("release/refit-agent"));
+    bench.arg("--agent").arg(cargo::shipped().join("refit-agent"));
     let status = bench.status().context("cannot start the measurement that was just built")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
