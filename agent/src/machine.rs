@@ -14,6 +14,7 @@ mod installed;
 mod last_words;
 mod modules;
 mod own;
+mod podman;
 mod qualify;
 mod reboot;
 mod reserve;
@@ -40,6 +41,7 @@ use crate::{
     clock::Clock,
     drive::HostError,
     host::{
+        self,
         backup::{Backups, Saving},
         boot::{Boots, SystemdBoots},
         content::{ContentStore, Fetch},
@@ -162,6 +164,8 @@ pub struct HostMachine {
     hook_runs: KeptRuns,
     calls: Box<dyn Calls>,
     module_settings: ModuleSettings,
+    /// Where podman stands.
+    podman: PathBuf,
     rescue: Option<Rescue>,
     rescue_after: Duration,
     boots: Option<Box<dyn Boots>>,
@@ -208,6 +212,7 @@ impl HostMachine {
             hooks: manager.hooks(),
             calls: Box::new(manager.calls()),
             module_settings: settings.mender.clone(),
+            podman: host::podman::podman(),
             rescue: manager.rescue(),
             rescue_after: settings.rescue_after,
             boots: manager.boots(),
@@ -284,8 +289,15 @@ impl HostMachine {
                 continue;
             }
             let folder = self.folder(product, &release.id.digest, package.name.as_str());
+            let container = podman::container(product, package, &folder);
             for service in &package.manifest.services {
-                services.push(Service::resolve(service, &folder, &self.variables)?);
+                services.push(match &container {
+                    None => Service::resolve(service, &folder, &self.variables)?,
+                    Some(container) => {
+                        let container = container.clone();
+                        Service::contained(service, &folder, &self.variables, container)?
+                    }
+                });
             }
         }
         Ok(services)

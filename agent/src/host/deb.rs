@@ -421,7 +421,8 @@ fn patiently(words: impl Iterator<Item = String>) -> UndoStep {
     Undoing::Run { command, timeout_seconds }.into()
 }
 
-fn in_unit(systemd_run: &Path, name: &str, dpkg: Program) -> Program {
+/// The same in a unit of its own, where systemd runs the host.
+pub(super) fn in_unit(systemd_run: &Path, name: &str, dpkg: Program) -> Program {
     let mut arguments: Vec<String> =
         ["--wait", "--pipe", "--collect", "--quiet", "--service-type=exec"]
             .map(str::to_owned)

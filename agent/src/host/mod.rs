@@ -17,6 +17,7 @@ pub mod network_up;
 pub mod own;
 pub(crate) mod piped;
 pub mod placed;
+pub mod podman;
 pub mod preflight;
 pub mod process;
 #[cfg(test)]

@@ -141,6 +141,19 @@ impl<'a> Tree<'a> {
         self.releases(product).join(release.to_string())
     }
 
+    /// The releases of a product that stand here, in order.
+    ///
+    /// # Errors
+    /// If their folder cannot be read.
+    pub fn standing(&self, product: &Product) -> Result<Vec<Digest>, FileError> {
+        let releases = self.releases(product);
+        if !files::exists(self.files, &releases)? {
+            return Ok(Vec::new());
+        }
+        let names = self.files.list(&releases)?;
+        Ok(names.iter().filter_map(|name| Digest::parse(name.to_str()?).ok()).collect())
+    }
+
     fn releases(&self, product: &Product) -> PathBuf {
         self.product(product).join("releases")
     }

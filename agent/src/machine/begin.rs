@@ -51,6 +51,7 @@ impl HostMachine {
         let owned = self.placed().check(&documents);
         owned.map_err(|error| failure(Cause::Unsupported, &error))?;
         self.check_modules(&documents, release.plan.way_back)?;
+        self.check_containers(&documents)?;
         let room = self.database_room(&documents)?;
         let (needs, costs) = self.needs(attempt, &documents, &services, &room)?;
         let saves_by = self.reserve(attempt, &needs, &costs)?;
@@ -76,6 +77,7 @@ impl HostMachine {
         use crate::host::tree::Installer as _;
         self.tree().prepare(&documents, &self.content())?;
         self.check_debs(attempt, &documents)?;
+        self.take_images(attempt, &documents)?;
         Ok(Event::Fetched)
     }
 

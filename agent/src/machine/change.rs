@@ -82,6 +82,7 @@ impl HostMachine {
         self.place_files(attempt, before.as_ref(), &after)?;
         self.install_debs(attempt, before.as_ref(), &after)?;
         self.install_modules(attempt, &after)?;
+        self.load_images(attempt, &after)?;
         self.remove_named(&after)?;
         self.tree().switch(&attempt.product, &after.id.digest)?;
         self.put_units(attempt, before.as_ref(), &after)?;
@@ -220,6 +221,7 @@ impl HostMachine {
         steps.extend(modules_first);
         steps.extend(self.backups().undo_steps(&index, &attempt.install)?);
         steps.extend(self.debs().undo_steps(&self.backups().folder(&sealed.id))?);
+        steps.extend(self.undo_images(&attempt.product, before.as_ref(), &after));
         steps.extend(modules_last);
         steps.push(Undoing::ReloadUnits.into());
         steps.extend(self.own_stops(attempt));

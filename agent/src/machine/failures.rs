@@ -10,6 +10,7 @@ use crate::{
         deb::DebError,
         documents::DocumentsError,
         files::FileError,
+        podman::PodmanError,
         preflight::PreflightError,
         service::{ResolveError, ServiceError},
         tree::InstallError,
@@ -121,6 +122,17 @@ impl From<DebError> for Failure {
             DebError::NoWayBack { .. } => Cause::BackupFailed,
             DebError::Failed(_) => Cause::HookFailed,
             DebError::Interrupted(_) | DebError::Unasked(..) => Cause::HostFault,
+        };
+        failure(cause, &error)
+    }
+}
+
+impl From<PodmanError> for Failure {
+    fn from(error: PodmanError) -> Failure {
+        let cause = match &error {
+            PodmanError::NoPodman | PodmanError::NoSystemd => Cause::Unsupported,
+            PodmanError::Refused { .. } => Cause::SwitchFailed,
+            PodmanError::Unasked { .. } => Cause::HostFault,
         };
         failure(cause, &error)
     }

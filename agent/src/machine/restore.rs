@@ -164,6 +164,7 @@ impl HostMachine {
         steps.extend(self.backups().undo_steps(index, &attempt.install)?);
         let folder = self.tree().folder(&attempt.product, &now.id.digest);
         steps.extend(self.debs().undo_from(&self.backups().folder(&index.id), now, &folder)?);
+        steps.extend(self.undo_images(&attempt.product, then, now));
         steps.push(Undoing::ReloadUnits.into());
         steps.extend(self.starts(attempt, then));
         Ok(steps)

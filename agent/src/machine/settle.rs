@@ -114,6 +114,7 @@ impl HostMachine {
                 }
             }
         }
+        self.clean_images(product, &keep);
         let removed = self.tree().clean(product, &keep);
         removed.map(drop).map_err(|error| failure(Cause::HostFault, &error))
     }

@@ -21,6 +21,7 @@ use refit_proto::{
 mod modules;
 mod own;
 mod placed;
+mod podman;
 mod removal;
 mod reserve;
 mod restore;
@@ -142,6 +143,8 @@ struct World {
     boots: Arc<AtomicU64>,
     /// What ran when it was last asked to.
     ran_at_boot: Arc<Mutex<BTreeSet<String>>>,
+    /// Where its podman stands.
+    podman: Option<PathBuf>,
 }
 
 /// A host that is gone once it is asked to boot, and no service with it.
@@ -235,6 +238,7 @@ impl World {
         let manager = Manager::Fake(Box::new(self.services()));
         let mut machine = HostMachine::new(Arc::new(self.files.clone()), &settings, clock, manager);
         machine.boots = Some(Box::new(FakeBoots { world: self.clone() }));
+        machine.podman = self.podman.clone().unwrap_or(machine.podman);
         machine
     }
 
@@ -383,6 +387,7 @@ fn publish_booting(
         environment: BTreeMap::new(),
         user: None,
         unit_file: None,
+        options: vec![],
     };
     let check = |name: &&str| Check {
         name: PackageName::parse(name).unwrap(),
@@ -450,6 +455,7 @@ fn empty() -> World {
         time,
         boots: Arc::default(),
         ran_at_boot: Arc::default(),
+        podman: None,
     }
 }
 

@@ -9,9 +9,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Backup, Data, DocumentError, Entry, FileRef, Health, Hook, Installer, Manifest, MenderPayload,
-    PackagePath, PathError, PlacedAs, Reboot, Service,
+    Backup, Data, DocumentError, Entry, FileRef, Health, Hook, ImageError, Installer, Manifest,
+    MenderPayload, PackagePath, PathError, PlacedAs, PodmanImage, Reboot, Service,
     frame::{compress, copy_hashed},
+    podman::LARGEST,
 };
 use crate::names::PackageName;
 
@@ -90,6 +91,9 @@ pub enum BuildError {
     /// Its path is not one that a manifest may hold.
     #[error(transparent)]
     Path(#[from] PathError),
+    /// What should be a container's image is none.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// The manifest breaks a rule.
     #[error(transparent)]
     Document(#[from] DocumentError),
@@ -122,8 +126,23 @@ pub fn build(
     } = description;
     let mut manifest = Manifest::unchecked(package, entries, services, health, backup, hooks);
     manifest.mender = mender;
+    if installer == Installer::Podman {
+        manifest.podman = Some(PodmanImage::of_layout(|path| read_small(&tree.join(path)))?);
+    }
     let manifest = manifest.with_reboot(reboot).with_data(data).installed_by(installer, placed)?;
     Ok(Built { manifest, files })
+}
+
+/// One of an image's documents, all of it.
+fn read_small(path: &Path) -> Result<Vec<u8>, BuildError> {
+    let io = |source| BuildError::Io { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(io)?;
+    io::Read::read_to_end(&mut io::Read::take(file, LARGEST + 1), &mut bytes).map_err(io)?;
+    match bytes.len() as u64 > LARGEST {
+        true => Err(io(io::Error::other("it is larger than any such document"))),
+        false => Ok(bytes),
+    }
 }
 
 fn walk(

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Data, DocumentError, FileRef, MenderPayload, PackagePath, parse_document_knowing};
+use super::{
+    Data, DocumentError, FileRef, MenderPayload, PackagePath, PodmanImage, parse_document_knowing,
+};
 use crate::names::PackageName;
 
 mod probe;
@@ -51,6 +53,9 @@ pub struct Manifest {
     /// With the installer `mender`: which module, and what it is told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mender: Option<MenderPayload>,
+    /// With the installer `podman`: which image lies in the tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub podman: Option<PodmanImage>,
 }
 
 /// Whether a host has to boot before a package runs as it should. The strictest of a release's packages
@@ -96,6 +101,8 @@ pub enum Installer {
     /// As `tree`, with the host's own agent in it, which has to qualify beside the one that runs before it
     /// takes over.
     Agent,
+    /// A container, by podman: the tree holds its image as an OCI layout.
+    Podman,
 }
 
 impl Installer {
@@ -107,13 +114,14 @@ impl Installer {
             Installer::Deb => Some("deb"),
             Installer::Mender => Some("mender"),
             Installer::Agent => Some("agent"),
+            Installer::Podman => Some("podman"),
         }
     }
 
     /// Whether what it installs brings its own units: services then have a name only.
     pub fn brings_units(self) -> bool {
         match self {
-            Installer::Tree | Installer::Files | Installer::Agent => false,
+            Installer::Tree | Installer::Files | Installer::Agent | Installer::Podman => false,
             Installer::Deb | Installer::Mender => true,
         }
     }
@@ -207,6 +215,10 @@ pub struct Service {
     /// A unit file of the package's own, in its tree, in place of one made from `command`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit_file: Option<PackagePath>,
+    /// With the installer `podman`: options of `podman run`. Host variables are expanded. `command` is then
+    /// what runs in the container, and may be left to the image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
 }
 
 /// How a host tells whether a release works on it.
@@ -427,6 +439,7 @@ impl Manifest {
             reboot: Reboot::Never,
             data: Data::default(),
             mender: None,
+            podman: None,
         }
     }
 
@@ -454,6 +467,15 @@ impl Manifest {
     pub fn with_mender(mut self, payload: MenderPayload) -> Result<Manifest, DocumentError> {
         self.mender = Some(payload);
         self.installed_by(Installer::Mender, Vec::new())
+    }
+
+    /// The same, of a package with this image, which podman runs.
+    ///
+    /// # Errors
+    /// As for [`Manifest::parse`].
+    pub fn with_image(mut self, image: PodmanImage) -> Result<Manifest, DocumentError> {
+        self.podman = Some(image);
+        self.installed_by(Installer::Podman, Vec::new())
     }
 
     /// The same, of a package that may need a boot.
@@ -486,7 +508,7 @@ impl Manifest {
         let manifest: Manifest = parse_document_knowing(
             "manifest",
             bytes,
-            &[REBOOT, PROBES, "files", "deb", DATA, "mender", "agent"],
+            &[REBOOT, PROBES, "files", "deb", DATA, "mender", "agent", "podman"],
         )?;
         manifest.check()?;
         Ok(manifest)
@@ -533,7 +555,12 @@ impl Manifest {
         if let Err(problem) = self.check_mender() {
             return invalid(problem);
         }
-        let made = self.services.iter().filter(|_| !self.installer.brings_units());
+        if let Err(problem) = self.check_podman() {
+            return invalid(problem);
+        }
+        // A container runs what its image says.
+        let has_own = self.installer.brings_units() || self.installer == Installer::Podman;
+        let made = self.services.iter().filter(|_| !has_own);
         let commands = made.map(|service| &service.command);
         let commands = commands.chain(self.hooks.iter().map(|hook| &hook.command));
         if commands.into_iter().any(|command| command.first().is_none_or(String::is_empty)) {
@@ -611,12 +638,27 @@ impl Manifest {
             (None, Installer::Mender) => {
                 Err("it is installed by an update module, and does not say by which".into())
             }
-            (Some(_), Installer::Tree | Installer::Files | Installer::Deb | Installer::Agent) => {
+            (Some(_), _) => {
                 Err("it says what an update module is told, and is installed by none".into())
             }
-            (None, Installer::Tree | Installer::Files | Installer::Deb | Installer::Agent) => {
-                Ok(())
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// An image where podman runs the services, and nowhere else.
+    fn check_podman(&self) -> Result<(), String> {
+        match (&self.podman, self.installer) {
+            (Some(image), Installer::Podman) => image.check(&self.entries, &self.services),
+            (None, Installer::Podman) => {
+                Err("it is run by podman, and does not say which image".into())
             }
+            (Some(_), _) => Err("it names an image, and is not run by podman".into()),
+            (None, _) => match self.services.iter().find(|it| !it.options.is_empty()) {
+                Some(service) => {
+                    Err(format!("{} has options of podman, which does not run it", service.name))
+                }
+                None => Ok(()),
+            },
         }
     }
 
@@ -770,6 +812,7 @@ mod tests {
             environment: BTreeMap::new(),
             user: None,
             unit_file: None,
+            options: vec![],
         };
         let check = Check {
             name: PackageName::parse("runs").unwrap(),
@@ -806,8 +849,14 @@ mod tests {
                 _ => vec!["bin/serve".to_owned()],
             };
             let environment = BTreeMap::new();
-            let service =
-                Service { name: service, command, environment, user: None, unit_file: None };
+            let service = Service {
+                name: service,
+                command,
+                environment,
+                user: None,
+                unit_file: None,
+                options: vec![],
+            };
             let entries = vec![file("a.deb", 0o644)];
             let services = vec![service];
             Manifest::unchecked(package, entries, services, health, Backup::default(), vec![])
@@ -915,6 +964,7 @@ mod tests {
             environment: BTreeMap::new(),
             user: None,
             unit_file: None,
+            options: vec![],
         };
         let checks = serde_json::from_str(&checks.replace('\'', "\"")).unwrap();
         let health = Health::Checked(Observed { checks, ..Observed::default() });

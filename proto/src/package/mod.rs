@@ -14,6 +14,7 @@ mod manifest;
 pub mod mender;
 mod path;
 mod plan;
+pub mod podman;
 mod release;
 
 pub use agent::{AGENT, AGENT_PROGRAM, RESCUE_PROGRAM, check_agent, is_agent};
@@ -28,6 +29,7 @@ pub use manifest::{
 pub use mender::MenderPayload;
 pub use path::{PackagePath, PathError};
 pub use plan::{ChangeKind, ChangePlan, PlanField, PlanRules, Urgency, WayBack};
+pub use podman::{ImageError, PodmanImage};
 pub use release::{FileRef, PackageRef, Release, Removal, plan_digest};
 
 /// Why a signed document is not usable. The bytes were signed, so this is the publisher's to mend.

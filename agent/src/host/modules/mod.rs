@@ -527,6 +527,10 @@ fn caller(job: &Job<'_>) -> Caller {
 fn packages(release: &Documents) -> impl Iterator<Item = (&Package, &MenderPayload)> {
     release.packages.iter().filter_map(|package| match package.manifest.installer {
         Installer::Mender => package.manifest.mender.as_ref().map(|payload| (package, payload)),
-        Installer::Tree | Installer::Files | Installer::Deb | Installer::Agent => None,
+        Installer::Tree
+        | Installer::Files
+        | Installer::Deb
+        | Installer::Agent
+        | Installer::Podman => None,
     })
 }

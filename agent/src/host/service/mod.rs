@@ -2,12 +2,14 @@
 //! is none, the agent's own supervisor. Both know a service by a file that says what it is, so that
 //! bringing the file back brings the service back.
 
+mod container;
 mod journal;
 mod own;
 mod sleep;
 mod systemd;
 mod unit;
 
+pub use container::Container;
 pub use journal::{ErrorsSince, LoggedErrors};
 pub use own::OwnSupervisor;
 pub use systemd::Systemd;

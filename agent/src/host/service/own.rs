@@ -158,6 +158,10 @@ const STATE: &str = ".state";
 
 impl Services for OwnSupervisor {
     fn unit_files(&self, service: &Service) -> Result<Vec<UnitFile>, ServiceError> {
+        if service.container.is_some() {
+            let why = "only systemd runs containers";
+            return Err(ServiceError::new("describe", &service.unit, why));
+        }
         let path = self.lock().description(&service.unit);
         let bytes = serde_json::to_vec_pretty(service)
             .map_err(|error| ServiceError::new("describe", &service.unit, error))?;
@@ -444,6 +448,7 @@ mod tests {
                 folder: "/".into(),
                 user: None,
                 own_unit: None,
+                container: None,
             };
             for wanted in self.open().unit_files(&service).unwrap() {
                 let UnitFile::File { path, bytes } = wanted else { panic!("{wanted:?}") };

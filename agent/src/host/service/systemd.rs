@@ -106,12 +106,15 @@ impl Systemd {
 impl Services for Systemd {
     fn unit_files(&self, service: &Service) -> Result<Vec<UnitFile>, ServiceError> {
         let failed = |why: String| ServiceError::new("describe", &service.unit, why);
-        let bytes = match &service.own_unit {
-            Some(path) => {
+        let bytes = match (&service.container, &service.own_unit) {
+            (Some(container), _) => {
+                container.unit_text(service).map_err(|why| failed(why.into()))?.into_bytes()
+            }
+            (None, Some(path)) => {
                 let read = read_unit(path).map_err(|error| failed(error.to_string()))?;
                 read.ok_or_else(|| failed(format!("{} is larger than 64 KiB", path.display())))?
             }
-            None => unit_text(service).map_err(|why| failed(why.into()))?.into_bytes(),
+            (None, None) => unit_text(service).map_err(|why| failed(why.into()))?.into_bytes(),
         };
         let path = self.units.join(service.unit.as_str());
         let wanted = self.units.join("multi-user.target.wants").join(service.unit.as_str());
@@ -252,14 +255,14 @@ fn unit_text(service: &Service) -> Result<String, &'static str> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Quoting {
+pub(super) enum Quoting {
     Program,
     Argument,
     Environment,
 }
 
 /// A word as systemd reads it back: in quotes, with what systemd would expand doubled.
-fn quoted(word: &str, quoting: Quoting) -> Result<String, &'static str> {
+pub(super) fn quoted(word: &str, quoting: Quoting) -> Result<String, &'static str> {
     if quoting == Quoting::Program && word.contains('$') {
         return Err("a program's name cannot hold `$` under systemd");
     }
@@ -291,6 +294,7 @@ mod tests {
             folder: "/opt/refit/payments/current".into(),
             user: Some("payments".into()),
             own_unit: None,
+            container: None,
         }
     }
 

@@ -10,6 +10,8 @@ use std::{
 use refit_proto::package::{self, ExpandError, Variables, expand};
 use serde::{Deserialize, Serialize};
 
+use super::Container;
+
 /// The name of a service's unit: `payments.service`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -113,6 +115,9 @@ pub struct Service {
     pub user: Option<String>,
     /// A unit file of the package's own, in place of a made one.
     pub own_unit: Option<PathBuf>,
+    /// In which it runs: then `arguments` is what runs there, and nothing where its image says it.
+    #[serde(skip)]
+    pub container: Option<Container>,
 }
 
 /// Why a manifest's service cannot run here.
@@ -150,7 +155,29 @@ impl Service {
             folder: folder.to_owned(),
             user: service.user.clone(),
             own_unit: service.unit_file.as_ref().map(|path| folder.join(path.as_str())),
+            container: None,
         })
+    }
+
+    /// The same of a service that runs in a container.
+    ///
+    /// # Errors
+    /// If it uses a variable that this host does not define.
+    pub fn contained(
+        service: &package::Service,
+        folder: &Path,
+        variables: &Variables,
+        container: Container,
+    ) -> Result<Service, ResolveError> {
+        let all = |words: &[String]| {
+            words.iter().map(|word| expand(word, variables)).collect::<Result<Vec<_>, _>>()
+        };
+        let podman = [container.podman.display().to_string()];
+        let by_podman = package::Service { command: podman.to_vec(), ..service.clone() };
+        let mut resolved = Service::resolve(&by_podman, folder, variables)?;
+        resolved.arguments = all(&service.command)?;
+        resolved.container = Some(Container { options: all(&service.options)?, ..container });
+        Ok(resolved)
     }
 }
 

@@ -31,6 +31,7 @@ fn publish_files(
         environment: BTreeMap::new(),
         user: None,
         unit_file: None,
+        options: vec![],
     };
     let checks =
         vec![Check { name: web.clone(), probe: Probe::Unit { service: web }, timeout_seconds: 5 }];
