@@ -34,6 +34,14 @@ pub(super) fn layers() -> Result<Vec<PathBuf>> {
     Ok(vec![with_agent(&lab, &base)?, base])
 }
 
+/// The Debian base system alone, made where it is missing.
+pub(super) fn debian() -> Result<PathBuf> {
+    let lab = folder()?;
+    let lock = fs::File::create(lab.join("lock"))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
+    base_system(&lab)
+}
+
 /// Half a minute, and 250 MB beside the built programs.
 fn base_system(lab: &Path) -> Result<PathBuf> {
     let base = lab.join("debian-bookworm");

@@ -13,6 +13,7 @@ mod change_plan;
 mod changed_host;
 mod clocks;
 mod cloned_host;
+mod containers;
 mod databases;
 mod debian_packages;
 mod disk_full;

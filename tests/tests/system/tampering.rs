@@ -6,7 +6,7 @@ use refit_proto::{names::Digest, package::compress};
 use refit_tests::{release::Behaviour, sandbox::Sandbox, wait::until};
 
 /// The server's file for a content.
-fn stored(fleet: &Sandbox, digest: &str) -> PathBuf {
+pub(super) fn stored(fleet: &Sandbox, digest: &str) -> PathBuf {
     let mut folders = vec![fleet.server_data().join("content")];
     while let Some(folder) = folders.pop() {
         for path in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
