@@ -31,7 +31,7 @@ pub(crate) struct Release<'a> {
     pub(crate) after: &'a str,
     /// In the script of its Debian package, and in `ArtifactInstall` of its module.
     pub(crate) postinst: &'a str,
-    pub(crate) artifact: &'a str,
+    pub(crate) installs: &'a str,
     /// Its health.
     pub(crate) check: &'a str,
     pub(crate) good_seconds: u32,
@@ -47,7 +47,7 @@ pub(crate) fn good<'a>(version: &'a str, kinds: &'a [Kind]) -> Release<'a> {
         before: "",
         after: "",
         postinst: "",
-        artifact: "",
+        installs: "",
         check: "true",
         good_seconds: 1,
         more: "",
@@ -135,7 +135,7 @@ impl Lab {
             }
             Kind::Mender => {
                 write(&tree, "payload/version", version, 0o644);
-                write(&tree, "module/pay", &module(release.artifact), 0o755);
+                write(&tree, "module/pay", &module(release.installs), 0o755);
                 let more = "[package.mender]\ntype = \"pay\"\ntimeout_seconds = 120\n\
                             [package.backup]\npaths = [\"/srv/pay-mender\"]\n";
                 ("mender", None, more)
@@ -236,8 +236,11 @@ impl Lab {
         .unwrap();
     }
 
-    /// Waits until the host reports of this release, with all of these words.
+    /// Waits until the host's update to this release has ended as the first word says, and is reported with all of
+    /// these words.
     pub(crate) fn until_reports(&self, version: &str, words: &[&str]) {
+        // Its report of the update before may say the same.
+        self.until_phase(version, words[0]);
         until(&format!("the host reports {words:?} of {version}"), || {
             let host = self.fleet.host_status("debian-1")?["products"][0].to_string();
             match words.iter().chain([&version]).all(|word| host.contains(word)) {

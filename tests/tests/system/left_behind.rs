@@ -79,7 +79,7 @@ fn ways<'a>(kind: Kind, kinds: &'a [Kind]) -> Vec<(&'static str, Release<'a>, &'
         Kind::Tree | Kind::Files => {}
         Kind::Deb => ways.push(("half", Release { postinst: "exit 3", ..release }, "rolled-back")),
         Kind::Mender => {
-            ways.push(("half", Release { artifact: "exit 3", ..release }, "rolled-back"));
+            ways.push(("half", Release { installs: "exit 3", ..release }, "rolled-back"));
         }
     }
     ways

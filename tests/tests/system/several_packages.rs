@@ -13,7 +13,7 @@ const GATE: &str = "if [ -e /var/lib/gates/stop ]; then rm /var/lib/gates/stop; 
 
 /// Where a switch can be held: before anything is changed, with the files placed and half of the Debian packages
 /// installed, with all of these and half of what the module does, and with everything in its place.
-const POINTS: [&str; 4] = ["before", "postinst", "artifact", "after"];
+const POINTS: [&str; 4] = ["before", "postinst", "module", "after"];
 
 /// A release that is held at one of these points.
 fn held<'a>(version: &'a str, point: &str) -> Release<'a> {
@@ -21,7 +21,7 @@ fn held<'a>(version: &'a str, point: &str) -> Release<'a> {
     match point {
         "before" => Release { before: GATE, ..release },
         "postinst" => Release { postinst: GATE, ..release },
-        "artifact" => Release { artifact: GATE, ..release },
+        "module" => Release { installs: GATE, ..release },
         _ => Release { after: GATE, ..release },
     }
 }
@@ -58,7 +58,7 @@ fn packages_of_every_kind_switch_together_and_a_failing_one_takes_all_of_them_ba
     for (release, words) in [
         (Release { before: "exit 3", ..release("1.1") }, "hook-failed"),
         (Release { postinst: "echo no table; exit 3", ..release("1.2") }, "no table"),
-        (Release { artifact: "echo no disk; exit 3", ..release("1.3") }, "no disk"),
+        (Release { installs: "echo no disk; exit 3", ..release("1.3") }, "no disk"),
         (Release { after: "exit 3", ..release("1.4") }, "hook-failed"),
         (Release { check: "exit 1", ..release("1.5") }, "health-check-failed"),
     ] {
@@ -91,7 +91,7 @@ fn an_agent_killed_between_two_packages_brings_all_of_them_or_none() {
         lab.host.kill_agent().unwrap();
         lab.let_go();
         // A module that was cut off in its work is never called for the same again.
-        if point == "artifact" {
+        if point == "module" {
             lab.until_reports(&version, &["rolled-back", "was cut off in ArtifactInstall"]);
         } else {
             lab.fleet.until_rollout("pilot", &version, "done").unwrap();

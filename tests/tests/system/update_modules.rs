@@ -187,6 +187,9 @@ fn debians_modules_without_a_rollback_are_undone_by_the_backup_after_a_failure_a
     let root = lab.fleet.path().join("deb-tool");
     write(&root, "usr/lib/tool/version", "1", 0o644);
     build_deb(&root, "tool", "1", lab.fleet.path());
+    // Out of the layer that all hosts of the lab share, where no folder can be moved.
+    let own = "cd /var/lib && cp -a dpkg own && rm -r dpkg && mv own dpkg";
+    lab.host.good(["sh", "-c", own]).unwrap();
     let deb = format!("file:{}/tool_1_all.deb", lab.fleet.path().display());
     let payload = [("tool.deb", deb.as_str())];
     let paths_of_deb = ["/usr/lib/tool", "/var/lib/dpkg"];
