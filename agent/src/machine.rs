@@ -13,6 +13,7 @@ mod hooks;
 mod installed;
 mod last_words;
 mod modules;
+mod outside;
 mod own;
 mod podman;
 mod qualify;

@@ -289,6 +289,7 @@ fn terms() -> Terms {
         reboot: Reboot::Never,
         modules: false,
         saves_by: BackupMethod::default(),
+        data_outside: false,
     }
 }
 

@@ -11,7 +11,8 @@
 //! A backup counts from its seal on: everything in it was read back by hash, restored into a folder
 //! beside it and found to be what stands on the host. Paths that the manifest names are configuration:
 //! going back brings them back as they were, and what the new release or a person wrote there since is
-//! set aside and named, never destroyed. Data is saved too and stays as it is, unless the release converts it.
+//! set aside and named, never destroyed. Data is saved too and stays as it is, unless the release converts it;
+//! where somebody else proves to have it, it is not saved here, and the backup names who does.
 //!
 //! A file with several names under one of these paths comes back as one file with these names; a name that
 //! it has elsewhere is not covered and stays with the file that is set aside. Holes come back as holes.
@@ -41,6 +42,7 @@ mod dumps;
 mod index;
 mod kept;
 mod method;
+mod outside;
 mod restore;
 mod retention;
 mod scan;
@@ -53,7 +55,8 @@ pub use check::Checked;
 pub use covers::{Cover, Role, covers, resolve};
 pub use dumps::Dump;
 pub use index::{About, Covered, Entry, Index, What};
-pub use method::{Cost, Methods, Saving};
+pub use method::{Cost, DataBy, Method, Methods, Saving, Turn};
+pub use outside::{Outside, OutsideError, Proof, Vouched};
 pub use retention::{Kept, Retention};
 pub use tested::Tested;
 
@@ -249,7 +252,9 @@ impl<'a> Backups<'a> {
             covered.push(Covered { path, role, entries: scanned.entries });
         }
         let tested = Tested::choose(&covered, self.saving.restore_test);
-        let index = Index::new(about.clone(), covered, tested).with_dumps(self.dumps(id)?);
+        let index = Index::new(about.clone(), covered, tested)
+            .with_dumps(self.dumps(id)?)
+            .with_vouched(self.vouched(id)?);
         let bytes = index.to_bytes();
         files::write_file(self.files, &folder.join(INDEX), &bytes, 0o600)?;
         self.read_back(&index)?;

@@ -11,10 +11,15 @@ use refit_proto::{
     package::{Entry, FileRef, Release, stored},
 };
 
-use super::{HostMachine, Manager, backup_id, data::DatabaseRoom, failures::failure};
+use super::{
+    HostMachine, Manager, backup_id,
+    data::DatabaseRoom,
+    failures::failure,
+    outside::{data_by, saved_here},
+};
 use crate::{
     host::{
-        backup::{Cost, Cover, Role, covers},
+        backup::{Cost, Cover, DataBy, Role, covers},
         content::{Fetch, FetchError, Offered, longest_frame},
         database::When,
         deb::Debs,
@@ -52,12 +57,10 @@ impl HostMachine {
         owned.map_err(|error| failure(Cause::Unsupported, &error))?;
         self.check_modules(&documents, release.plan.way_back)?;
         self.check_containers(&documents)?;
-        let room = self.database_room(&documents)?;
-        let (needs, costs) = self.needs(attempt, &documents, &services, &room)?;
-        let saves_by = self.reserve(attempt, &needs, &costs)?;
-        self.preflight_of(attempt).check(&room.elsewhere)?;
+        let (saves_by, data) = self.choose_backup(attempt, &documents, &services)?;
         let manifests = documents.packages.iter().map(|package| &package.manifest);
-        let terms = Terms { saves_by, ..Terms::of(release.plan.way_back, manifests) };
+        let terms = Terms::of(release.plan.way_back, manifests);
+        let terms = Terms { saves_by, data_outside: data == DataBy::Outside, ..terms };
         self.can_boot(terms.reboot)?;
         Ok(Event::PreflightPassed { terms })
     }
@@ -88,9 +91,13 @@ impl HostMachine {
             self.debs().ready()?;
         }
         let covers = self.covers(attempt, &after)?;
+        let data = data_by(terms);
+        // Asked again: since preflight the window may have been waited for.
+        let vouched = self.vouched(&after, &covers, data)?;
         self.preflight_of(attempt).give_back(Purpose::Backup, &self.data)?;
-        self.saves(terms.saves_by).save(&backup, &covers)?;
-        self.save_databases(attempt, &after, When::Running)?;
+        self.saves(terms.saves_by).save(&backup, &saved_here(covers, data))?;
+        self.backups().keep_vouched(&backup, vouched.as_ref())?;
+        self.save_databases(attempt, &after, When::Running, data)?;
         self.copy_saved(&backup)
     }
 
@@ -147,12 +154,13 @@ impl HostMachine {
         Ok(self.debs().save(old, (after, &new), &backup)?)
     }
 
-    fn needs(
+    pub(super) fn needs(
         &mut self,
         attempt: &Attempt,
         documents: &Documents,
         services: &[Service],
         databases: &DatabaseRoom,
+        data: DataBy,
     ) -> Result<(Vec<Need>, Vec<Cost>), Failure> {
         let content = documents.content();
         let missing = self.content().missing(&content, &self.offered(attempt)?)?;
@@ -170,6 +178,7 @@ impl HostMachine {
         }
         // The units of a release that is not unpacked yet can't be told; they are a few small files.
         let covers = self.fixed_covers(attempt, self.before(attempt)?.as_ref(), documents)?;
+        let covers = saved_here(covers, data);
         let costs = self.saves(BackupMethod::default()).costs(&covers)?;
         // Dumps are written whatever way files are saved.
         let costs = costs

@@ -8,7 +8,11 @@ use std::{
 
 use refit_proto::package::{self, HookTime, Reboot, expand};
 
-use super::{HostMachine, failures::failure};
+use super::{
+    HostMachine,
+    failures::failure,
+    outside::{data_by, saved_here},
+};
 use crate::{
     host::{
         backup::{self, About, BackupError},
@@ -44,8 +48,9 @@ impl HostMachine {
     /// Saves what had to be at rest, seals, and arms the whole way back.
     pub(super) fn seal(&mut self, change: &Change) -> Result<Event, Failure> {
         let after = self.after(&change.attempt)?;
-        self.save_databases(&change.attempt, &after, When::AtRest)?;
-        let covers = self.covers(&change.attempt, &after)?;
+        let data = data_by(&change.terms);
+        self.save_databases(&change.attempt, &after, When::AtRest, data)?;
+        let covers = saved_here(self.covers(&change.attempt, &after)?, data);
         let sealed = self.saves(change.terms.saves_by).seal(&self.about(change), &covers)?;
         self.copy_sealed(&sealed)?;
         self.arm_for_the_switch(change, &sealed, STARTS)?;

@@ -6,6 +6,7 @@ use refit_proto::package::{DataUse, Database};
 use super::HostMachine;
 use crate::{
     host::{
+        backup::DataBy,
         database::{Databases, When},
         documents::Documents,
         preflight::{Need, Purpose},
@@ -29,11 +30,22 @@ impl HostMachine {
         Databases::new(&*self.files, self.data.clone())
     }
 
-    /// The databases of a release that have to be saved, and what it does with each.
-    fn databases_of(&self, release: &Documents) -> Result<Vec<(Database, DataUse)>, Failure> {
+    /// The databases of a release that have to be saved here, and what it does with each.
+    pub(super) fn databases_of(
+        &self,
+        release: &Documents,
+        by: DataBy,
+    ) -> Result<Vec<(Database, DataUse)>, Failure> {
+        let here = |used: DataUse| match by {
+            DataBy::Us => true,
+            DataBy::Outside => used == DataUse::Converted,
+        };
         let mut found = Vec::new();
         for package in &release.packages {
             let data = &package.manifest.data;
+            if !here(data.used) {
+                continue;
+            }
             let databases = Databases::of(data, &self.variables)?;
             found.extend(databases.into_iter().map(|database| (database, data.used)));
         }
@@ -41,9 +53,13 @@ impl HostMachine {
     }
 
     /// How much room its databases take, asked of themselves. One that doesn't answer is found here.
-    pub(super) fn database_room(&self, release: &Documents) -> Result<DatabaseRoom, Failure> {
+    pub(super) fn database_room(
+        &self,
+        release: &Documents,
+        by: DataBy,
+    ) -> Result<DatabaseRoom, Failure> {
         let mut room = DatabaseRoom::default();
-        for (database, used) in self.databases_of(release)? {
+        for (database, used) in self.databases_of(release, by)? {
             let Some(size) = self.databases().size(&database)? else { continue };
             room.backup = room.backup.saturating_add(size.dump);
             let mut there = size.at.as_ref().map_or(0, |(_, bytes)| *bytes);
@@ -70,9 +86,10 @@ impl HostMachine {
         attempt: &Attempt,
         release: &Documents,
         when: When,
+        by: DataBy,
     ) -> Result<(), Failure> {
         let id = super::backup_id(attempt)?;
-        let saved = self.try_save_databases(&id, release, when);
+        let saved = self.try_save_databases(&id, release, when, by);
         if saved.is_err() {
             // What counts is why it failed; the next try removes what is left.
             let _best_effort = self.backups().remove(&id);
@@ -85,8 +102,9 @@ impl HostMachine {
         id: &BackupId,
         release: &Documents,
         when: When,
+        by: DataBy,
     ) -> Result<(), Failure> {
-        let databases = self.databases_of(release)?;
+        let databases = self.databases_of(release, by)?;
         let again = |used: DataUse| match when {
             When::Running => true,
             When::AtRest => used == DataUse::Converted,

@@ -15,12 +15,13 @@ impl HostMachine {
     pub(super) fn reserve(
         &self,
         attempt: &Attempt,
+        methods: &[BackupMethod],
         needs: &[Need],
         costs: &[Cost],
     ) -> Result<BackupMethod, Failure> {
         let room = self.preflight_of(attempt);
         let mut lacking = None;
-        for method in self.backup.methods.order() {
+        for method in methods {
             let Some(cost) = costs.iter().find(|cost| cost.method == *method) else { continue };
             match room.reserve(&self.with(needs, cost)) {
                 Ok(()) => return Ok(*method),

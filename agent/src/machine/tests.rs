@@ -19,6 +19,7 @@ use refit_proto::{
 };
 
 mod modules;
+mod outside;
 mod own;
 mod placed;
 mod podman;
@@ -139,6 +140,8 @@ struct World {
     running: Arc<Mutex<BTreeSet<String>>>,
     journal: MemoryJournal,
     time: Arc<AtomicU64>,
+    /// What its owner says of backups.
+    backup: BackupSettings,
     /// How often the host was booted.
     boots: Arc<AtomicU64>,
     /// What ran when it was last asked to.
@@ -231,7 +234,7 @@ impl World {
             windows: None,
             red_before: RedBefore::Note,
             brake: Default::default(),
-            backup: Default::default(),
+            backup: self.backup.clone(),
             mender: ModuleSettings { folder: None, device_type: "box".into() },
             platform: platform(),
         };
@@ -379,6 +382,16 @@ fn publish_booting(
     services: &[&str],
     reboot: Reboot,
 ) -> ReleaseId {
+    publish_with(world, version, services, |manifest| manifest.with_reboot(reboot))
+}
+
+/// The same with more in its manifest.
+fn publish_with(
+    world: &mut World,
+    version: &str,
+    services: &[&str],
+    more: impl Fn(Manifest) -> Manifest,
+) -> ReleaseId {
     let name = PackageName::parse("payments").unwrap();
     let program = format!("program {version}").into_bytes();
     let service = |name: &&str| package::Service {
@@ -412,8 +425,8 @@ fn publish_booting(
         Backup { paths: vec!["${ETC}/payments".into()] },
         Vec::<Hook>::new(),
     )
-    .unwrap()
-    .with_reboot(reboot);
+    .unwrap();
+    let manifest = more(manifest);
     let manifest_ref = FileRef::to(&manifest.to_bytes());
     let platforms =
         BTreeMap::from([(platform(), vec![PackageRef { name, manifest: manifest_ref }])]);
@@ -453,6 +466,7 @@ fn empty() -> World {
         running: Arc::default(),
         journal,
         time,
+        backup: BackupSettings::default(),
         boots: Arc::default(),
         ran_at_boot: Arc::default(),
         podman: None,

@@ -7,7 +7,7 @@ use refit_proto::wire::BackupState;
 
 use crate::{
     host::{
-        backup::{Backups, Index, What},
+        backup::{Backups, Index, Vouched, What},
         second::Standing,
     },
     update::BackupId,
@@ -64,6 +64,8 @@ fn held_backup(backups: &Backups<'_>, id: &BackupId) -> (i64, BackupState) {
     (state.from, state.to) = (version(&index.from), version(&index.to));
     let made = Timestamp::from_second(index.made).ok().filter(|_| index.made > 0);
     state.made = made.map(|made| made.to_string()).unwrap_or_default();
+    let outside = index.outside.as_ref().map(Vouched::words).unwrap_or_default();
+    state.outside = outside.chars().take(LONGEST).collect();
     state.bytes = bytes(&index);
     state.seal = backups.own_seal(id).map(|sealed| sealed.seal.to_string()).unwrap_or_default();
     (index.made, state)

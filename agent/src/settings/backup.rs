@@ -5,10 +5,7 @@ use std::{path::Path, time::Duration};
 use serde::Deserialize;
 
 use super::second::{self, SecondSettings};
-use crate::{
-    host::backup::{Methods, Retention},
-    update::BackupMethod,
-};
+use crate::host::backup::{Method, Methods, Outside, Retention};
 
 /// What the agent's owner says of backups.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +16,8 @@ pub struct BackupSettings {
     pub methods: Methods,
     /// Most bytes that are restored for a test before an update; of a larger backup a sample is.
     pub restore_test: u64,
+    /// Whose word counts for data where `methods` has `outside`, and only there.
+    pub outside: Option<Outside>,
     /// Where they are copied; `None`: nowhere.
     pub second: Option<SecondSettings>,
 }
@@ -29,6 +28,7 @@ impl Default for BackupSettings {
             retention: Retention::default(),
             methods: Methods::default(),
             restore_test: u64::MAX,
+            outside: None,
             second: None,
         }
     }
@@ -40,9 +40,49 @@ pub(super) struct Written {
     keep: Option<usize>,
     keep_days: Option<u32>,
     keep_bytes: Option<u64>,
-    methods: Option<Vec<BackupMethod>>,
+    methods: Option<Vec<Method>>,
     restore_test_bytes: Option<u64>,
+    outside: Option<WrittenOutside>,
     second: Option<second::Written>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenOutside {
+    command: Vec<String>,
+    max_age_hours: u32,
+    max_test_age_days: u32,
+    timeout_seconds: Option<u32>,
+}
+
+/// How long a command may take that asks somebody else's backup, seconds.
+const USUAL_TIMEOUT: u32 = 60;
+
+impl WrittenOutside {
+    fn check(self) -> Result<Outside, String> {
+        let WrittenOutside { command, max_age_hours, max_test_age_days, timeout_seconds } = self;
+        let seconds = |n: u32, each: u64| Duration::from_secs(u64::from(n) * each);
+        if !command.first().is_some_and(|program| program.starts_with('/')) {
+            return Err("backup.outside.command: must begin with an absolute path".to_owned());
+        }
+        for (key, value) in
+            [("max_age_hours", max_age_hours), ("max_test_age_days", max_test_age_days)]
+        {
+            if value == 0 {
+                return Err(format!("backup.outside.{key}: must be at least 1"));
+            }
+        }
+        let timeout = timeout_seconds.unwrap_or(USUAL_TIMEOUT);
+        if !(1..=3600).contains(&timeout) {
+            return Err("backup.outside.timeout_seconds: must be from 1 to 3600".to_owned());
+        }
+        Ok(Outside {
+            command,
+            max_age: seconds(max_age_hours, 3600),
+            max_test_age: seconds(max_test_age_days, 24 * 3600),
+            timeout: seconds(timeout, 1),
+        })
+    }
 }
 
 impl Written {
@@ -55,6 +95,20 @@ impl Written {
             Some(order) => Methods::new(order).map_err(|why| format!("backup.methods: {why}"))?,
             None => Methods::default(),
         };
+        let outside = self.outside.map(WrittenOutside::check).transpose()?;
+        match (methods.ask_outside(), &outside) {
+            (true, None) => {
+                let why =
+                    "backup.methods: names outside, and backup.outside says nothing of whom to ask";
+                return Err(why.to_owned());
+            }
+            (false, Some(_)) => {
+                return Err(
+                    "backup.outside: is never asked; name outside in backup.methods".to_owned()
+                );
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
         let usual = Retention::default();
         if self.keep == Some(0) {
             return Err("backup.keep: must be at least 1: one leads back from what runs".to_owned());
@@ -62,6 +116,7 @@ impl Written {
         Ok(BackupSettings {
             methods,
             restore_test: self.restore_test_bytes.unwrap_or(u64::MAX),
+            outside,
             retention: Retention {
                 count: self.keep.unwrap_or(usual.count),
                 age: self

@@ -57,6 +57,10 @@ pub fn show(state: &Value) -> String {
     }
     for backup in state["backups"].as_array().into_iter().flatten() {
         let part = |name: &str| backup[name].as_str().unwrap_or_default();
+        if !part("outside").is_empty() {
+            // Writing to a string does not fail.
+            let _ = writeln!(out, "backup {}: {}", part("id"), printable(part("outside")));
+        }
         if part("second") == "failed" {
             // Writing to a string does not fail.
             let _ = writeln!(

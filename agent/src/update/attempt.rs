@@ -101,6 +101,9 @@ pub struct Terms {
     /// How the backup gets hold of what it saves: room is held for that.
     #[serde(default, skip_serializing_if = "BackupMethod::is_copy")]
     pub saves_by: BackupMethod,
+    /// Whether somebody else's backup stands for data that stays. An agent that does not know this saves it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub data_outside: bool,
 }
 
 /// An agent of before there were boots wrote and reads a flag, which was always off.
@@ -138,6 +141,7 @@ impl Terms {
             reboot: Reboot::Never,
             modules: false,
             saves_by: BackupMethod::default(),
+            data_outside: false,
         };
         for manifest in manifests {
             terms.modules |= manifest.mender.is_some();

@@ -39,6 +39,7 @@ pub(crate) fn terms() -> Terms {
         reboot: Reboot::Never,
         modules: false,
         saves_by: BackupMethod::default(),
+        data_outside: false,
     }
 }
 

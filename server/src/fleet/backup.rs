@@ -23,6 +23,8 @@ pub struct ReportedBackup {
     seal: String,
     second: String,
     second_failure: String,
+    #[serde(default)]
+    outside: String,
 }
 
 impl ReportedBackup {
@@ -53,6 +55,7 @@ impl From<wire::BackupState> for ReportedBackup {
             seal: word(said.seal),
             second: word(said.second),
             second_failure: cut(said.second_failure, LONGEST_TEXT),
+            outside: cut(said.outside, LONGEST_TEXT),
         }
     }
 }
@@ -70,6 +73,7 @@ impl From<ReportedBackup> for wire::BackupState {
             seal,
             second,
             second_failure,
+            outside,
         } = kept;
         wire::BackupState {
             id,
@@ -82,6 +86,7 @@ impl From<ReportedBackup> for wire::BackupState {
             seal,
             second,
             second_failure,
+            outside,
         }
     }
 }

@@ -33,6 +33,7 @@ mod lost_server;
 mod mirrors;
 mod moved_server;
 mod offline_host;
+mod outside_proof;
 mod own_brake;
 mod own_update;
 mod page;

@@ -98,6 +98,7 @@ fn row(backups: &Backups<'_>, found: &Found) -> Result<serde_json::Value> {
             "own_bytes": backups.own_bytes(index)?,
             "kept_for_a_person": found.pinned,
             "tested": index.tested.words(),
+            "outside": index.outside,
             "second_place": found.second,
         }),
         State::Unfinished => json!({ "id": id, "state": state, "unusable": UNFINISHED }),
@@ -126,7 +127,7 @@ fn line(backups: &Backups<'_>, found: &Found) -> Result<String> {
         databases(index),
         bytes(index),
         backups.own_bytes(index)?,
-        index.tested.words(),
+        index.words(),
         match &found.second {
             None => "",
             Some(Standing::Whole { .. }) => ", at the second place too",

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
     super::files::{Attributes, Time},
-    Dump, Role, Tested,
+    Dump, Role, Tested, Vouched,
 };
 use crate::{
     update::{BackupId, ReleaseId},
@@ -52,6 +52,10 @@ pub struct Index {
     /// Databases.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dumps: Vec<Dump>,
+    /// What is not in here, since somebody else proved to have it. An agent that knows nothing of it brings
+    /// back all the same: data stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside: Option<Vouched>,
 }
 
 /// What a backup is made for.
@@ -134,13 +138,25 @@ pub enum What {
 impl Index {
     pub(super) fn new(about: About, covered: Vec<Covered>, tested: Tested) -> Index {
         let About { id, product, from, to, made } = about;
-        let (kind, dumps) = (KIND.into(), Vec::new());
-        Index { kind, format: FORMAT, id, product, from, to, made, tested, covered, dumps }
+        let (kind, dumps, outside) = (KIND.into(), Vec::new(), None);
+        Index { kind, format: FORMAT, id, product, from, to, made, tested, covered, dumps, outside }
     }
 
     pub(super) fn with_dumps(self, dumps: Vec<Dump>) -> Index {
         let format = if dumps.is_empty() { FORMAT } else { FORMAT_WITH_DUMPS };
         Index { format, dumps, ..self }
+    }
+
+    pub(super) fn with_vouched(self, outside: Option<Vouched>) -> Index {
+        Index { outside, ..self }
+    }
+
+    /// How it was tried, and who has what is not in it: as lists show it.
+    pub fn words(&self) -> String {
+        match &self.outside {
+            None => self.tested.words(),
+            Some(vouched) => format!("{}; {}", self.tested.words(), vouched.words()),
+        }
     }
 
     /// Its bytes, which are sealed.

@@ -2,6 +2,7 @@
 //! is decided in preflight; what can be done at all is tried here, on the disk.
 
 use refit_proto::{names::Digest, package::FileRef};
+use serde::Deserialize;
 
 use super::{
     super::{
@@ -12,15 +13,73 @@ use super::{
 };
 use crate::update::BackupMethod;
 
-/// The methods that the host's owner allows, the one to be tried first first. Never empty, each once.
+/// What the host's owner may name as a method, in settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// Clones.
+    Reflink,
+    /// Copies.
+    Copy,
+    /// For data that stays as it is, somebody else's backup stands. All else is saved by the other methods.
+    Outside,
+}
+
+impl From<BackupMethod> for Method {
+    fn from(method: BackupMethod) -> Method {
+        match method {
+            BackupMethod::Reflink => Method::Reflink,
+            BackupMethod::Copy => Method::Copy,
+        }
+    }
+}
+
+impl Method {
+    fn as_str(self) -> &'static str {
+        match self {
+            Method::Reflink => "reflink",
+            Method::Copy => "copy",
+            Method::Outside => "outside",
+        }
+    }
+
+    fn saves(self) -> Option<BackupMethod> {
+        match self {
+            Method::Reflink => Some(BackupMethod::Reflink),
+            Method::Copy => Some(BackupMethod::Copy),
+            Method::Outside => None,
+        }
+    }
+}
+
+/// The methods that the host's owner allows, the one to be tried first first. Each once, and never without one
+/// that saves something.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Methods(Vec<BackupMethod>);
+pub struct Methods(Vec<Method>);
 
 impl Default for Methods {
     /// What costs nothing where it can be had, else a copy.
     fn default() -> Methods {
-        Methods(vec![BackupMethod::Reflink, BackupMethod::Copy])
+        Methods(vec![Method::Reflink, Method::Copy])
     }
+}
+
+/// One turn of the order: what is tried together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// Who has the data.
+    pub data: DataBy,
+    /// How all else is saved, in order.
+    pub methods: Vec<BackupMethod>,
+}
+
+/// Who has a copy of data that stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataBy {
+    /// This host, as of all else.
+    Us,
+    /// Somebody else, who proves it.
+    Outside,
 }
 
 impl Methods {
@@ -28,24 +87,49 @@ impl Methods {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn new(order: Vec<BackupMethod>) -> Result<Methods, String> {
+    pub fn new(order: Vec<Method>) -> Result<Methods, String> {
         let twice = |nth: usize| order[..nth].contains(&order[nth]);
-        match order.len() {
-            0 => Err("must name a method, or no backup could be made".to_owned()),
-            length => match (0..length).find(|nth| twice(*nth)) {
-                Some(nth) => Err(format!("names {} twice", order[nth].as_str())),
-                None => Ok(Methods(order)),
-            },
+        if let Some(nth) = (0..order.len()).find(|nth| twice(*nth)) {
+            return Err(format!("names {} twice", order[nth].as_str()));
+        }
+        match order.iter().any(|method| method.saves().is_some()) {
+            true => Ok(Methods(order)),
+            false => {
+                Err("must name reflink or copy, or configuration could not be saved".to_owned())
+            }
         }
     }
 
-    /// The methods, in order.
-    pub fn order(&self) -> &[BackupMethod] {
-        &self.0
+    /// Whether somebody else's word may stand for data.
+    pub fn ask_outside(&self) -> bool {
+        self.0.contains(&Method::Outside)
+    }
+
+    /// What is tried, in order: with `outside` after those that stand before it, each of which would have
+    /// saved data too.
+    pub fn turns(&self) -> Vec<Turn> {
+        let saving: Vec<BackupMethod> = self.0.iter().filter_map(|method| method.saves()).collect();
+        let mut turns: Vec<Turn> = Vec::new();
+        for method in &self.0 {
+            match (method.saves(), turns.last_mut()) {
+                (None, _) => turns.push(Turn { data: DataBy::Outside, methods: saving.clone() }),
+                (Some(method), Some(Turn { data: DataBy::Us, methods })) => methods.push(method),
+                (Some(method), _) => {
+                    turns.push(Turn { data: DataBy::Us, methods: vec![method] });
+                }
+            }
+        }
+        turns
+    }
+
+    /// The same where there is no data for which somebody else could stand.
+    pub fn without_outside(&self) -> Vec<Turn> {
+        let methods = self.0.iter().filter_map(|method| method.saves()).collect();
+        vec![Turn { data: DataBy::Us, methods }]
     }
 
     fn allows(&self, method: BackupMethod) -> bool {
-        self.0.contains(&method)
+        self.0.contains(&method.into())
     }
 }
 

@@ -1,7 +1,10 @@
 //! Which method of the backup is taken where room is short.
 
 use super::*;
-use crate::{host::backup::Methods, update::BackupMethod};
+use crate::{
+    host::backup::{Method, Methods},
+    update::BackupMethod,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -16,7 +19,8 @@ fn short_of_room() -> (World, Update) {
 
 fn preflight(world: &World, update: &Update, methods: &[BackupMethod]) -> Event {
     let mut machine = world.machine();
-    machine.backup.methods = Methods::new(methods.to_vec()).unwrap();
+    machine.backup.methods =
+        Methods::new(methods.iter().copied().map(Method::from).collect()).unwrap();
     let attempt = update.attempt().clone();
     machine.learn(&world.releases[&attempt.release.digest]).unwrap();
     let step = Step::Preflight { attempt, pause: Duration::ZERO };

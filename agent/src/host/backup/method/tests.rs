@@ -25,7 +25,7 @@ fn declared(path: &str) -> Cover {
 }
 
 fn only(method: BackupMethod) -> Saving {
-    Saving { by: method, methods: Methods::new(vec![method]).unwrap(), ..Saving::default() }
+    Saving { by: method, methods: Methods::new(vec![method.into()]).unwrap(), ..Saving::default() }
 }
 
 fn seal(files: &dyn Files, saving: &Saving) -> Result<SealedBackup, BackupError> {
@@ -126,8 +126,8 @@ fn a_backup_above_the_limit_is_read_back_whole_and_a_named_sample_of_it_is_resto
 
 #[test]
 fn an_order_of_methods_names_each_once_and_at_least_one() {
-    assert!(Methods::new(vec![]).unwrap_err().contains("method"));
-    let twice = Methods::new(vec![BackupMethod::Copy, BackupMethod::Reflink, BackupMethod::Copy]);
+    assert!(Methods::new(vec![]).unwrap_err().contains("configuration"));
+    let twice = Methods::new(vec![Method::Copy, Method::Reflink, Method::Copy]);
     assert!(twice.unwrap_err().contains("copy twice"));
 }
 
@@ -158,4 +158,25 @@ fn on_a_real_file_system_a_clone_takes_no_room_and_outlives_a_change_of_what_it_
     std::fs::write(etc.join("large"), vec![0; 32 << 20]).unwrap();
     let index = backups.verify(&sealed).unwrap();
     assert_eq!(index.content().into_iter().next(), Some(FileRef::to(&bytes)));
+}
+
+#[test]
+fn somebody_elses_word_is_asked_for_in_its_turn_and_never_stands_for_configuration() {
+    use Method::{Copy, Outside, Reflink};
+    let (clone, copy) = (BackupMethod::Reflink, BackupMethod::Copy);
+    let turn = |data, methods: &[BackupMethod]| Turn { data, methods: methods.to_vec() };
+    let turns = |order: &[Method]| Methods::new(order.to_vec()).unwrap().turns();
+    assert_eq!(turns(&[Reflink, Copy]), [turn(DataBy::Us, &[clone, copy])]);
+    assert_eq!(
+        turns(&[Reflink, Outside, Copy]),
+        [
+            turn(DataBy::Us, &[clone]),
+            turn(DataBy::Outside, &[clone, copy]),
+            turn(DataBy::Us, &[copy])
+        ]
+    );
+    assert_eq!(turns(&[Outside, Copy])[0], turn(DataBy::Outside, &[copy]));
+    assert!(Methods::new(vec![Outside]).unwrap_err().contains("configuration"));
+    let methods = Methods::new(vec![Reflink, Outside, Copy]).unwrap();
+    assert_eq!(methods.without_outside(), [turn(DataBy::Us, &[clone, copy])]);
 }

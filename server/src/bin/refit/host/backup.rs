@@ -61,7 +61,10 @@ fn list(backups: &[BackupState]) -> String {
             shown(&backup.to),
             output::moment(&backup.made),
             backup.bytes.to_string(),
-            shown(&backup.state),
+            match backup.outside.as_str() {
+                "" => shown(&backup.state),
+                outside => format!("{}; {}", shown(&backup.state), shown(outside)),
+            },
             second,
             shown(&backup.seal),
         ]
