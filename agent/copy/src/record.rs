@@ -48,6 +48,9 @@ pub struct Record {
     pub to: Option<String>,
     /// When, in seconds since 1970.
     pub made: i64,
+    /// Which of two is the newer one; 0 if the agent that wrote it did not say. Ask [`Record::order`].
+    #[serde(default)]
+    order: i64,
     /// The hash of its index: what it was sealed with.
     pub seal: String,
     /// Bytes of the files that it brings back.
@@ -87,6 +90,8 @@ pub struct About {
     pub to: Option<String>,
     /// When.
     pub made: i64,
+    /// Which of two is the newer one.
+    pub order: i64,
     /// The hash of its index.
     pub seal: String,
     /// Bytes of its files.
@@ -96,7 +101,7 @@ pub struct About {
 impl Record {
     /// A record that names no packs yet.
     pub fn new(about: About) -> Record {
-        let About { host, id, product, from, to, made, seal, bytes } = about;
+        let About { host, id, product, from, to, made, order, seal, bytes } = about;
         Record {
             kind: KIND.into(),
             format: FORMAT,
@@ -106,11 +111,17 @@ impl Record {
             from,
             to,
             made,
+            order,
             seal,
             bytes,
             encrypted_to: Vec::new(),
             packs: Vec::new(),
         }
+    }
+
+    /// Tells which of two backups is the newer one, whatever was done to the host's clock between them.
+    pub fn order(&self) -> i64 {
+        self.order.max(self.made)
     }
 
     /// Its bytes: a line of JSON, and a line with the hash of the first, so that a damaged one is told.
@@ -169,6 +180,7 @@ mod tests {
             from: None,
             to: Some("1.0".into()),
             made: 5,
+            order: 6,
             seal: "cd".repeat(32),
             bytes: 9,
         };
@@ -178,6 +190,15 @@ mod tests {
     #[test]
     fn a_record_reads_back_as_it_was_written() {
         assert_eq!(Record::parse(&record().to_bytes()), Ok(record()));
+    }
+
+    #[test]
+    fn a_record_of_an_agent_that_did_not_count_is_ordered_by_its_clock() {
+        let mut written = serde_json::to_value(record()).unwrap();
+        assert_eq!(record().order(), 6);
+        written.as_object_mut().unwrap().remove("order");
+        let read: Record = serde_json::from_value(written).unwrap();
+        assert_eq!(read.order(), 5);
     }
 
     proptest! {

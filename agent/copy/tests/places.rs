@@ -84,6 +84,7 @@ impl Backup {
             from: Some("1.0".into()),
             to: Some("1.1".into()),
             made: 7,
+            order: 0,
             seal: self.files.last().unwrap().sha256.clone(),
             bytes: 9,
         };

@@ -43,6 +43,7 @@ mod index;
 mod kept;
 mod method;
 mod outside;
+mod owners;
 mod restore;
 mod retention;
 mod scan;
@@ -52,11 +53,12 @@ mod undo;
 pub use aside::Aside;
 pub use beside::BesideError;
 pub use check::Checked;
-pub use covers::{Cover, Role, covers, resolve};
+pub use covers::{Cover, Role, covers, drop_ins, resolve};
 pub use dumps::Dump;
 pub use index::{About, Covered, Entry, Index, What};
 pub use method::{Cost, DataBy, Method, Methods, Saving, Turn};
 pub use outside::{Outside, OutsideError, Proof, Vouched};
+pub use owners::Owners;
 pub use retention::{Kept, Retention};
 pub use tested::Tested;
 
@@ -252,9 +254,12 @@ impl<'a> Backups<'a> {
             covered.push(Covered { path, role, entries: scanned.entries });
         }
         let tested = Tested::choose(&covered, self.saving.restore_test);
+        let owners = Owners::of(self.files, &covered)?;
         let index = Index::new(about.clone(), covered, tested)
+            .with_owners(owners)
             .with_dumps(self.dumps(id)?)
-            .with_vouched(self.vouched(id)?);
+            .with_vouched(self.vouched(id)?)
+            .after(self.last_order(id)?);
         let bytes = index.to_bytes();
         files::write_file(self.files, &folder.join(INDEX), &bytes, 0o600)?;
         self.read_back(&index)?;

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     host::{
-        backup::{Cost, Cover, DataBy, Role, covers},
+        backup::{Cost, Cover, DataBy, Role, covers, drop_ins},
         content::{Fetch, FetchError, Offered, longest_frame},
         database::When,
         deb::Debs,
@@ -27,7 +27,7 @@ use crate::{
         files,
         modules::Modules,
         preflight::{BLOCK, LINKS, Need, Purpose, on_disk, total},
-        service::{Service, Systemd},
+        service::{Service, Systemd, UnitName},
     },
     update::{Attempt, BackupMethod, Cause, Event, Failure, Terms},
 };
@@ -125,7 +125,17 @@ impl HostMachine {
         let mut placed = self.placed().covers(before.as_ref(), after)?;
         placed.extend(self.covers_of_debs(attempt, before.as_ref(), after)?);
         placed.extend(self.covers_of_modules(&attempt.product, after)?);
-        Ok(covers(&*self.files, after, &self.variables, &link, &units, placed, &own)?)
+        let mut covers = covers(&*self.files, after, &self.variables, &link, &units, placed, &own)?;
+        let mut names: BTreeSet<UnitName> =
+            self.units_of(&attempt.product, after).into_iter().collect();
+        if let Some(before) = &before {
+            names.extend(self.units_of(&attempt.product, before));
+        }
+        for folder in names.iter().filter_map(|unit| self.manager.services().drop_ins(unit)) {
+            let more = drop_ins(&*self.files, &folder, &covers)?;
+            covers.extend(more);
+        }
+        Ok(covers)
     }
 
     /// Whether dpkg would take the packages that are here now, and has room for them.

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
-use refit_proto::names::{Digest, Product, RingName};
+use refit_proto::names::{Product, RingName};
 
 use super::{
     HostMachine,
@@ -45,34 +45,6 @@ fn came_between(role: Role) -> bool {
     }
 }
 
-/// Of backups that are not older by the clock, those that were made after `index`, the oldest first. A clock
-/// that stands still, as one behind its floor does, tells nothing: then a backup comes after another if it leads
-/// away from what that one led to.
-fn in_their_order(index: &Index, mut left: Vec<Index>) -> Vec<Index> {
-    left.sort_by(|a, b| (a.made, &a.id).cmp(&(b.made, &b.id)));
-    let mut reached: BTreeSet<Digest> = index.to.iter().map(|release| release.digest).collect();
-    let mut ordered = Vec::new();
-    while let Some(made) = left.first().map(|oldest| oldest.made) {
-        let follows = |other: &Index| {
-            let from = other.from.as_ref();
-            other.made == made && from.is_some_and(|from| reached.contains(&from.digest))
-        };
-        let next = match left.iter().position(follows) {
-            Some(next) => next,
-            // By the clock it is newer, whatever it leads away from.
-            None if made > index.made => 0,
-            None => {
-                left.retain(|other| other.made > made);
-                continue;
-            }
-        };
-        let next = left.remove(next);
-        reached.extend(next.to.iter().map(|release| release.digest));
-        ordered.push(next);
-    }
-    ordered
-}
-
 impl HostMachine {
     pub(super) fn arm_restore_of(
         &mut self,
@@ -81,6 +53,7 @@ impl HostMachine {
         last: &dyn Fn(&Product) -> Option<Attempt>,
     ) -> Result<Attempt, Failure> {
         let index = self.backups().verify(&self.backups().own_seal(id)?)?;
+        let index = index.owned_as_now(&*self.files)?;
         let product = index.product.clone();
         let (now, then) = (self.tree().installed(&product)?, self.leads_to(&index)?);
         let Some(now) = now else {
@@ -183,12 +156,12 @@ impl HostMachine {
             if !self.backups().is_sealed(&id)? {
                 continue;
             }
-            let other = self.backups().index(&id)?;
-            if other.product == index.product && other.id != index.id && other.made >= index.made {
+            let other = self.backups().index(&id)?.owned_as_now(&*self.files)?;
+            if other.product == index.product && other.order() > index.order() {
                 newer.push(other);
             }
         }
-        let newer = in_their_order(index, newer);
+        newer.sort_by_key(Index::order);
         let mut known: BTreeSet<&Path> = index.covered.iter().map(|it| it.path.as_path()).collect();
         let converted = index.dumps.iter().filter(|dump| dump.converted);
         let mut databases: BTreeSet<_> = converted.map(|dump| dump.database.name()).collect();

@@ -68,7 +68,7 @@ fn held_backup(backups: &Backups<'_>, id: &BackupId) -> (i64, BackupState) {
     state.outside = outside.chars().take(LONGEST).collect();
     state.bytes = bytes(&index);
     state.seal = backups.own_seal(id).map(|sealed| sealed.seal.to_string()).unwrap_or_default();
-    (index.made, state)
+    (index.order(), state)
 }
 
 fn bytes(index: &Index) -> u64 {

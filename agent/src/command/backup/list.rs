@@ -34,10 +34,10 @@ impl State {
         }
     }
 
-    /// When it was made; what can't be told counts as new.
-    fn made(&self) -> i64 {
+    /// Which is newer; what can't be told counts as new.
+    fn order(&self) -> i64 {
         match self {
-            State::Sealed(index) => index.made,
+            State::Sealed(index) => index.order(),
             State::Unfinished | State::Damaged(_) => i64::MAX,
         }
     }
@@ -64,7 +64,7 @@ pub(super) fn run(backups: &Backups<'_>, output: Output) -> Result<ExitCode> {
         let second = backups.copied(&id)?.map(|copied| copied.standing);
         found.push(Found { id, state, pinned, second });
     }
-    found.sort_by_key(|it| std::cmp::Reverse((it.state.made(), it.id.clone())));
+    found.sort_by_key(|it| std::cmp::Reverse((it.state.order(), it.id.clone())));
     match output {
         Output::Json => {
             let rows: Result<Vec<_>> = found.iter().map(|it| row(backups, it)).collect();

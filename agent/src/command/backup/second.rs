@@ -75,7 +75,7 @@ pub(super) fn list(settings: &Settings, of: Option<&str>, output: Output) -> Res
     with(settings, of, |second, host| {
         let mut found = second.list()?;
         found.sort_by_key(|listed| match listed {
-            Listed::Recorded { record } => std::cmp::Reverse((record.made, record.id.clone())),
+            Listed::Recorded { record } => std::cmp::Reverse((record.order(), record.id.clone())),
             Listed::Damaged { id, .. } => std::cmp::Reverse((i64::MAX, id.clone())),
         });
         match output {

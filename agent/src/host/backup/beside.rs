@@ -76,6 +76,7 @@ impl Backups<'_> {
             }
             Some(_) => return Err(BesideError::Taken(folder)),
         };
+        let index = &index.clone().owned_as_now(self.files)?;
         self.has_room(index, &folder)?;
         let made = self.make_below(index, &folder);
         if made.is_err() {

@@ -90,6 +90,33 @@ pub fn covers(
     Ok(covers)
 }
 
+/// What a folder of drop-ins adds to what is covered: they change the units that a release replaces, whoever put them
+/// there, so they come back with these as configuration does. Of a folder in which something is covered already, the
+/// rest.
+///
+/// # Errors
+/// If it can't be looked at.
+pub fn drop_ins(
+    files: &dyn Files,
+    folder: &Path,
+    covers: &[Cover],
+) -> Result<Vec<Cover>, BackupError> {
+    if covers.iter().any(|cover| folder.starts_with(&cover.path)) {
+        return Ok(Vec::new());
+    }
+    let declared = |path: PathBuf| Cover { path, role: Role::Declared };
+    let within = |path: &Path| covers.iter().any(|cover| cover.path.starts_with(path));
+    if !within(folder) {
+        return Ok(vec![declared(folder.to_owned())]);
+    }
+    let names = match files.stat(folder)?.map(|stat| stat.kind) {
+        Some(super::super::files::Kind::Directory) => files.list(folder)?,
+        Some(_) | None => Vec::new(),
+    };
+    let paths = names.iter().map(|name| folder.join(name));
+    Ok(paths.filter(|path| !within(path)).map(declared).collect())
+}
+
 /// What its manifests name, as what. Of what a database keeps in files, those are only converted as files.
 fn named(release: &Documents) -> Vec<(String, Role)> {
     // What goes with the product is brought back whole, also data: nobody writes to it any more.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
     super::files::{Attributes, Time},
-    Dump, Role, Tested, Vouched,
+    Dump, Owners, Role, Tested, Vouched,
 };
 use crate::{
     update::{BackupId, ReleaseId},
@@ -44,6 +44,10 @@ pub struct Index {
     /// When, in seconds since 1970 by the host's clock; 0 if the agent that made it did not say.
     #[serde(default)]
     pub made: i64,
+    /// Larger than that of every backup that was here then, whatever the clock says; 0 if the agent that made
+    /// it did not count. Ask [`Index::order`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    counter: i64,
     /// How it was tried before it was sealed.
     #[serde(default, skip_serializing_if = "Tested::is_restored")]
     pub tested: Tested,
@@ -56,6 +60,9 @@ pub struct Index {
     /// back all the same: data stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outside: Option<Vouched>,
+    /// Names of those that own what was saved.
+    #[serde(default, skip_serializing_if = "Owners::is_empty")]
+    pub owners: Owners,
 }
 
 /// What a backup is made for.
@@ -139,7 +146,23 @@ impl Index {
     pub(super) fn new(about: About, covered: Vec<Covered>, tested: Tested) -> Index {
         let About { id, product, from, to, made } = about;
         let (kind, dumps, outside) = (KIND.into(), Vec::new(), None);
-        Index { kind, format: FORMAT, id, product, from, to, made, tested, covered, dumps, outside }
+        let owners = Owners::default();
+        let (format, counter) = (FORMAT, 0);
+        Index {
+            kind,
+            format,
+            id,
+            product,
+            from,
+            to,
+            made,
+            counter,
+            tested,
+            covered,
+            dumps,
+            outside,
+            owners,
+        }
     }
 
     pub(super) fn with_dumps(self, dumps: Vec<Dump>) -> Index {
@@ -147,8 +170,23 @@ impl Index {
         Index { format, dumps, ..self }
     }
 
+    pub(super) fn with_owners(self, owners: Owners) -> Index {
+        Index { owners, ..self }
+    }
+
     pub(super) fn with_vouched(self, outside: Option<Vouched>) -> Index {
         Index { outside, ..self }
+    }
+
+    /// The same, after the one with the largest of these orders.
+    pub(super) fn after(self, last: Option<i64>) -> Index {
+        Index { counter: next_order(last, self.made), ..self }
+    }
+
+    /// Tells which of two backups is the newer one.
+    pub fn order(&self) -> i64 {
+        // An agent that did not count had only its clock.
+        self.counter.max(self.made)
     }
 
     /// How it was tried, and who has what is not in it: as lists show it.
@@ -189,6 +227,18 @@ impl Index {
             What::File { .. } | What::Directory | What::HardLink { .. } => None,
         }
     }
+}
+
+/// The order of a backup that is made now, in seconds since 1970, after one of the order `last`. The clock may be
+/// set back, or stand still at its floor; a counter alone could not be compared with backups that were not counted,
+/// nor be found again when all were lost but those at the second place.
+pub(super) fn next_order(last: Option<i64>, now: i64) -> i64 {
+    last.map_or(now, |last| now.max(last.saturating_add(1)))
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_zero(counter: &i64) -> bool {
+    *counter == 0
 }
 
 /// Names of files need not be text: bytes that are not plain stand as `%XX`.

@@ -76,6 +76,12 @@ impl Backups<'_> {
         Ok(names.filter_map(|name| BackupId::parse(name).ok()).collect())
     }
 
+    /// The largest order of the backups that are here beside this one. One that can't be read has none.
+    pub(super) fn last_order(&self, but: &BackupId) -> Result<Option<i64>, FileError> {
+        let others = self.list()?.into_iter().filter(|other| other != but);
+        Ok(others.filter_map(|other| Some(self.index(&other).ok()?.order())).max())
+    }
+
     /// Removes the backups of a product that retention does not keep, but for those that are `held`. One
     /// whose index cannot be read stays, since nobody knows whose it is.
     ///
@@ -96,7 +102,8 @@ impl Backups<'_> {
                 if self.is_pinned(&id)? {
                     held.insert(id.clone());
                 }
-                kept.push(Kept { id, made: index.made, content: index.content() });
+                let (order, made) = (index.order(), index.made);
+                kept.push(Kept { id, order, made, content: index.content() });
             }
         }
         for id in retention.surplus(&kept, &held, now) {

@@ -32,6 +32,8 @@ impl Default for Retention {
 pub struct Kept {
     /// Its id.
     pub id: BackupId,
+    /// Which of two is the newer one: not the clock, which may have been set back between them.
+    pub order: i64,
     /// When it was made, in seconds since 1970.
     pub made: i64,
     /// What it holds.
@@ -48,9 +50,9 @@ impl Retention {
         now: i64,
     ) -> BTreeSet<BackupId> {
         let mut newest_first: Vec<&Kept> = backups.iter().collect();
-        // Of two of the same second, what is held goes first: it is what an update has just made.
+        // Of two that can't be told apart, what is held goes first: it is what an update has just made.
         newest_first.sort_by_key(|kept| {
-            std::cmp::Reverse((kept.made, held.contains(&kept.id), kept.id.clone()))
+            std::cmp::Reverse((kept.order, held.contains(&kept.id), kept.id.clone()))
         });
         let oldest = now.saturating_sub(i64::try_from(self.age.as_secs()).unwrap_or(i64::MAX));
         let mut seen = BTreeSet::new();
@@ -92,7 +94,7 @@ mod tests {
     }
 
     fn backup(n: usize, made: i64, content: &[FileRef]) -> Kept {
-        Kept { id: id(n), made, content: content.iter().copied().collect() }
+        Kept { id: id(n), order: made, made, content: content.iter().copied().collect() }
     }
 
     #[test]
@@ -136,11 +138,11 @@ mod tests {
             let gone = retention.surplus(&backups, &held, 50);
             prop_assert!(gone.is_disjoint(&held));
             prop_assert!(gone.len() < backups.len());
-            let newest = backups.iter().map(|kept| kept.made).max();
-            prop_assert!(backups.iter().any(|kept| Some(kept.made) == newest && !gone.contains(&kept.id)));
+            let newest = backups.iter().map(|kept| kept.order).max();
+            prop_assert!(backups.iter().any(|kept| Some(kept.order) == newest && !gone.contains(&kept.id)));
             let stays: Vec<_> = backups.iter().filter(|kept| !gone.contains(&kept.id) && !held.contains(&kept.id)).collect();
             prop_assert!(stays.len() <= count.max(1));
-            prop_assert!(stays.iter().all(|kept| kept.made >= 50 - age as i64 || Some(kept.made) == newest));
+            prop_assert!(stays.iter().all(|kept| kept.made >= 50 - age as i64 || Some(kept.order) == newest));
             let all = Retention { count: 99, age: Duration::from_secs(99), bytes: u64::MAX };
             prop_assert_eq!(all.surplus(&backups, &held, 50), BTreeSet::new());
         }

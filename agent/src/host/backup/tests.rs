@@ -402,6 +402,53 @@ fn old_backups_go_and_what_is_referred_to_or_unreadable_stays() {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// Whatever is done to the clock, also by an agent of before that had nothing else: from there on.
+    #[test]
+    fn however_the_clock_steps_the_backups_made_last_are_the_newest_and_are_those_that_stay(
+        steps in prop::collection::vec(prop_oneof![-40_000_000..40_000_000_i64, Just(0)], 1..7),
+        count in 1..4_usize,
+        uncounted in 0..3_usize,
+    ) {
+        let files = host();
+        let retention = Retention { count, age: Duration::from_secs(u64::MAX), bytes: u64::MAX };
+        let mut clock = 1_800_000_000;
+        let mut made = Vec::new();
+        for (n, step) in steps.into_iter().enumerate() {
+            // An agent that did not count is put in order as far as its clock went on.
+            let counts = n >= uncounted;
+            clock = if counts { clock + step } else { clock + 1 };
+            let id = BackupId::parse(&format!("b{n}")).unwrap();
+            backups(&files).seal(&about(&id, clock), &all()).unwrap();
+            if !counts {
+                forget_counter(&files, &id);
+            }
+            made.push(id);
+            backups(&files).clean(&payments(), &retention, &BTreeSet::new(), clock).unwrap();
+            let newest: Vec<_> = made.iter().skip(made.len().saturating_sub(count)).collect();
+            let left = backups(&files).list().unwrap();
+            prop_assert_eq!(left.iter().collect::<Vec<_>>(), newest.clone());
+            let orders: Vec<_> =
+                newest.iter().map(|id| backups(&files).index(id).unwrap().order()).collect();
+            prop_assert!(orders.is_sorted_by(|a, b| a < b), "{:?}", orders);
+        }
+    }
+}
+
+/// The index as an agent wrote it that did not count.
+fn forget_counter(files: &RecordingFiles, id: &BackupId) {
+    let folder = backups(files).folder(id);
+    let bytes = files::read_file(files, &folder.join(INDEX), INDEX_MAX).unwrap();
+    let mut index: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    index.as_object_mut().unwrap().remove("counter");
+    let bytes = serde_json::to_vec(&index).unwrap();
+    files::write_file(files, &folder.join(INDEX), &bytes, 0o600).unwrap();
+    let seal = Digest::of(&bytes).to_string();
+    files::write_file(files, &folder.join(SEAL), seal.as_bytes(), 0o600).unwrap();
+}
+
 #[test]
 fn what_two_backups_hold_lies_there_once_and_damaged_content_is_not_taken_over() {
     let files = host();

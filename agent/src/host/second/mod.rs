@@ -148,6 +148,7 @@ impl<'a> Second<'a> {
             from: version(&index.from),
             to: version(&index.to),
             made: index.made,
+            order: index.order(),
             seal: sealed.seal.to_string(),
             bytes: content.iter().map(|file| file.length).sum(),
         });
@@ -253,7 +254,8 @@ impl<'a> Second<'a> {
                 let packs = record.packs.iter().filter_map(|pack| {
                     Some(FileRef { sha256: Digest::parse(&pack.sha256).ok()?, length: pack.length })
                 });
-                kept.push(Kept { id, made: record.made, content: packs.collect() });
+                let (order, made) = (record.order(), record.made);
+                kept.push(Kept { id, order, made, content: packs.collect() });
             }
         }
         let remove = self.settings.retention.surplus(&kept, held, now);

@@ -16,7 +16,7 @@ pub use systemd::Systemd;
 pub(crate) use unit::resolve_command;
 pub use unit::{ResolveError, Service, UnitFile, UnitName, UnitNameError};
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use super::process::{Ended, Program};
 use crate::way_back::{Units, UnitsError};
@@ -29,6 +29,11 @@ pub trait Services: Send {
     /// # Errors
     /// If the service cannot be told to this manager.
     fn unit_files(&self, service: &Service) -> Result<Vec<UnitFile>, ServiceError>;
+    /// Where others may add to a unit, or change it: a folder of drop-ins. `None` where there are none.
+    fn drop_ins(&self, unit: &UnitName) -> Option<PathBuf> {
+        let _ = unit;
+        None
+    }
     /// Makes the manager read its files again.
     ///
     /// # Errors

@@ -124,6 +124,10 @@ impl Services for Systemd {
         ])
     }
 
+    fn drop_ins(&self, unit: &UnitName) -> Option<PathBuf> {
+        Some(self.units.join(format!("{unit}.d")))
+    }
+
     fn reload(&mut self) -> Result<(), ServiceError> {
         self.expect("reload", &["daemon-reload"], "")
     }

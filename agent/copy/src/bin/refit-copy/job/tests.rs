@@ -75,6 +75,7 @@ fn record(id: &str, seal: &str) -> Record {
         from: None,
         to: None,
         made: 1,
+        order: 1,
         seal: seal.into(),
         bytes: 1,
     })
