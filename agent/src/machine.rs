@@ -18,6 +18,7 @@ mod own;
 mod podman;
 mod qualify;
 mod reboot;
+mod repair;
 mod reserve;
 mod restore;
 mod second;
@@ -60,6 +61,7 @@ use crate::{
         service::{OwnSupervisor, Service, ServiceError, Services, Systemd, UnitName},
         tree::Tree,
     },
+    link::ToVerify,
     report::{Inventory, held_backups},
     settings::{BackupSettings, RedBefore, Settings},
     steps::{Machine, Waited},
@@ -383,12 +385,46 @@ impl Machine for HostMachine {
         Some(drifts)
     }
 
+    fn repair(&self, product: &Product, fetch: &mut dyn Fetch) -> Result<Vec<PathBuf>, Failure> {
+        self.repair_product(product, fetch)
+    }
+
+    fn finish_repairs(&self) -> Result<(), Failure> {
+        Ok(HostMachine::finish_repairs(self)?)
+    }
+
     fn hook_runs(&self) -> HookRuns {
         self.hook_runs.reported().clone()
     }
 
     fn held_backups(&self) -> Vec<BackupState> {
         held_backups(&self.backups())
+    }
+
+    fn verify_backup(
+        &self,
+        backup: &ToVerify,
+        pace: &mut dyn FnMut(u64) -> Result<(), Stopped>,
+    ) -> bool {
+        let (backups, id) = (self.backups(), &backup.backup);
+        if backups.answer(id).is_some_and(|answer| answer.asked == backup.asked) {
+            return true;
+        }
+        // Retention may have removed it since it was reported.
+        if !backups.is_begun(id).unwrap_or(false) {
+            return true;
+        }
+        let Ok(checked) = backups.check_until(id, pace) else { return false };
+        let answer = checked.answer(&backup.asked, self.clock.now());
+        for damage in &answer.damages {
+            tracing::error!(backup = %id, "{damage}");
+        }
+        if let Err(error) = backups.keep_answer(id, &answer) {
+            tracing::warn!(backup = %id, "what was found can't be kept: {error}");
+            return false;
+        }
+        tracing::info!(backup = %id, damages = answer.damages.len(), "a backup was read again");
+        true
     }
 
     fn boot_held(&self) -> Option<Failure> {

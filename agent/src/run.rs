@@ -269,6 +269,7 @@ pub fn run<M: Machine + 'static>(
         inventory,
         hook_runs,
         drifts: std::collections::BTreeMap::new(),
+        answered: std::collections::BTreeSet::new(),
         drift: settings.drift,
         backups,
         spool: spool.clone(),

@@ -30,7 +30,7 @@ mod windows;
 
 pub use backup::BackupSettings;
 pub use brake::BrakeSettings;
-pub use drift::DriftSettings;
+pub use drift::{DriftPolicy, DriftSettings};
 pub use health::RedBefore;
 pub use holds::HoldSettings;
 pub use second::{Required, SecondSettings};

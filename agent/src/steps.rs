@@ -13,7 +13,7 @@ pub use brake::Brake;
 pub use memory::Memory;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
@@ -37,7 +37,8 @@ use crate::{
     },
     journal::StoreJournal,
     link::{
-        Bucket, Capped, Link, MirroredFrames, ServerFrames, Wanted, ask_leave, ask_reboot, chance,
+        Bucket, Capped, Link, MirroredFrames, ServerFrames, ToVerify, Wanted, ask_leave,
+        ask_reboot, chance,
     },
     report::{HeldBackups, Inventory},
     settings::DriftSettings,
@@ -81,11 +82,31 @@ pub trait Machine: Send {
         pace: &mut dyn FnMut(usize) -> Result<(), Stopped>,
     ) -> Option<BTreeMap<Product, Drift>>;
 
+    /// Puts back what differs of a product's installed release, one path at a time, and says which paths.
+    ///
+    /// # Errors
+    /// If that could not be begun; then nothing was changed.
+    fn repair(&self, product: &Product, fetch: &mut dyn Fetch) -> Result<Vec<PathBuf>, Failure>;
+
+    /// Removes what a repair that was cut off has left.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    fn finish_repairs(&self) -> Result<(), Failure>;
+
     /// How the hooks of the last updates went.
     fn hook_runs(&self) -> HookRuns;
 
     /// The backups that are here, the newest first.
     fn held_backups(&self) -> Vec<BackupState>;
+
+    /// Reads a backup again for the server and keeps what was found for the next report, as slowly as `pace`
+    /// says. Says whether it was answered; not if it was stopped.
+    fn verify_backup(
+        &self,
+        backup: &ToVerify,
+        pace: &mut dyn FnMut(u64) -> Result<(), Stopped>,
+    ) -> bool;
 
     /// Makes ready to bring a backup back that leads away from what is committed: from here on it is brought
     /// back, also after a power cut. Says what it is about. Nothing is changed if it can't be.
@@ -174,6 +195,8 @@ pub struct Steps<M> {
     pub hook_runs: Arc<std::sync::RwLock<HookRuns>>,
     /// What of that another hand had changed when all of it was read last.
     pub drifts: BTreeMap<Product, Drift>,
+    /// Requests to read a backup again that were answered in this run.
+    pub answered: BTreeSet<String>,
     /// What is done about it, and how gently it is looked for.
     pub drift: DriftSettings,
     /// The backups that are here, for reports.
@@ -433,6 +456,14 @@ impl<M: Machine> Steps<M> {
                 wanted.wait(seen, until.since(now));
             }
         }
+    }
+
+    /// Content from the server and its mirrors, for no update.
+    fn frames_until_ending(&self) -> Box<dyn Fetch> {
+        let orders = self.wanted.clone();
+        let stopped = move || orders.is_ending();
+        let server = ServerFrames::new(self.server.clone(), self.runtime.clone(), stopped);
+        Box::new(MirroredFrames::new(self.server.mirrors(), server, self.runtime.clone()))
     }
 
     fn server_frames(&self, attempt: &Attempt) -> Box<dyn Fetch> {

@@ -205,6 +205,7 @@ pub fn enroll_host(
         audit_failure: before.and_then(|host| host.audit_failure.clone()),
         holds: before.map(|host| host.holds.clone()).unwrap_or_default(),
         backups: before.map(|host| host.backups.clone()).unwrap_or_default(),
+        verify: before.map(|host| host.verify.clone()).unwrap_or_default(),
     })
 }
 

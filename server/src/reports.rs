@@ -141,6 +141,7 @@ mod tests {
             audit_failure: None,
             holds: Vec::new(),
             backups: Vec::new(),
+            verify: Vec::new(),
         }
     }
 

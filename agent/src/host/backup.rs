@@ -52,7 +52,7 @@ mod undo;
 
 pub use aside::Aside;
 pub use beside::BesideError;
-pub use check::Checked;
+pub use check::{CheckAnswer, Checked};
 pub use covers::{Cover, Role, covers, drop_ins, resolve};
 pub use dumps::Dump;
 pub use index::{About, Covered, Entry, Index, What};

@@ -69,6 +69,13 @@ pub struct Drift {
     pub differences: Vec<Difference>,
     /// How many more there are.
     pub more: usize,
+    /// What no manifest names, in folders that one does: named, at most 50, and no reason for anything, since services
+    /// write beside their programs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub extra: Vec<PathBuf>,
+    /// What was put back since the look before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub repaired: Vec<PathBuf>,
 }
 
 impl Drift {
@@ -79,6 +86,18 @@ impl Drift {
         } else {
             self.more += 1;
         }
+    }
+
+    /// One more that no manifest names.
+    pub fn add_extra(&mut self, path: PathBuf) {
+        if self.extra.len() < MOST {
+            self.extra.push(path);
+        }
+    }
+
+    /// Whether there is anything to tell.
+    pub fn has_news(&self) -> bool {
+        !self.is_empty() || !self.extra.is_empty() || !self.repaired.is_empty()
     }
 
     /// Whether all is as it was signed.

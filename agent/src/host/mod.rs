@@ -10,6 +10,7 @@ pub mod deb;
 pub mod documents;
 pub mod drift;
 pub mod files;
+pub mod gentle;
 pub mod health;
 pub mod hook;
 pub mod modules;

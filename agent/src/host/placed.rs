@@ -7,6 +7,7 @@
 //! saves nothing: what stood there is in the backup by [`Placed::covers`].
 
 mod differences;
+mod mend;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

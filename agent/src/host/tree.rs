@@ -257,6 +257,11 @@ impl<'a> Tree<'a> {
         }
     }
 
+    /// Whether an entry stands at its path as it was signed. One that can't be read is another.
+    pub fn is_as_signed(&self, path: &Path, entry: &Entry) -> bool {
+        self.verify_entry(path, entry).is_ok()
+    }
+
     fn verify_entry(&self, path: &Path, entry: &Entry) -> Result<(), InstallError> {
         let damaged = |why: String| Err(InstallError::Damaged { path: path.to_owned(), why });
         let Some(stat) = self.files.stat(path)? else { return damaged("it is not there".into()) };
@@ -520,6 +525,7 @@ impl Expected {
 }
 
 mod differences;
+mod mend;
 
 #[cfg(test)]
 pub(crate) mod testing;

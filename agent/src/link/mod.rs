@@ -35,7 +35,7 @@ pub use frames::ServerFrames;
 pub use halves::{Access, Link};
 pub use leave::{ask_leave, ask_reboot};
 pub use mirrors::MirroredFrames;
-pub use orders::{Offer, Order, Orders, Wanted};
+pub use orders::{Offer, Order, Orders, ToVerify, Wanted};
 pub(crate) use pace::chance;
 pub use pace::{Pace, Turn};
 pub use patience::Patience;

@@ -16,7 +16,7 @@ use refit_proto::{
 };
 
 use super::stops::{Stops, stop};
-use crate::update::{Attempt, OrderedBy, ReleaseId};
+use crate::update::{Attempt, BackupId, OrderedBy, ReleaseId};
 
 /// Most products in one answer; a host has a few.
 const MOST_PRODUCTS: usize = 10_000;
@@ -62,7 +62,23 @@ impl Offer {
 pub struct Orders {
     /// By product. What is not named is not wanted.
     pub products: BTreeMap<Product, Order>,
+    /// Backups to read again when there is nothing else to do.
+    pub verify: Vec<ToVerify>,
 }
+
+/// A backup to read again and compare with its seal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToVerify {
+    /// Which.
+    pub backup: BackupId,
+    /// What the answer repeats.
+    pub asked: String,
+}
+
+/// Most that are taken of one answer: as many as are reported.
+const MOST_TO_VERIFY: usize = 20;
+/// Longest word that an answer repeats.
+const LONGEST_ASKED: usize = 64;
 
 impl Orders {
     /// Reads the orders of an answer.
@@ -81,7 +97,12 @@ impl Orders {
                 Err(error) => tracing::warn!(%error, "an order is passed over"),
             }
         }
-        Ok(Orders { products })
+        let verify = orders.verify.into_iter().take(MOST_TO_VERIFY).filter_map(|order| {
+            let short = order.asked.len() <= LONGEST_ASKED && !order.asked.is_empty();
+            let backup = BackupId::parse(&order.backup).ok().filter(|_| short)?;
+            Some(ToVerify { backup, asked: order.asked })
+        });
+        Ok(Orders { products, verify: verify.collect() })
     }
 }
 
@@ -243,7 +264,7 @@ mod tests {
     fn offered(offer: wire::Offer) -> Order {
         let order = Some(product_order::Order::Offer(offer));
         let products = vec![wire::ProductOrder { product: "payments".into(), order }];
-        let envelope = envelope::wrap(&wire::Orders { issued: 1, products });
+        let envelope = envelope::wrap(&wire::Orders { issued: 1, products, verify: Vec::new() });
         let orders = Orders::read(&envelope).unwrap();
         orders.products.into_values().next().unwrap()
     }
@@ -293,12 +314,17 @@ mod tests {
             ordered_by: OrderedBy::Server,
         };
         assert!(!wanted.took_back(&attempt));
-        let orders = Orders { products: [(product.clone(), Order::Offer(offer))].into() };
+        let orders = Orders {
+            products: [(product.clone(), Order::Offer(offer))].into(),
+            ..Orders::default()
+        };
         assert!(wanted.set(orders.clone()));
         assert!(!wanted.set(orders), "the same again changes nothing");
         assert!(!wanted.took_back(&attempt));
-        let back_out =
-            Orders { products: [(product.clone(), Order::BackOut(Hold::default()))].into() };
+        let back_out = Orders {
+            products: [(product.clone(), Order::BackOut(Hold::default()))].into(),
+            ..Orders::default()
+        };
         assert!(wanted.set(back_out));
         assert!(wanted.took_back(&attempt) && wanted.backs_out(&product));
     }

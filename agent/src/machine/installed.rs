@@ -43,7 +43,7 @@ pub(super) fn drifts(
                 drift.add(&folder, Kind::Unreadable, why);
             }
         }
-        if !drift.is_empty() {
+        if drift.has_news() {
             drifts.insert(product, drift);
         }
     }

@@ -24,6 +24,7 @@ mod own;
 mod placed;
 mod podman;
 mod removal;
+mod repair;
 mod replaced;
 mod reserve;
 mod restore;
@@ -319,7 +320,8 @@ impl World {
         }
         if files::exists(&self.files, Path::new(UNITS)).unwrap() {
             // What could not be brought away when it was set aside stays beside its place.
-            let aside = |name: &&std::ffi::OsString| name.to_string_lossy().contains(".refit-aside-");
+            let aside =
+                |name: &&std::ffi::OsString| name.to_string_lossy().contains(".refit-aside-");
             let found = self.files.list(Path::new(UNITS)).unwrap();
             let found = found.iter().filter(|name| !aside(name)).count();
             assert_eq!(found, units.len(), "{step}: no other units are left");

@@ -45,6 +45,10 @@ fn held_backup(backups: &Backups<'_>, id: &BackupId) -> (i64, BackupState) {
             state.second_failure = text.chars().take(LONGEST).collect();
         }
     }
+    if let Some(answer) = backups.answer(id) {
+        state.verified = answer.at.to_string();
+        (state.verified_for, state.damages) = (answer.asked, answer.damages);
+    }
     let index = match backups.is_sealed(id) {
         Ok(false) => {
             "unfinished".clone_into(&mut state.state);

@@ -55,6 +55,7 @@ impl<M: Machine> Driver<M> {
                 Ok(true) => inspected = None,
                 Ok(false) => {
                     let now = self.steps.clock.running();
+                    self.steps.verify_backups();
                     if inspected.is_none_or(|at| now.since(at) >= INSPECT) {
                         let (restores, spool) = (self.restores.clone(), self.steps.spool.clone());
                         let busy = || restores.waiting().is_some() || !spool.waiting().is_empty();

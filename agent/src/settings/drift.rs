@@ -9,15 +9,15 @@ const USUAL: u64 = 16 * 1024 * 1024;
 /// What is done about what another hand has changed, and how gently it is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DriftSettings {
-    /// Whether the next update is refused, until what was changed is as it was signed again.
-    pub refuses: bool,
+    /// What is done.
+    pub policy: DriftPolicy,
     /// How fast installed files are read, bytes per second.
     pub most_bytes_per_second: u64,
 }
 
 impl Default for DriftSettings {
     fn default() -> DriftSettings {
-        DriftSettings { refuses: false, most_bytes_per_second: USUAL }
+        DriftSettings { policy: DriftPolicy::Show, most_bytes_per_second: USUAL }
     }
 }
 
@@ -25,16 +25,21 @@ impl Default for DriftSettings {
 #[serde(deny_unknown_fields)]
 pub(super) struct Written {
     #[serde(default)]
-    policy: Policy,
+    policy: DriftPolicy,
     most_bytes_per_second: Option<u64>,
 }
 
-#[derive(Debug, Default, Clone, Copy, Deserialize)]
+/// What is done about what another hand has changed.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Policy {
+pub enum DriftPolicy {
+    /// It is shown.
     #[default]
     Show,
+    /// The next update is refused too, until what was changed is as it was signed again.
     Refuse,
+    /// It is put back.
+    Repair,
 }
 
 impl Written {
@@ -47,10 +52,6 @@ impl Written {
         if most_bytes_per_second < LEAST {
             return Err(format!("drift.most_bytes_per_second: must be at least {LEAST}"));
         }
-        let refuses = match self.policy {
-            Policy::Show => false,
-            Policy::Refuse => true,
-        };
-        Ok(DriftSettings { refuses, most_bytes_per_second })
+        Ok(DriftSettings { policy: self.policy, most_bytes_per_second })
     }
 }

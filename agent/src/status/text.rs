@@ -182,6 +182,15 @@ fn write_drift(out: &mut String, drift: &Value) -> std::fmt::Result {
         let part = |name: &str| it[name].as_str().unwrap_or_default();
         writeln!(out, "  changed     {} ({}): {}", part("path"), part("kind"), part("why"))?;
     }
+    for (word, name) in [("put back", "repaired"), ("extra", "extra")] {
+        let paths = drift[name].as_array().map(Vec::as_slice).unwrap_or_default();
+        for path in paths.iter().filter_map(Value::as_str).take(SHOWN) {
+            writeln!(out, "  {word:<11} {}", printable(path))?;
+        }
+        if paths.len() > SHOWN {
+            writeln!(out, "  {word:<11} and {} more", paths.len() - SHOWN)?;
+        }
+    }
     let more = all.len().saturating_sub(SHOWN) as u64 + drift["more"].as_u64().unwrap_or_default();
     if more > 0 {
         writeln!(out, "  changed     and {more} more; `--output json` names up to 50")?;

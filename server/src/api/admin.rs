@@ -18,7 +18,9 @@ use super::{
 use crate::{
     access::ANY_ROLE,
     authorities::Standing,
-    fleet::{Host, HostState, Rollout, RolloutPolicy, TokenRecord, TokenSubject, changes},
+    fleet::{
+        BackupCheck, Host, HostState, Rollout, RolloutPolicy, TokenRecord, TokenSubject, changes,
+    },
     identity::Role,
     planning,
     product_view::{ProductNow, RingNow},
@@ -74,6 +76,17 @@ impl Admin for Api {
             bar(shared, store, call, &message, HostState::Retired)
         })
         .await
+    }
+
+    async fn verify_backup(
+        &self,
+        request: Request<wire::VerifyBackupRequest>,
+    ) -> Result<Response<wire::VerifyBackupReply>, Status> {
+        let call = Call::begin(&self.0, &request, "backup verify")?;
+        let message = request.into_inner();
+        let call = call.about(format!("{} {}", message.host, message.backup));
+        self.act(call, move |shared, store, call| verify_backup(shared, store, call, &message))
+            .await
     }
 
     async fn get_server_keys(
@@ -304,6 +317,33 @@ fn bar(
     })?;
     shared.troubles.changed();
     Ok(reply)
+}
+
+/// Asks a host to read a backup again, in place of what was asked of that backup before.
+fn verify_backup(
+    shared: &Shared,
+    store: &dyn Store,
+    call: &Call,
+    message: &wire::VerifyBackupRequest,
+) -> Result<wire::VerifyBackupReply, ApiError> {
+    call.member(store, OPERATOR)?;
+    retry(shared, store, call.now, || {
+        let Rev { rev, value: mut host } = find_host(store, &message.host)?;
+        if !host.backups.iter().any(|backup| backup.id() == message.backup) {
+            let name = &host.name;
+            return Err(ApiError::NotFound(format!(
+                "{name} has reported no such backup\nhelp: `refit host backup list {name}` shows those that it has"
+            )));
+        }
+        let asked = call.now.to_string();
+        host.verify.retain(|check| check.backup != message.backup);
+        host.verify.push(BackupCheck { backup: message.backup.clone(), asked: asked.clone() });
+        let (host_id, name) = (host.id.to_string(), host.name.to_string());
+        let reply = wire::VerifyBackupReply { host_id, name, asked };
+        let mut commit = Commit::new();
+        commit.host(rev, host);
+        Ok((reply, commit, call.done()))
+    })
 }
 
 fn find_host(store: &dyn Store, text: &str) -> Result<Rev<Host>, ApiError> {

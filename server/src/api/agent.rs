@@ -20,7 +20,8 @@ use super::{
 use crate::{
     audit::{self, Deed},
     fleet::{
-        Actor, Health, Host, HostState, Placement, ReportedBackup, RingRecord, Rollout, RolloutId,
+        Actor, BackupCheck, Health, Host, HostState, Placement, ReportedBackup, RingRecord,
+        Rollout, RolloutId,
     },
     placing, planning,
     product_view::{ProductNow, RingNow},
@@ -262,6 +263,8 @@ fn take(host: &mut Host, standings: &mut [Standing], new: &NewReport, now: Times
     let holds = state.holds.iter().take(MOST_HOLDS).cloned();
     host.holds = holds.map(rollout::reported_hold).collect();
     host.backups = ReportedBackup::all(&state.backups);
+    let backups = &host.backups;
+    host.verify.retain(|check| check.waits(backups));
     let held = state.audit_held.as_ref();
     host.audit_held = held.and_then(|it| audit::head_from_wire(it.length, &it.hash).ok());
     for product in &state.products {
@@ -299,7 +302,12 @@ fn answer(shared: &Shared, host: &Host, standings: &[Standing], now: Timestamp) 
         let product = standing.view.product.to_string();
         products.extend(order.map(|order| wire::ProductOrder { product, order: Some(order) }));
     }
-    let orders = wire::Orders { issued: issue(now), products };
+    let verify = host
+        .verify
+        .iter()
+        .cloned()
+        .map(|BackupCheck { backup, asked }| wire::BackupToVerify { backup, asked });
+    let orders = wire::Orders { issued: issue(now), products, verify: verify.collect() };
     wire::SyncReply {
         acknowledged: host.report_counter,
         acknowledged_sha256: host.report_hash.map_or(Vec::new(), |it| it.as_bytes().to_vec()),

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use refit_proto::names::{Digest, HostId, HostName, Labels, NameError, Platform};
 use serde::{Deserialize, Serialize};
 
-use super::{Record, ReportedBackup, ReportedFailure, ReportedHold};
+use super::{BackupCheck, Record, ReportedBackup, ReportedFailure, ReportedHold};
 use crate::audit::AuditHead;
 
 /// One machine with an agent.
@@ -57,6 +57,9 @@ pub struct Host {
     /// The newest backups that it keeps, as it says itself.
     #[serde(default)]
     pub backups: Vec<ReportedBackup>,
+    /// Backups that it is asked to read again; at most one request for each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verify: Vec<BackupCheck>,
 }
 
 impl Record for Host {

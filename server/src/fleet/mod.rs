@@ -15,7 +15,7 @@ pub mod rollout;
 pub mod tally;
 
 pub use audit::{Actor, AuditEntry, AuditOutcome};
-pub use backup::ReportedBackup;
+pub use backup::{BackupCheck, ReportedBackup};
 pub use change::{ChangeState, OpenChange};
 pub use host::{Certificate, Host, HostState, ReportKey};
 pub use people::{Person, TokenRecord, TokenSubject};

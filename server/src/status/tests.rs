@@ -69,6 +69,7 @@ fn host_of(world: &World, name: &str, state: HostState) -> wire::HostStatus {
         audit_failure: None,
         holds: Vec::new(),
         backups: Vec::new(),
+        verify: Vec::new(),
     };
     let plan = world.plan();
     let ring = placement.ring.as_ref().and_then(|ring| plan.ring(ring));

@@ -81,6 +81,7 @@ fn host(n: u8, name: u8, state: HostState) -> Host {
         audit_failure: None,
         holds: Vec::new(),
         backups: Vec::new(),
+        verify: Vec::new(),
     }
 }
 

@@ -70,3 +70,39 @@ fn a_backup_is_listed_verified_and_brought_back_after_commit_and_the_server_hear
     assert_eq!(fleet.host_named("web-1").says().unwrap(), "payments 1.0");
     super::install(&fleet, "1.3");
 }
+
+#[test]
+fn the_server_has_a_host_read_its_backups_again_and_tells_which_is_damaged() {
+    let fleet = super::one_host_on_1_0();
+    super::install(&fleet, "1.1");
+    until("the server knows of both backups", || {
+        let listed = fleet.refit(["host", "backup", "list", "web-1"])?;
+        Ok((listed.matches("sealed").count() == 2).then_some(()))
+    })
+    .unwrap();
+    let said = fleet.refit(["host", "backup", "verify", "web-1"]).unwrap();
+    assert_eq!(said.matches("whole").count(), 2, "{said}");
+
+    let listed = backup(&fleet, &["list", "--output", "json"]).good().unwrap();
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let (newest, first) = (listed[0]["id"].as_str().unwrap(), listed[1]["id"].as_str().unwrap());
+    let index = fleet.host_named("web-1").data().join("backups").join(newest).join("index.json");
+    let mut bytes = fs::read(&index).unwrap();
+    bytes[9] ^= 1;
+    fs::write(&index, bytes).unwrap();
+    let said = fleet.refit_refused(["host", "backup", "verify", "web-1"]).unwrap();
+    assert!(said.contains("1 backups of web-1 can't be gone back to"), "{said}");
+    let said = fleet.refit(["host", "backup", "verify", "web-1", first]).unwrap();
+    assert!(said.contains("whole") && said.contains(first), "{said}");
+    let all = fleet.json(["host", "backup", "list", "web-1"]).unwrap();
+    let damaged = all.as_array().unwrap().iter().find(|it| it["id"] == newest).unwrap();
+    let damages = damaged["damages"].to_string();
+    assert!(damages.contains("its hash is not the sealed one"), "{all}");
+
+    // Only of what the host has.
+    let said = fleet.refit_refused(["host", "backup", "verify", "web-1", "none"]).unwrap();
+    assert!(said.contains("has reported no such backup"), "{said}");
+    // Nothing was changed by it, and the next update comes.
+    assert_eq!(fleet.host_named("web-1").says().unwrap(), "payments 1.1");
+    super::install(&fleet, "1.2");
+}

@@ -90,3 +90,44 @@ fn a_release_whose_link_was_removed_comes_again() {
     .unwrap();
     fleet.until_runs("web-1", "1.0").unwrap();
 }
+
+#[test]
+fn a_host_whose_owner_wants_it_puts_back_what_was_changed_and_names_what_nobody_signed() {
+    let mut fleet = super::one_host_on_1_0();
+    stop(&mut fleet);
+    let data = fleet.host_named("web-1").data();
+    let settings = fs::read_to_string(data.join("agent.toml")).unwrap();
+    fs::write(data.join("agent.toml"), format!("{settings}\n[drift]\npolicy = \"repair\"\n"))
+        .unwrap();
+    let package = fleet.host_named("web-1").install().join("payments/current/payments");
+    let before = fs::read(package.join("share/fault")).unwrap();
+    fs::write(package.join("share/version"), "6.6").unwrap();
+    fs::remove_file(package.join("share/fault")).unwrap();
+    fs::write(package.join("share/cache"), "of the service").unwrap();
+    fleet.start_agent("web-1").unwrap();
+    until("what was changed is put back", || {
+        let back = fs::read(package.join("share/version"))? == b"1.0"
+            && fs::read(package.join("share/fault")).is_ok_and(|found| found == before);
+        Ok(back.then_some(()))
+    })
+    .unwrap();
+    until("it is told", || {
+        let repaired = product(&fleet)["drift"]["repaired"].to_string();
+        let all = ["share/version", "share/fault"].iter().all(|path| repaired.contains(path));
+        Ok(all.then_some(()))
+    })
+    .unwrap();
+    let said = product(&fleet);
+    assert_eq!(said["drift"]["differences"].as_array().unwrap().len(), 0, "{said}");
+    assert!(said["drift"]["extra"].to_string().contains("share/cache"), "{said}");
+    assert_eq!(fs::read(package.join("share/cache")).unwrap(), b"of the service");
+    until("it counts as good", || {
+        Ok((fleet.host_status("web-1")?["products"][0]["health"] == "good").then_some(()))
+    })
+    .unwrap();
+    let mut status = command("refit-agent").unwrap();
+    status.args(["status", "--data"]).arg(&data);
+    let shown = Ran::of(&mut status).unwrap().good().unwrap();
+    assert!(shown.contains("put back") && shown.contains("extra"), "{shown}");
+    super::install(&fleet, "1.1");
+}

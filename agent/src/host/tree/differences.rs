@@ -1,6 +1,9 @@
 //! All that another hand has changed of an installed release's folder.
 
-use std::path::Path;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use refit_proto::package::Entry;
 
@@ -33,6 +36,32 @@ impl Tree<'_> {
                 // An entry costs a look at the disk too.
                 (reader.pace)(0)?;
             }
+            self.add_extra(&top, &package.manifest.entries, reader, drift)?;
+        }
+        Ok(())
+    }
+
+    /// Adds what stands in a folder of the package that no manifest names. A folder is named without what is in it.
+    fn add_extra(
+        &self,
+        top: &Path,
+        entries: &[Entry],
+        reader: &mut Reader<'_>,
+        drift: &mut Drift,
+    ) -> Result<(), LookError> {
+        let named: BTreeSet<PathBuf> =
+            entries.iter().map(|entry| top.join(entry.path().as_str())).collect();
+        let folders = entries.iter().filter(|entry| matches!(entry, Entry::Directory { .. }));
+        let folders = folders.map(|entry| top.join(entry.path().as_str()));
+        for folder in std::iter::once(top.to_owned()).chain(folders) {
+            // One that can't be read is told by its own difference.
+            for name in self.files.list(&folder).unwrap_or_default() {
+                let path = folder.join(name);
+                if !named.contains(&path) {
+                    drift.add_extra(path);
+                }
+            }
+            (reader.pace)(0)?;
         }
         Ok(())
     }

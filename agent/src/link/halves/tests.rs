@@ -78,7 +78,7 @@ fn answer_all(server: &FakeServer) {
     let authority = server.authority.clone();
     let mut answers = server.answers();
     answers.sync = Some(Box::new(|_| {
-        let orders = Some(envelope::wrap(&wire::Orders { issued: 7, products: Vec::new() }));
+        let orders = Some(envelope::wrap(&wire::Orders { issued: 7, ..wire::Orders::default() }));
         Ok(SyncReply { orders, poll_after_seconds: 60, ..SyncReply::default() })
     }));
     answers.metadata = Some(Box::new(|request| match request.role.as_str() {

@@ -23,6 +23,18 @@ fn publish_files(
     contents: &[&str],
     files: Vec<PlacedAs>,
 ) -> ReleaseId {
+    publish_naming(world, version, entries, contents, files, Backup::default())
+}
+
+/// The same with paths that are configuration.
+fn publish_naming(
+    world: &mut World,
+    version: &str,
+    entries: Vec<Entry>,
+    contents: &[&str],
+    files: Vec<PlacedAs>,
+    backup: Backup,
+) -> ReleaseId {
     let name = PackageName::parse("payments").unwrap();
     let web = PackageName::parse("web").unwrap();
     let service = package::Service {
@@ -36,8 +48,7 @@ fn publish_files(
     let checks =
         vec![Check { name: web.clone(), probe: Probe::Unit { service: web }, timeout_seconds: 5 }];
     let health = Health::Checked(Observed { checks, good_seconds: 10, ..Observed::default() });
-    let manifest =
-        Manifest::new(name.clone(), entries, vec![service], health, Backup::default(), vec![]);
+    let manifest = Manifest::new(name.clone(), entries, vec![service], health, backup, vec![]);
     let manifest = manifest.unwrap().installed_by(Installer::Files, files).unwrap();
     for bytes in contents {
         world.frames.add(bytes.as_bytes());
@@ -246,4 +257,26 @@ fn what_another_hand_changed_is_named_by_path() {
     assert_eq!(drift.differences[0].kind, crate::host::drift::Kind::Changed);
     // One that is stopped says nothing.
     assert_eq!(machine.drifts(None, &mut |_| Err(crate::host::drift::Stopped)), None);
+}
+
+#[test]
+fn a_placed_file_is_put_back_with_its_mode_but_for_one_that_is_configuration_too() {
+    let (mut world, _, _) = host();
+    let entries = vec![
+        folder("etc", 0o755),
+        file("etc/app.conf", 0o640, b"conf 1"),
+        file("etc/old", 0o644, b"old"),
+    ];
+    let backup = Backup { paths: vec!["/etc/app.conf".into()] };
+    let one = publish_naming(&mut world, "1.0", entries, &["conf 1", "old"], vec![], backup);
+    let outcome = world.update(attempt(&one, None, "i1")).unwrap();
+    assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+    put(&world.files, Path::new("/etc/app.conf"), b"by its owner", 0o600);
+    put(&world.files, Path::new("/etc/old"), b"by another hand", 0o600);
+    let repaired = world.machine().repair(&payments(), &mut world.frames.clone()).unwrap();
+    assert_eq!(repaired, [Path::new("/etc/old")]);
+    let read = |path: &str| files::read_file(&world.files, Path::new(path), 100).unwrap();
+    assert_eq!(read("/etc/app.conf"), b"by its owner");
+    assert_eq!(read("/etc/old"), b"old");
+    assert_eq!(world.files.stat(Path::new("/etc/old")).unwrap().unwrap().mode, 0o644);
 }

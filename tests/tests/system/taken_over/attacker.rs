@@ -299,7 +299,11 @@ impl Agent for Evil {
             let first = loot.reports.values().next().unwrap();
             before = (first.counter - 1, first.previous.clone());
         }
-        let orders = wire::Orders { issued: 1 << 40, products: loot.orders.clone() };
+        let orders = wire::Orders {
+            issued: 1 << 40,
+            products: loot.orders.clone(),
+            ..wire::Orders::default()
+        };
         Ok(Response::new(SyncReply {
             acknowledged: before.0,
             acknowledged_sha256: before.1,

@@ -1,14 +1,16 @@
 //! `refit host backup`: the backups that hosts keep, as they report them. The server can't bring one back:
 //! it gives no orders that signatures do not cover, so that is for root on the host.
 
+use std::time::{Duration, Instant};
+
 use anyhow::bail;
 use refit_proto::{
     printable::printable,
-    wire::{BackupState, HostStatus},
+    wire::{BackupState, HostStatus, VerifyBackupRequest},
 };
 
 use super::one;
-use crate::{connect::Connection, output, output::Output};
+use crate::{connect::Connection, duration, failure::refused, output, output::Output};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Verb {
@@ -19,6 +21,18 @@ pub(super) enum Verb {
         host: String,
         #[command(flatten)]
         output: Output,
+    },
+    /// Have a host read its backups again and compare every byte with their seals. Changes nothing. Waits for
+    /// the answer, which comes when the host has nothing else to do; the exit code is 0 only if all are whole.
+    #[command(after_help = "Example:\n  refit host backup verify web-1")]
+    Verify {
+        /// Its name or id.
+        host: String,
+        /// Which backups, of `refit host backup list`; all that are sealed if none is named.
+        backups: Vec<String>,
+        /// For how long to wait.
+        #[arg(long, value_name = "SPAN", default_value = "10m")]
+        wait: String,
     },
     /// Print the command that brings a backup back: root runs it on the host.
     #[command(after_help = "Example:\n  refit host backup restore web-1 5f0c9a1e")]
@@ -36,6 +50,7 @@ pub(super) async fn run(connection: &Connection, verb: Verb) -> anyhow::Result<(
             let host = one(connection, &host).await?;
             output.print(&host.backups, |backups| list(backups))
         }
+        Verb::Verify { host, backups, wait } => verify(connection, &host, backups, &wait).await,
         Verb::Restore { host, backup } => {
             let host = one(connection, &host).await?;
             output::line(&restore(&host, &backup)?)
@@ -73,6 +88,79 @@ fn list(backups: &[BackupState]) -> String {
         ["backup", "product", "from", "to", "made", "bytes", "state", "second place", "seal"],
         rows,
     )
+}
+
+/// How often to ask for the answer.
+const LOOK: Duration = Duration::from_millis(500);
+
+async fn verify(
+    connection: &Connection,
+    name: &str,
+    mut ids: Vec<String>,
+    wait: &str,
+) -> anyhow::Result<()> {
+    let host = one(connection, name).await?;
+    if ids.is_empty() {
+        let sealed = host.backups.iter().filter(|backup| backup.state != "unfinished");
+        ids = sealed.map(|backup| backup.id.clone()).collect();
+    }
+    if ids.is_empty() {
+        bail!("{} has reported no backup that could be read", host.name);
+    }
+    let until = Instant::now() + Duration::from_secs(duration::seconds(wait)?);
+    let mut asked = Vec::new();
+    for backup in ids {
+        let request = VerifyBackupRequest { host: host.host_id.clone(), backup: backup.clone() };
+        let reply = connection.admin().verify_backup(request).await;
+        asked.push((backup, reply.map_err(refused("ask the host"))?.into_inner().asked));
+    }
+    let mut damaged = 0;
+    while !asked.is_empty() {
+        let host = one(connection, name).await?;
+        let mut waiting = Vec::new();
+        for (id, asked) in asked {
+            match host.backups.iter().find(|backup| backup.id == id) {
+                None => bail!("backup {id} is not there any more"),
+                Some(backup) if backup.verified_for == asked => {
+                    damaged += usize::from(!backup.damages.is_empty());
+                    output::line(&verified(backup))?;
+                }
+                Some(_) => waiting.push((id, asked)),
+            }
+        }
+        asked = waiting;
+        if !asked.is_empty() {
+            if Instant::now() >= until {
+                bail!(
+                    "{} has not answered for {} of them\n\
+                     help: it answers when it has nothing else to do; `refit host show {}` tells what it does",
+                    host.name,
+                    asked.len(),
+                    host.name
+                );
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+    match damaged {
+        0 => Ok(()),
+        many => bail!(
+            "{many} backups of {} can't be gone back to\n\
+             help: docs/RUNBOOK.md, \"Stuck host\"; the next update makes a new one",
+            host.name
+        ),
+    }
+}
+
+fn verified(backup: &BackupState) -> String {
+    let id = printable(&backup.id);
+    match backup.damages.as_slice() {
+        [] => format!("{id}  whole: {} bytes are what was sealed", backup.bytes),
+        damages => {
+            let lines = damages.iter().map(|damage| format!("{id}  {}", printable(damage)));
+            lines.collect::<Vec<_>>().join("\n")
+        }
+    }
 }
 
 fn restore(host: &HostStatus, id: &str) -> anyhow::Result<String> {
