@@ -24,6 +24,7 @@ use super::{
     preflight::on_disk,
     tree::InstallError,
 };
+use crate::way_back::{UndoStep, Undoing};
 
 /// The installer, on this host.
 pub struct Placed<'a> {
@@ -210,6 +211,40 @@ impl<'a> Placed<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Notes the folders of a release that are gone, before they are made again.
+    ///
+    /// # Errors
+    /// If that can't be told or written.
+    pub fn note_missing(&self, product: &Path, release: &Documents) -> Result<(), InstallError> {
+        let targets = self.targets(release).map_err(unplaceable)?;
+        if targets.is_empty() { Ok(()) } else { self.note_new_folders(product, &targets) }
+    }
+
+    /// The steps that make the folders of a release again, as it wants them: those that were made for the
+    /// product, and those that are gone. Without extended attributes.
+    ///
+    /// # Errors
+    /// A place or an owner that cannot be told.
+    pub fn folder_steps(
+        &self,
+        product: &Path,
+        release: &Documents,
+    ) -> Result<Vec<UndoStep>, InstallError> {
+        let noted = self.noted(product)?;
+        let mut steps = Vec::new();
+        for target in self.targets(release).map_err(unplaceable)? {
+            let Entry::Directory { mode, .. } = target.entry else { continue };
+            if !noted.contains(&target.at) && files::exists(self.files, &target.at)? {
+                continue;
+            }
+            let (uid, gid) = self.owner(&target)?;
+            let mode = target.mode().unwrap_or(*mode);
+            let undoing = Undoing::Folder { path: target.at.clone(), mode, uid, gid };
+            steps.push(UndoStep { undoing, unless: Some(target.at) });
+        }
+        Ok(steps)
     }
 
     fn put_folder(&self, target: &Target<'_>) -> Result<(), InstallError> {

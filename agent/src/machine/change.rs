@@ -224,6 +224,10 @@ impl HostMachine {
         let freed = self.preflight_of(attempt).reserved(&rooms);
         steps.extend(freed.into_iter().map(|path| UndoStep::from(Undoing::Remove { path })));
         steps.extend(modules_first);
+        if let Some(before) = &before {
+            let product = self.tree().product(&attempt.product);
+            steps.extend(self.placed().folder_steps(&product, before)?);
+        }
         steps.extend(self.backups().undo_steps(&index, &attempt.install)?);
         steps.extend(self.debs().undo_steps(&self.backups().folder(&sealed.id))?);
         steps.extend(self.undo_images(&attempt.product, before.as_ref(), &after));

@@ -73,6 +73,9 @@ impl HostMachine {
             ordered_by: OrderedBy::LocalRoot,
         };
         self.preflight_of(&attempt).check(&self.restore_needs(&index)?)?;
+        if let Some(then) = &then {
+            self.placed().note_missing(&self.tree().product(&product), then)?;
+        }
         let way_back = WayBack {
             install: install.clone(),
             boot: self.clock.boot().clone(),
@@ -133,6 +136,10 @@ impl HostMachine {
         let units = units.flat_map(|release| self.units_of(&attempt.product, release));
         let mut steps: Vec<UndoStep> =
             units.map(|unit| Undoing::StopUnit { unit: unit.to_string() }.into()).collect();
+        if let Some(then) = then {
+            let product = self.tree().product(&attempt.product);
+            steps.extend(self.placed().folder_steps(&product, then)?);
+        }
         steps.extend(self.undo_what_came_between(attempt, index)?);
         steps.extend(self.backups().undo_steps(index, &attempt.install)?);
         let folder = self.tree().folder(&attempt.product, &now.id.digest);
@@ -167,6 +174,8 @@ impl HostMachine {
         let mut databases: BTreeSet<_> = converted.map(|dump| dump.database.name()).collect();
         let mut steps = Vec::new();
         for other in &newer {
+            let between = other.covered.iter().filter(|it| came_between(it.role));
+            steps.extend(self.backups().leading(between)?);
             let others = other.covered.iter();
             for covered in others.filter(|it| came_between(it.role)).rev() {
                 if known.insert(&covered.path) {

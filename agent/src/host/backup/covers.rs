@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use refit_proto::package::{DataUse, Variables, expand};
 
 use super::{
-    super::{documents::Documents, files::Files},
+    super::{
+        documents::Documents,
+        files::{self, Files},
+    },
     BackupError,
 };
 
@@ -71,7 +74,7 @@ pub fn covers(
     for (path, role) in named(release) {
         let expanded = expand(&path, variables)?;
         let path = resolve(files, Path::new(&expanded), own)?;
-        declared.push(Cover { path, role });
+        declared.push(Cover { path: as_absent(files, path, role)?, role });
     }
     for Cover { path, role } in outermost(declared)? {
         if let Some(other) = covers.iter().find(|other| other.path.starts_with(&path)) {
@@ -115,6 +118,22 @@ pub fn drop_ins(
     };
     let paths = names.iter().map(|name| folder.join(name));
     Ok(paths.filter(|path| !within(path)).map(declared).collect())
+}
+
+/// Where the folder of what a manifest names is not there, it is the folder's absence that is brought back: in it
+/// nothing could be.
+fn as_absent(files: &dyn Files, path: PathBuf, role: Role) -> Result<PathBuf, BackupError> {
+    if role == Role::Data {
+        return Ok(path);
+    }
+    let mut absent = path.clone();
+    for folder in path.ancestors().skip(1) {
+        if files::exists(files, folder)? {
+            break;
+        }
+        absent = folder.to_owned();
+    }
+    Ok(absent)
 }
 
 /// What its manifests name, as what. Of what a database keeps in files, those are only converted as files.

@@ -5,6 +5,7 @@
 //! system; [`Backups::finish`] brings that to the agent's own folder.
 
 use std::{
+    collections::BTreeSet,
     ffi::{OsStr, OsString},
     path::{Path, PathBuf},
 };
@@ -39,7 +40,7 @@ impl Backups<'_> {
         // What SQLite keeps beside a file goes before the file: the one of before must never meet it.
         let is_converted = |covered: &&Covered| covered.role == Role::Converted;
         let (converted, others): (Vec<_>, Vec<_>) = others.into_iter().partition(is_converted);
-        let mut steps = Vec::new();
+        let mut steps = self.leading(&index.covered)?;
         for covered in others.into_iter().chain(converted.into_iter().rev()) {
             steps.extend(self.undo(&index.id, turn, covered)?);
         }
@@ -48,6 +49,36 @@ impl Backups<'_> {
             steps.extend(self.undo(&index.id, turn, covered)?);
         }
         Ok(steps)
+    }
+
+    /// The steps that make the folders again that lead to what is brought back, where they are gone: with a
+    /// removal, or by another hand.
+    ///
+    /// # Errors
+    /// If they can't be looked at.
+    pub fn leading<'c>(
+        &self,
+        covered: impl IntoIterator<Item = &'c Covered>,
+    ) -> Result<Vec<UndoStep>, FileError> {
+        let mut missing = BTreeSet::new();
+        let covered = covered.into_iter();
+        let stood = covered.filter(|it| it.role != Role::Data && !it.entries.is_empty());
+        for covered in stood {
+            for folder in covered.path.ancestors().skip(1) {
+                if missing.contains(folder) || files::exists(self.files, folder)? {
+                    break;
+                }
+                missing.insert(folder.to_owned());
+            }
+        }
+        let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let (uid, gid) = own;
+        let made = |path: PathBuf| UndoStep {
+            unless: Some(path.clone()),
+            undoing: Undoing::Folder { path, mode: 0o755, uid, gid },
+        };
+        // Sorted, a folder stands before what is in it.
+        Ok(missing.into_iter().map(made).collect())
     }
 
     /// The steps that bring back what stood at one path.

@@ -199,6 +199,25 @@ fn removing_a_product_of_files_takes_its_files_and_the_folders_that_it_brought()
 }
 
 #[test]
+fn files_are_brought_back_with_the_folders_that_went_with_their_product() {
+    let (mut world, update, two) = on_one();
+    world.update(update).unwrap();
+    let before = world.places();
+    let removal = world.publish_removal("3.0", &[]);
+    world.update(attempt(&removal, Some(&two), "i3")).unwrap();
+    assert!(!files::exists(&world.files, Path::new("/usr/share/app")).unwrap());
+    let outcome = world.restore("i3").unwrap();
+    assert!(matches!(outcome, Outcome::RolledBack { .. }), "{outcome:?}");
+    assert_eq!(world.has_placed("brought back").unwrap().as_str(), "2.0");
+    assert_eq!(world.places(), before, "with the modes that the release gives them");
+    // And once more, they go with it.
+    let removal = world.publish_removal("4.0", &[]);
+    world.update(attempt(&removal, Some(&two), "i4")).unwrap();
+    assert!(!files::exists(&world.files, Path::new("/usr/share/app")).unwrap());
+    assert!(!files::exists(&world.files, Path::new("/usr/lib")).unwrap());
+}
+
+#[test]
 fn after_a_power_cut_or_a_failure_anywhere_the_files_of_one_whole_release_stand_there() {
     let (start, update, two) = on_one();
     for bad in [None, Some(two.digest)] {

@@ -82,6 +82,40 @@ fn after_a_power_cut_or_a_failure_anywhere_the_product_and_its_data_are_there_or
 }
 
 #[test]
+fn configuration_in_a_folder_that_is_not_there_is_brought_back_as_the_folders_absence() {
+    let (mut world, _, two) = on_one();
+    let nowhere = Backup { paths: vec!["/srv/not/there/conf".into()] };
+    let name = PackageName::parse("payments").unwrap();
+    let web = PackageName::parse("web").unwrap();
+    let service = package::Service {
+        name: web.clone(),
+        command: vec!["/bin/run".into()],
+        environment: BTreeMap::new(),
+        user: None,
+        unit_file: None,
+    };
+    let checks =
+        vec![Check { name: web.clone(), probe: Probe::Unit { service: web }, timeout_seconds: 5 }];
+    let health = Health::Checked(Observed { checks, good_seconds: 10, ..Observed::default() });
+    let manifest =
+        Manifest::new(name.clone(), vec![], vec![service], health, nowhere, vec![]).unwrap();
+    world.frames.add(&manifest.to_bytes());
+    let packages = vec![PackageRef { name, manifest: FileRef::to(&manifest.to_bytes()) }];
+    let version = Version::parse("4.0").unwrap();
+    let platforms = BTreeMap::from([(platform(), packages)]);
+    let release = Release::new(payments(), version.clone(), 4, platforms);
+    let four = ReleaseId { version, digest: Digest::of(&release.to_bytes()) };
+    world.releases.insert(four.digest, release.to_bytes());
+    world.bad = Some(four.digest);
+    let one = world.machine().tree().installed(&payments()).unwrap().unwrap().id;
+    assert_ne!(one, two);
+    let outcome = world.update(attempt(&four, Some(&one), "i4")).unwrap();
+    assert!(matches!(outcome, Outcome::RolledBack { .. }), "{outcome:?}");
+    assert_eq!(world.stands_on("back").unwrap().as_str(), "1.0");
+    assert!(!world.has("/srv/not") && !world.has("/srv/.not"));
+}
+
+#[test]
 fn a_removal_of_what_may_not_go_is_refused_and_changes_nothing() {
     for (path, why) in [
         ("/data", "the agent's own files are there"),
