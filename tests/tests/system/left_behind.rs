@@ -115,10 +115,10 @@ fn a_first_install_of_any_kind_that_fails_in_any_way_leaves_nothing_behind() {
 const RECORD: &str = "./opt/refit/payments";
 
 #[test]
-fn a_product_of_a_tree_or_of_files_is_removed_by_a_release_leaves_its_data_and_comes_back() {
-    let claim = "products of a tree and of files removed, on a booted Debian host";
+fn a_product_of_any_kind_is_removed_by_a_release_leaves_its_data_and_nothing_else_and_comes_back() {
+    let claim = "products of each kind of package removed, on a booted Debian host";
     let Some(lab) = Lab::boot(claim) else { return };
-    for kind in [Kind::Tree, Kind::Files] {
+    for kind in ALL {
         let kinds = [kind];
         lab.host.write("/var/lib/payments/ledger", "rows").unwrap();
         let before = sight(&lab.host);
@@ -132,7 +132,12 @@ fn a_product_of_a_tree_or_of_files_is_removed_by_a_release_leaves_its_data_and_c
         lab.fleet.until_rollout("pilot", &gone, "done").unwrap();
         lab.until_stands(&gone, &[]);
         let claim = format!("nothing is left after {gone}");
-        until_as_before(&claim, &lab.host, &before, &[RECORD]);
+        // Without being told to, nobody runs a script that may take data.
+        let kept = match kind {
+            Kind::Deb => &[RECORD, "pay-data", "var/lib/dpkg"][..],
+            Kind::Tree | Kind::Files | Kind::Mender => &[RECORD],
+        };
+        until_as_before(&claim, &lab.host, &before, kept);
 
         let back = ["rollout", "rollback", "payments", "pilot", "--reason", "it was needed"];
         lab.fleet.refit(back).unwrap();
@@ -149,12 +154,29 @@ fn a_product_of_a_tree_or_of_files_is_removed_by_a_release_leaves_its_data_and_c
 
         // For good now, and with data that is named.
         let for_good = format!("3.{kind:?}");
-        lab.promote_removal(&for_good, "paths = [\"/var/lib/payments\"]");
+        lab.promote_removal(&for_good, "paths = [\"/var/lib/payments\"]\npurge = true");
         lab.fleet.until_rollout("pilot", &for_good, "done").unwrap();
         let claim = format!("nothing is left after {for_good}, not even data");
         until_as_before(&claim, &lab.host, &before, &[RECORD, "./var/lib/payments"]);
         assert!(!lab.host.root().join("var/lib/payments").exists());
+        if kind == Kind::Files {
+            bring_newest_back(&lab.host);
+            lab.until_stands(&one, &kinds);
+            let ledger = lab.host.good(["cat", "/var/lib/payments/ledger"]).unwrap();
+            assert_eq!(ledger, "rows");
+            lab.promote_removal("4", "");
+            lab.fleet.until_rollout("pilot", "4", "done").unwrap();
+            until_as_before("nothing is left after 4", &lab.host, &before, &[RECORD]);
+        }
     }
+}
+
+/// As a person on the host does it.
+fn bring_newest_back(host: &DebianHost) {
+    let listed = host.good(["refit-agent", "backup", "list", "--output", "json"]).unwrap();
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let id = listed[0]["id"].as_str().unwrap();
+    host.good(["refit-agent", "backup", "restore", id]).unwrap();
 }
 
 /// A file that is placed anew is as old as its placing.

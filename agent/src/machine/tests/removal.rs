@@ -93,6 +93,7 @@ fn configuration_in_a_folder_that_is_not_there_is_brought_back_as_the_folders_ab
         environment: BTreeMap::new(),
         user: None,
         unit_file: None,
+        options: vec![],
     };
     let checks =
         vec![Check { name: web.clone(), probe: Probe::Unit { service: web }, timeout_seconds: 5 }];
