@@ -1,7 +1,11 @@
 //! A backup that a person brings back after the update that made it was committed. It is a way back like
 //! any other: armed before the first change, run to its end by whoever comes first, and only then reported.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use refit_proto::names::{Product, RingName};
 
@@ -140,7 +144,12 @@ impl HostMachine {
             let product = self.tree().product(&attempt.product);
             steps.extend(self.placed().folder_steps(&product, then)?);
         }
-        steps.extend(self.undo_what_came_between(attempt, index)?);
+        let (between, known) = self.undo_what_came_between(attempt, index)?;
+        steps.extend(between);
+        let own = self.paths_of(&attempt.product, now)?;
+        // An update took these away before the backup was made, and another restore has brought them back.
+        let gone = own.into_iter().filter(|path| !known.iter().any(|it| path.starts_with(it)));
+        steps.extend(gone.map(|path| UndoStep::from(Undoing::Remove { path })));
         steps.extend(self.backups().undo_steps(index, &attempt.install)?);
         let folder = self.tree().folder(&attempt.product, &now.id.digest);
         steps.extend(self.debs().undo_from(&self.backups().folder(&index.id), now, &folder)?);
@@ -150,13 +159,30 @@ impl HostMachine {
         Ok(steps)
     }
 
+    /// Where a release has its units and the files that it placed.
+    fn paths_of(
+        &mut self,
+        product: &Product,
+        release: &Documents,
+    ) -> Result<BTreeSet<PathBuf>, Failure> {
+        let mut paths: BTreeSet<PathBuf> = BTreeSet::new();
+        for service in self.services_of(product, release)? {
+            let files = self.manager.services().unit_files(&service)?;
+            paths.extend(files.iter().map(|file| file.path().to_owned()));
+        }
+        let placed = self.placed().covers(None, release)?.into_iter();
+        paths.extend(placed.filter(|it| it.role == Role::Placed).map(|it| it.path));
+        Ok(paths)
+    }
+
     /// Programs and units that only releases after this backup had, and data that they converted: the oldest
     /// backup that covers one tells what stood there before. What they declared as configuration stays as it is.
+    /// Also every path that this backup or a later one tells of.
     fn undo_what_came_between(
         &self,
         attempt: &Attempt,
         index: &Index,
-    ) -> Result<Vec<UndoStep>, Failure> {
+    ) -> Result<(Vec<UndoStep>, BTreeSet<PathBuf>), Failure> {
         let mut newer = Vec::new();
         for id in self.backups().list()? {
             // Without a seal, nothing was changed after it.
@@ -189,7 +215,7 @@ impl HostMachine {
                 }
             }
         }
-        Ok(steps)
+        Ok((steps, known.into_iter().map(Path::to_owned).collect()))
     }
 
     pub(super) fn restore_armed(
