@@ -9,6 +9,7 @@ mod product;
 pub use backups::{HeldBackups, held_backups};
 pub use journal::ReportingJournal;
 
+use refit_proto::gathered::Gathered as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError, RwLock},
@@ -91,10 +92,10 @@ impl Reporter {
         let lasts: BTreeMap<Product, Ended> = or_nothing(self.journal.lasts())
             .into_iter()
             .map(|ended| (ended.attempt.product.clone(), ended))
-            .collect();
+            .gathered();
         let quarantine = or_nothing(self.journal.quarantine());
 
-        let mut products: BTreeSet<Product> = inventory.keys().cloned().collect();
+        let mut products: BTreeSet<Product> = inventory.keys().cloned().gathered();
         products.extend(orders.products.keys().cloned());
         products.extend(lasts.keys().cloned());
         products.extend(update.map(|update| update.attempt().product.clone()));

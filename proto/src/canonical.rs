@@ -75,7 +75,7 @@ fn write_object(members: &Map<String, Value>, out: &mut Vec<u8>) {
     // Sorted here, since a feature of serde_json that any crate of the build may switch on changes the
     // order of its maps. UTF-8 sorts by bytes as it does by code points.
     let mut sorted: Vec<_> = members.iter().collect();
-    sorted.sort_by(|a, b| a.0.as_bytes().cmp(b.0.as_bytes()));
+    sorted.sort_unstable_by(|a, b| a.0.as_bytes().cmp(b.0.as_bytes()));
     out.push(b'{');
     for (index, (name, member)) in sorted.into_iter().enumerate() {
         if index > 0 {

@@ -7,6 +7,7 @@ pub mod cause;
 pub mod envelope;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzzing;
+pub mod gathered;
 pub mod names;
 pub mod package;
 pub mod policy;

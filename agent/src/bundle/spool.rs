@@ -94,7 +94,7 @@ impl Spool {
             })
             .filter(|install| !answers.contains_key(install))
             .collect();
-        waiting.sort();
+        waiting.sort_unstable();
         waiting
     }
 

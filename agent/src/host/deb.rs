@@ -8,6 +8,7 @@
 
 mod differences;
 
+use refit_proto::gathered::Gathered as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -205,7 +206,7 @@ impl<'a> Debs<'a> {
             None => Vec::new(),
         };
         let new = self.debs(after.0, after.1)?;
-        let names: BTreeSet<&String> = own.iter().chain(&new).map(|deb| &deb.name).collect();
+        let names: BTreeSet<&String> = own.iter().chain(&new).map(|deb| &deb.name).gathered();
         let mut plan = Plan::default();
         let mut covered = BTreeSet::new();
         for deb in &new {

@@ -1,6 +1,7 @@
 //! The signed documents of one release as a host keeps them: the release document and the manifests of
 //! its packages for this platform, as received, so that what is installed is told by the file system.
 
+use refit_proto::gathered::Gathered as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -86,7 +87,7 @@ pub fn manifests_of(
         let problem = format!("the manifest of {} is larger than any may be", package.name);
         return Err(DocumentError::Invalid { document: "release", problem }.into());
     }
-    Ok(packages.iter().map(|package| package.manifest).collect())
+    Ok(packages.iter().map(|package| package.manifest).gathered())
 }
 
 fn packages_of<'a>(
@@ -161,7 +162,7 @@ impl Documents {
 
     /// Every content file that the release needs here, each once.
     pub fn content(&self) -> BTreeSet<FileRef> {
-        self.packages.iter().flat_map(|package| package.manifest.content()).collect()
+        self.packages.iter().flat_map(|package| package.manifest.content()).gathered()
     }
 
     /// What the release, installed in `folder`, can give to the next one.

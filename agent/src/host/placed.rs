@@ -9,6 +9,7 @@
 mod differences;
 mod mend;
 
+use refit_proto::gathered::Gathered as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
@@ -70,7 +71,7 @@ impl<'a> Placed<'a> {
                 continue;
             }
             let placed_as: BTreeMap<_, _> =
-                manifest.files.iter().map(|placed| (&placed.path, placed)).collect();
+                manifest.files.iter().map(|placed| (&placed.path, placed)).gathered();
             for entry in &manifest.entries {
                 let path = Path::new("/").join(entry.path().as_str());
                 targets.push(Target {
@@ -202,7 +203,7 @@ impl<'a> Placed<'a> {
                 }
             }
         }
-        let kept: BTreeSet<_> = targets.iter().map(|target| &target.at).collect();
+        let kept: BTreeSet<_> = targets.iter().map(|target| &target.at).gathered();
         let Some(before) = before else { return Ok(()) };
         for target in self.targets(before).map_err(unplaceable)? {
             let is_folder = matches!(target.entry, Entry::Directory { .. });
@@ -435,7 +436,7 @@ impl<'a> Placed<'a> {
         }
         let bytes = files::read_file(self.files, &list, LONGEST)?;
         // Paths of a manifest are text.
-        Ok(String::from_utf8_lossy(&bytes).lines().map(PathBuf::from).collect())
+        Ok(String::from_utf8_lossy(&bytes).lines().map(PathBuf::from).gathered())
     }
 
     fn note(&self, product: &Path, noted: &BTreeSet<PathBuf>) -> Result<(), InstallError> {

@@ -7,6 +7,7 @@
 //! So whatever somebody prunes, there is a way back. The script that does it is part of the units and of the way
 //! back, and needs no agent.
 
+use refit_proto::gathered::Gathered as _;
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
@@ -147,7 +148,7 @@ pub fn images(release: &Documents, folder: &Path) -> BTreeSet<Image> {
     let image = |(package, image): (&Package, &PodmanImage)| {
         Image::of(product, image, &folder.join(package.name.as_str()))
     };
-    packages(release).map(image).collect()
+    packages(release).map(image).gathered()
 }
 
 /// The installer, on this host.
@@ -274,7 +275,7 @@ impl Containers {
     /// # Errors
     /// If podman can't be asked.
     pub fn clean(&self, product: &Product, keep: &BTreeSet<Image>) -> Result<(), PodmanError> {
-        let keep: BTreeSet<&str> = keep.iter().map(|image| image.name.as_str()).collect();
+        let keep: BTreeSet<&str> = keep.iter().map(|image| image.name.as_str()).gathered();
         let begins = names_of(product);
         let format = ["images", "--no-trunc", "--format", "{{.Repository}}"].map(str::to_owned);
         let listed = self.ask("its images", &format)?;
@@ -327,7 +328,7 @@ impl Containers {
         after: (&Documents, &Path),
     ) -> Vec<UndoStep> {
         let old = before.map(|(release, folder)| images(release, folder)).unwrap_or_default();
-        let kept: BTreeSet<&String> = old.iter().map(|image| &image.name).collect();
+        let kept: BTreeSet<&String> = old.iter().map(|image| &image.name).gathered();
         let new = images(after.0, after.1);
         let gone = new.iter().map(|image| &image.name).filter(|name| !kept.contains(name));
         let services = packages(after.0).flat_map(|(package, _)| &package.manifest.services);

@@ -1,5 +1,6 @@
 //! Before anything is changed: is there room, is everything here, is it saved.
 
+use refit_proto::gathered::Gathered as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, Read},
@@ -127,7 +128,7 @@ impl HostMachine {
         placed.extend(self.covers_of_modules(&attempt.product, after)?);
         let mut covers = covers(&*self.files, after, &self.variables, &link, &units, placed, &own)?;
         let mut names: BTreeSet<UnitName> =
-            self.units_of(&attempt.product, after).into_iter().collect();
+            self.units_of(&attempt.product, after).into_iter().gathered();
         if let Some(before) = &before {
             names.extend(self.units_of(&attempt.product, before));
         }

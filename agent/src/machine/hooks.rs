@@ -112,7 +112,7 @@ impl HostMachine {
         let mut units: Vec<String> = hooks
             .map(|(number, when)| format!("{}.service", hook::name(&attempt.install, when, number)))
             .collect();
-        units.sort();
+        units.sort_unstable();
         units.dedup();
         units.into_iter().map(|unit| Undoing::StopUnit { unit }.into()).collect()
     }

@@ -55,7 +55,7 @@ impl HostMachine {
             let changed = self.files.stat(&path)?.map(|stat| stat.modified);
             older.push((changed, path));
         }
-        older.sort();
+        older.sort_unstable();
         let too_many = (older.len() + 1).saturating_sub(UPDATES);
         for (_, path) in older.iter().take(too_many) {
             files::remove_tree(&*self.files, path)?;

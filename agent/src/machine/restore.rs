@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use refit_proto::names::{Product, RingName};
+use refit_proto::{
+    gathered::Gathered as _,
+    names::{Product, RingName},
+};
 
 use super::{
     HostMachine,
@@ -195,9 +198,10 @@ impl HostMachine {
             }
         }
         newer.sort_by_key(Index::order);
-        let mut known: BTreeSet<&Path> = index.covered.iter().map(|it| it.path.as_path()).collect();
+        let mut known: BTreeSet<&Path> =
+            index.covered.iter().map(|it| it.path.as_path()).gathered();
         let converted = index.dumps.iter().filter(|dump| dump.converted);
-        let mut databases: BTreeSet<_> = converted.map(|dump| dump.database.name()).collect();
+        let mut databases: BTreeSet<_> = converted.map(|dump| dump.database.name()).gathered();
         let mut steps = Vec::new();
         for other in &newer {
             let between = other.covered.iter().filter(|it| came_between(it.role));

@@ -378,6 +378,6 @@ fn seen(folder: &Path) -> Result<Vec<(PathBuf, u32, Digest)>, Trouble> {
             found.push((path, stat.mode, Digest::of(&bytes)));
         }
     }
-    found.sort();
+    found.sort_unstable();
     Ok(found)
 }

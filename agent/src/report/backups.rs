@@ -29,7 +29,7 @@ pub fn held_backups(backups: &Backups<'_>) -> Vec<BackupState> {
     });
     let mut found: Vec<(i64, BackupState)> =
         ids.iter().map(|id| held_backup(backups, id)).collect();
-    found.sort_by(|a, b| (b.0, &b.1.id).cmp(&(a.0, &a.1.id)));
+    found.sort_unstable_by(|a, b| (b.0, &b.1.id).cmp(&(a.0, &a.1.id)));
     found.truncate(MOST);
     found.into_iter().map(|(_, state)| state).collect()
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use refit_proto::{
+    gathered::Gathered as _,
     names::{Digest, Product},
     trust::Role,
     wire::{HeldMetadata, SyncReply, SyncRequest},
@@ -177,7 +178,7 @@ impl Network {
     /// The products that matter here: what is installed and what is offered.
     fn products(&self) -> BTreeSet<Product> {
         let inventory = self.reporter.inventory.read().unwrap_or_else(PoisonError::into_inner);
-        let mut products: BTreeSet<Product> = inventory.keys().cloned().collect();
+        let mut products: BTreeSet<Product> = inventory.keys().cloned().gathered();
         let orders = self.wanted.orders().unwrap_or_default();
         let offered = orders.products.into_iter().filter(|(_, o)| matches!(o, Order::Offer(_)));
         products.extend(offered.map(|(product, _)| product));

@@ -1,6 +1,7 @@
 //! Looking whether another hand has changed what is installed: gently, never in the middle of an update, and
 //! given up at once where there is something to do. Decides what an update is told of it.
 
+use refit_proto::gathered::Gathered as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -177,7 +178,7 @@ impl<M: Machine> Steps<M> {
             Order::Offer(offer) => Some((product, offer.release.digest)),
             Order::Hold(_) | Order::BackOut(_) => None,
         };
-        orders.filter_map(offer).collect()
+        orders.filter_map(offer).gathered()
     }
 }
 

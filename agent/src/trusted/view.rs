@@ -1,6 +1,7 @@
 //! What the stored files say, verified: this host's labels, its ring for each product, what that ring
 //! permits. Answers questions; changes nothing.
 
+use refit_proto::gathered::Gathered as _;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
@@ -131,7 +132,7 @@ impl View {
             Role::Release(product) => Some(product.clone()),
             _ => None,
         });
-        let products = products.collect();
+        let products = products.gathered();
         // First who is in which ring; then what those rings permit.
         let set = TrustedSet::load(&stored, &[Role::Policy])?;
         let mut view = View::of(set, folder, holder)?;
@@ -330,7 +331,7 @@ pub(super) fn products_with_policy(set: &TrustedSet) -> BTreeSet<Product> {
     names
         .filter(|name| *name != LABELS && *name != SERVERS)
         .filter_map(|name| Product::parse(name.strip_suffix(".json")?).ok())
-        .collect()
+        .gathered()
 }
 
 /// What can't be followed to the letter is refused.

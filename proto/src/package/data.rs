@@ -1,6 +1,7 @@
 //! What a package says of the data that it works on: where it lies, and what the release does with it.
 //! Configuration is not data: it is named under [`Backup`](super::Backup) and brought back.
 
+use crate::gathered::Gathered as _;
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
@@ -270,7 +271,7 @@ impl Data {
         if let Some(path) = self.paths.iter().find(|path| !super::manifest::is_absolute(path)) {
             return Err(format!("{path:?} under data is not an absolute path"));
         }
-        let names: BTreeSet<_> = self.databases.iter().map(Database::name).collect();
+        let names: BTreeSet<_> = self.databases.iter().map(Database::name).gathered();
         if names.len() != self.databases.len() {
             return Err("a database stands twice".into());
         }

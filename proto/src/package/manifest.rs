@@ -1,5 +1,6 @@
 //! The manifest of one package: its files, services, health checks, hooks and what to back up.
 
+use crate::gathered::Gathered as _;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -528,7 +529,7 @@ impl Manifest {
                 Entry::File { content, .. } => Some(*content),
                 Entry::Directory { .. } | Entry::Link { .. } => None,
             })
-            .collect()
+            .gathered()
     }
 
     fn check(&self) -> Result<(), DocumentError> {
@@ -539,7 +540,7 @@ impl Manifest {
         if let Err(problem) = check_entries(&self.entries) {
             return invalid(problem);
         }
-        let names: BTreeSet<_> = self.services.iter().map(|service| &service.name).collect();
+        let names: BTreeSet<_> = self.services.iter().map(|service| &service.name).gathered();
         if names.len() != self.services.len() {
             return invalid("a service stands twice".into());
         }
@@ -668,7 +669,7 @@ impl Manifest {
             return Err("it says how files stand on the host, and places none there".into());
         }
         let entries: BTreeMap<_, _> =
-            self.entries.iter().map(|entry| (entry.path(), entry)).collect();
+            self.entries.iter().map(|entry| (entry.path(), entry)).gathered();
         let mut seen = BTreeSet::new();
         for file in &self.files {
             let path = &file.path;

@@ -147,7 +147,7 @@ impl Release {
         let release: Release = parse_document_knowing("release", bytes, &[REMOVAL])?;
         for (platform, packages) in &release.platforms {
             let mut names: Vec<_> = packages.iter().map(|package| &package.name).collect();
-            names.sort();
+            names.sort_unstable();
             if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
                 let problem = format!("package {} stands twice on {platform}", twice[0]);
                 return Err(DocumentError::Invalid { document: "release", problem });

@@ -2,6 +2,7 @@
 //! and which rings first. Signed with the rest of the policy. Whether a promotion meets it is
 //! `trust::approval`'s to say.
 
+use crate::gathered::Gathered as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -208,7 +209,7 @@ fn of_ring(policy: &ProductPolicy, definition: &RingDefinition) -> Option<String
     let possible = policy
         .persons
         .values()
-        .map(|person| person.keys.values().flatten().copied().collect::<BTreeSet<ApprovalKind>>());
+        .map(|person| person.keys.values().flatten().copied().gathered::<BTreeSet<ApprovalKind>>());
     let possible: Vec<_> = possible.collect();
     let missing = unmatched(&rules.kinds, &possible);
     missing

@@ -1,6 +1,7 @@
 //! What signed documents of the policy role change, in words, for whoever applies them and whoever signs
 //! for them. Two documents in, lines out.
 
+use crate::gathered::Gathered as _;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{LabelPolicy, Person, ProductPolicy, RingDefinition, Selector};
@@ -137,7 +138,7 @@ pub fn of_labels(before: Option<&LabelPolicy>, after: &LabelPolicy) -> Vec<Strin
         let words: Vec<_> = labels.map(|(name, value)| format!("{name}={value}")).collect();
         if words.is_empty() { "none".to_owned() } else { words.join(" ") }
     };
-    let hosts: BTreeSet<&HostId> = before.keys().chain(after.hosts.keys()).collect();
+    let hosts: BTreeSet<&HostId> = before.keys().chain(after.hosts.keys()).gathered();
     hosts
         .into_iter()
         .filter(|host| before.get(*host) != after.hosts.get(*host))

@@ -2,6 +2,7 @@
 //! would verify them, all or none, with the snapshot and timestamp that carry them. Whether a floor is
 //! within a release's counter is for callers that can read release documents.
 
+use crate::gathered::Gathered as _;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
@@ -244,7 +245,7 @@ pub fn lacking(held: &Stored, snapshot: &[u8]) -> Result<BTreeMap<Role, u64>, Re
     let version_of =
         |role: &Role| own.as_ref().and_then(|own| own.files.get(role)).map_or(0, |pin| pin.version);
     let later = seen.files.iter().filter(|(role, pin)| pin.version > version_of(role));
-    Ok(later.map(|(role, pin)| (role.clone(), pin.version)).collect())
+    Ok(later.map(|(role, pin)| (role.clone(), pin.version)).gathered())
 }
 
 /// Every key that the newest root and targets name, of those held and pushed: by them a server knows which
@@ -546,7 +547,7 @@ impl Staged {
     /// The delegated roles that this push may have touched: all where keys may have changed, else the
     /// pushed ones and the releases that pushed rings name.
     fn to_verify(&self) -> Vec<Role> {
-        let mut roles: BTreeSet<Role> = self.changed.keys().cloned().collect();
+        let mut roles: BTreeSet<Role> = self.changed.keys().cloned().gathered();
         for role in self.changed.keys() {
             if let Role::Ring(product, _) = role {
                 roles.insert(Role::Release(product.clone()));
@@ -587,7 +588,7 @@ impl Staged {
         };
         let targets = self.before.get(role).and_then(read).map(|file| file.targets);
         let targets = targets.into_iter().flatten();
-        targets.filter_map(|(path, target)| Some((path, target.digest()?))).collect()
+        targets.filter_map(|(path, target)| Some((path, target.digest()?))).gathered()
     }
 
     /// The pushed rings, if each promotion is a release that the release keys signed, to the byte.
@@ -626,7 +627,7 @@ fn arrangement(role: &Role, flaw: &str) -> Refused {
 }
 
 fn reachable(role: &Role, authority: &Authority) -> Result<(), Refused> {
-    let usable: BTreeSet<_> = authority.keys.values().filter_map(|key| key.material()).collect();
+    let usable: BTreeSet<_> = authority.keys.values().filter_map(|key| key.material()).gathered();
     if (usable.len() as u64) < authority.threshold {
         let (threshold, usable) = (authority.threshold, usable.len());
         return Err(Refused::Unreachable { role: role.clone(), threshold, usable });

@@ -64,7 +64,7 @@ pub(super) fn run(backups: &Backups<'_>, output: Output) -> Result<ExitCode> {
         let second = backups.copied(&id)?.map(|copied| copied.standing);
         found.push(Found { id, state, pinned, second });
     }
-    found.sort_by_key(|it| std::cmp::Reverse((it.state.order(), it.id.clone())));
+    found.sort_unstable_by_key(|it| std::cmp::Reverse((it.state.order(), it.id.clone())));
     match output {
         Output::Json => {
             let rows: Result<Vec<_>> = found.iter().map(|it| row(backups, it)).collect();

@@ -4,6 +4,7 @@
 //! <data>/set-aside/<turn>/set-aside.json    what there is of one way back
 //! ```
 
+use refit_proto::gathered::Gathered as _;
 use std::{collections::BTreeSet, path::PathBuf};
 
 use refit_proto::{
@@ -209,7 +210,7 @@ impl Backups<'_> {
             _ => None,
         });
         let ids = froms.filter_map(|from| BackupId::parse(from.iter().next()?.to_str()?).ok());
-        ids.chain(way_back.backup().ok()).collect()
+        ids.chain(way_back.backup().ok()).gathered()
     }
 }
 

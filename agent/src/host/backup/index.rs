@@ -1,5 +1,6 @@
 //! The list of what was saved. Sealed by its hash, so nothing in it is believed before that was checked.
 
+use refit_proto::gathered::Gathered as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::{OsStr, OsString},
@@ -216,7 +217,7 @@ impl Index {
             What::File { content } => Some(content),
             What::Directory | What::Link { .. } | What::HardLink { .. } => None,
         });
-        files.chain(self.dumps.iter().flat_map(Dump::contents)).collect()
+        files.chain(self.dumps.iter().flat_map(Dump::contents)).gathered()
     }
 
     /// Where the product's link led; `None` if there was none.

@@ -3,6 +3,7 @@
 //! again with another number, or the host may be another one. Then the name counts, as `tar` has it; a name that is
 //! not known any more leaves the number.
 
+use refit_proto::gathered::Gathered as _;
 use std::{collections::BTreeMap, path::Path};
 
 use serde::{Deserialize, Serialize};
@@ -75,7 +76,7 @@ impl Index {
 fn changed(before: &BTreeMap<u32, String>, now: &[(String, u32)]) -> BTreeMap<u32, u32> {
     let of_now = |name: &String| now.iter().find(|(other, _)| other == name).map(|(_, id)| *id);
     let pairs = before.iter().filter_map(|(id, name)| Some((*id, of_now(name)?)));
-    pairs.filter(|(before, now)| before != now).collect()
+    pairs.filter(|(before, now)| before != now).gathered()
 }
 
 fn names(files: &dyn Files, list: &str) -> Result<Vec<(String, u32)>, FileError> {

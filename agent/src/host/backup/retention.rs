@@ -51,7 +51,7 @@ impl Retention {
     ) -> BTreeSet<BackupId> {
         let mut newest_first: Vec<&Kept> = backups.iter().collect();
         // Of two that can't be told apart, what is held goes first: it is what an update has just made.
-        newest_first.sort_by_key(|kept| {
+        newest_first.sort_unstable_by_key(|kept| {
             std::cmp::Reverse((kept.order, held.contains(&kept.id), kept.id.clone()))
         });
         let oldest = now.saturating_sub(i64::try_from(self.age.as_secs()).unwrap_or(i64::MAX));

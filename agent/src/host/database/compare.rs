@@ -1,6 +1,7 @@
 //! Whether a dump brings back what is there: pure. What is in a database is told by names and by what is
 //! counted or hashed under each; one that is written to is looked at before and after it was dumped.
 
+use refit_proto::gathered::Gathered as _;
 use std::collections::BTreeMap;
 
 /// What is in a database: tables by their rows, the rest by its number, or all of it by a hash.
@@ -32,7 +33,7 @@ pub(super) fn difference(
 pub(super) fn pairs(bytes: &[u8]) -> Contents {
     let text = |word: &[u8]| String::from_utf8_lossy(word).into_owned();
     let words: Vec<&[u8]> = bytes.split(|byte| *byte == 0).collect();
-    words.chunks_exact(2).map(|pair| (text(pair[0]), text(pair[1]))).collect()
+    words.chunks_exact(2).map(|pair| (text(pair[0]), text(pair[1]))).gathered()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! MySQL and MariaDB by their own tools. A dump begins with the database's character set and ends with its
 //! events, which a test does not load: they would run in the scratch too.
 
+use refit_proto::gathered::Gathered as _;
 use std::{
     io,
     path::{Path, PathBuf},
@@ -85,7 +86,7 @@ impl Recipe {
         let tables = self.ask(&[database], TABLES)?;
         let lines = self.ask(&[database], &format!("{tables}{REST}"))?;
         let pairs = lines.lines().filter_map(|line| line.rsplit_once('\t'));
-        Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+        Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).gathered())
     }
 }
 

@@ -457,7 +457,7 @@ fn list(path: &Path) -> io::Result<Vec<OsString>> {
             names.push(OsStr::from_bytes(name).to_owned());
         }
     }
-    names.sort();
+    names.sort_unstable();
     Ok(names)
 }
 

@@ -101,7 +101,7 @@ impl KeptRuns {
             let changed = files.stat(&self.path(install))?.map(|stat| stat.modified);
             older.push((changed, install.clone()));
         }
-        older.sort();
+        older.sort_unstable();
         let too_many = (older.len() + 1).saturating_sub(UPDATES);
         for (_, install) in older.into_iter().take(too_many) {
             files::remove_tree(files, &self.path(&install))?;

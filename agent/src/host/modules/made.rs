@@ -2,6 +2,7 @@
 //! those where nothing was before. The protocol knows no removal, so this is what a removal takes away; what
 //! was there before the product is the host's owner's and stays.
 
+use refit_proto::gathered::Gathered as _;
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
@@ -24,7 +25,7 @@ pub fn made(files: &dyn Files, product: &Path) -> Result<BTreeSet<PathBuf>, File
     }
     let bytes = files::read_file(files, &list, LONGEST)?;
     // Paths of a manifest are text.
-    Ok(String::from_utf8_lossy(&bytes).lines().map(PathBuf::from).collect())
+    Ok(String::from_utf8_lossy(&bytes).lines().map(PathBuf::from).gathered())
 }
 
 /// Notes those of these paths where nothing stands. Before a module is called, so that a cut forgets none.

@@ -1,5 +1,6 @@
 //! The helper's program: started for one request, heard while it works, ended when its time is over.
 
+use refit_proto::gathered::Gathered as _;
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -152,7 +153,7 @@ fn keys() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter(|(name, _)| name.starts_with("AWS_") || name == "TMPDIR")
-        .collect()
+        .gathered()
 }
 
 #[cfg(test)]

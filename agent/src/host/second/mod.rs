@@ -6,6 +6,7 @@
 mod copied;
 mod helper;
 
+use refit_proto::gathered::Gathered as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -179,7 +180,7 @@ impl<'a> Second<'a> {
     ) -> Result<(), SecondError> {
         // With the services down, what was read back a moment ago is not read again.
         let own = std::mem::take(&mut copied.packs);
-        let names: BTreeSet<&str> = own.iter().map(|pack| pack.sha256.as_str()).collect();
+        let names: BTreeSet<&str> = own.iter().map(|pack| pack.sha256.as_str()).gathered();
         let mut unsure = self.known_of_others(id)?;
         unsure.retain(|pack| !names.contains(pack.sha256.as_str()));
         let sure = match copied.standing {
@@ -255,7 +256,7 @@ impl<'a> Second<'a> {
                     Some(FileRef { sha256: Digest::parse(&pack.sha256).ok()?, length: pack.length })
                 });
                 let (order, made) = (record.order(), record.made);
-                kept.push(Kept { id, order, made, content: packs.collect() });
+                kept.push(Kept { id, order, made, content: packs.gathered() });
             }
         }
         let remove = self.settings.retention.surplus(&kept, held, now);

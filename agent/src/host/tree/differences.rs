@@ -1,5 +1,6 @@
 //! All that another hand has changed of an installed release's folder.
 
+use refit_proto::gathered::Gathered as _;
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
@@ -50,7 +51,7 @@ impl Tree<'_> {
         drift: &mut Drift,
     ) -> Result<(), LookError> {
         let named: BTreeSet<PathBuf> =
-            entries.iter().map(|entry| top.join(entry.path().as_str())).collect();
+            entries.iter().map(|entry| top.join(entry.path().as_str())).gathered();
         let folders = entries.iter().filter(|entry| matches!(entry, Entry::Directory { .. }));
         let folders = folders.map(|entry| top.join(entry.path().as_str()));
         for folder in std::iter::once(top.to_owned()).chain(folders) {

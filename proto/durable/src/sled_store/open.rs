@@ -210,7 +210,7 @@ fn entries(dir: &Path, prefix: &str) -> Result<Vec<PathBuf>, FileError> {
             found.push(entry.path());
         }
     }
-    found.sort();
+    found.sort_unstable();
     Ok(found)
 }
 

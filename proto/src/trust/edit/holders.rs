@@ -1,6 +1,7 @@
 //! Who holds which key, written into root and targets beside the keys, so that a person can be named who
 //! still has to sign. It is signed like the rest; no rule of trust depends on it.
 
+use crate::gathered::Gathered as _;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
@@ -19,7 +20,7 @@ pub fn holders(signed: &Value) -> BTreeMap<KeyId, String> {
             let name = printable(&name.as_str()?.chars().take(60).collect::<String>());
             Some((KeyId::parse(id).ok()?, name))
         })
-        .collect()
+        .gathered()
 }
 
 impl Draft {

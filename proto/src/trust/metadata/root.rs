@@ -1,5 +1,6 @@
 //! Root: the keys and threshold of each top-level role.
 
+use crate::gathered::Gathered as _;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
@@ -38,7 +39,7 @@ impl Authority {
             ids.insert(KeyId::parse(word).map_err(|e| object.flaw(e))?);
         }
         let keys =
-            ids.iter().filter_map(|id| known.get(id).map(|key| (*id, key.clone()))).collect();
+            ids.iter().filter_map(|id| known.get(id).map(|key| (*id, key.clone()))).gathered();
         Ok(Authority { ids, keys, threshold: object.positive("threshold")? })
     }
 }
