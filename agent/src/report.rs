@@ -9,13 +9,13 @@ mod product;
 pub use backups::{HeldBackups, held_backups};
 pub use journal::ReportingJournal;
 
-use refit_proto::gathered::Gathered as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use refit_proto::{
+    gathered::Gathered as _,
     names::{Platform, Product},
     wire::{Failure, Hold, HostState},
 };

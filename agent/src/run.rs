@@ -2,6 +2,7 @@
 //! work. One carries updates from step to step; the other runs the network and answers on the socket.
 //! Decides what is started and ended when, and nothing else.
 
+mod alarm;
 mod driver;
 mod network;
 mod network_half;

@@ -5,6 +5,7 @@
 use std::{future::Future, io, sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
+use rustix::net::sockopt;
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::CryptoProvider,
@@ -41,13 +42,20 @@ pub enum TransportError {
     Certificate(#[from] rustls::Error),
 }
 
-/// A link that stays silent this long is asked for a sign of life. It is how often a host calls where nobody says
-/// otherwise: one that has nothing to do then wakes up once for both.
+/// A link that stays silent this long is asked for a sign of life: by the kernel while it is idle, which wakes up
+/// nobody here. It is how often a host calls where nobody says otherwise.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// While an answer is awaited the peer itself is asked, beyond any proxy; so much later than after [`KEEP_ALIVE`]
+/// that a call which comes so often is the sign of life itself, and the timer for it is looked at with the call.
+const BESIDE_A_CALL: Duration = Duration::from_millis(500);
 
 /// A link that gives no sign of life for so long when it is asked is given up: with [`KEEP_ALIVE`], a black hole
 /// is noticed within a minute, and a slow but living link is never cut.
 const NO_SIGN: Duration = Duration::from_secs(20);
+
+/// How often the kernel asks in that time.
+const ASKED: u32 = 2;
 
 /// Longest wait for a connection, and as long again for the TLS handshake over it: a peer that takes a call
 /// and says nothing is noticed within a minute, and a link with seconds of delay has its time.
@@ -122,9 +130,9 @@ where
     });
     Ok(endpoint
         .connect_timeout(CONNECT_IN_ALL)
-        .http2_keep_alive_interval(KEEP_ALIVE)
+        .http2_keep_alive_interval(KEEP_ALIVE + BESIDE_A_CALL)
         .keep_alive_timeout(NO_SIGN)
-        .keep_alive_while_idle(true)
+        .keep_alive_while_idle(false)
         // With the default of 64 KiB, a download costs the server a third more CPU.
         .initial_stream_window_size(8 << 20)
         .initial_connection_window_size(16 << 20)
@@ -139,9 +147,31 @@ pub async fn connect(name: String, port: u16) -> io::Result<TcpStream> {
     let stream = timeout(CONNECT, TcpStream::connect((name.as_str(), port))).await;
     let stream = stream.map_err(|_| timed_out(format!("{name}:{port} does not answer")))??;
     stream.set_nodelay(true)?;
+    sockopt::set_tcp_keepidle(&stream, KEEP_ALIVE)?;
+    sockopt::set_tcp_keepintvl(&stream, NO_SIGN / ASKED)?;
+    sockopt::set_tcp_keepcnt(&stream, ASKED)?;
+    sockopt::set_socket_keepalive(&stream, true)?;
     Ok(stream)
 }
 
 fn timed_out(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, format!("{what} within {} s", CONNECT.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_asks_an_idle_link_for_a_sign_of_life_and_gives_it_up_within_a_minute() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stream = connect("127.0.0.1".to_owned(), port).await.unwrap();
+        assert!(sockopt::socket_keepalive(&stream).unwrap());
+        let first = sockopt::tcp_keepidle(&stream).unwrap();
+        let again = sockopt::tcp_keepintvl(&stream).unwrap();
+        let asked = sockopt::tcp_keepcnt(&stream).unwrap();
+        assert_eq!(first, KEEP_ALIVE);
+        assert!(first + again * asked <= Duration::from_secs(60), "{again:?}, {asked} times");
+    }
 }

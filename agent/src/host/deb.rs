@@ -8,7 +8,6 @@
 
 mod differences;
 
-use refit_proto::gathered::Gathered as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -17,7 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use refit_proto::package::{Entry, Installer};
+use refit_proto::{
+    gathered::Gathered as _,
+    package::{Entry, Installer},
+};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 

@@ -1,13 +1,13 @@
 //! The signed documents of one release as a host keeps them: the release document and the manifests of
 //! its packages for this platform, as received, so that what is installed is told by the file system.
 
-use refit_proto::gathered::Gathered as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
 use refit_proto::{
+    gathered::Gathered as _,
     names::{Digest, PackageName, Platform},
     package::{DocumentError, Entry, FileRef, Manifest, PackageRef, Release},
 };

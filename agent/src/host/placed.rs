@@ -9,14 +9,16 @@
 mod differences;
 mod mend;
 
-use refit_proto::gathered::Gathered as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     path::{Path, PathBuf},
 };
 
-use refit_proto::package::{Entry, FileRef, Installer, PlacedAs};
+use refit_proto::{
+    gathered::Gathered as _,
+    package::{Entry, FileRef, Installer, PlacedAs},
+};
 
 use super::{
     backup::{BackupError, Cover, Role, resolve},

@@ -7,7 +7,6 @@
 //! So whatever somebody prunes, there is a way back. The script that does it is part of the units and of the way
 //! back, and needs no agent.
 
-use refit_proto::gathered::Gathered as _;
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
@@ -16,6 +15,7 @@ use std::{
 };
 
 use refit_proto::{
+    gathered::Gathered as _,
     names::{Digest, Product},
     package::{Entry, Installer, PodmanImage, podman::IMAGE},
 };

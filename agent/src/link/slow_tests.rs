@@ -2,6 +2,7 @@
 //! test says. What makes no progress is noticed within a minute; what lives, however slowly, is never cut.
 
 use std::{
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -34,6 +35,8 @@ struct Bad {
     cut_after: usize,
     /// After so long the connection is cut.
     cut_at: Duration,
+    /// After so long nothing comes any more, in either direction.
+    hole_at: Duration,
 }
 
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -45,6 +48,7 @@ const GOOD_LINK: Bad = Bad {
     hole_after: usize::MAX,
     cut_after: usize::MAX,
     cut_at: FOR_EVER,
+    hole_at: FOR_EVER,
 };
 
 /// Moves bytes in one direction, as slowly and as far as the link does.
@@ -89,11 +93,14 @@ fn link(bad: Bad) -> (DuplexStream, DuplexStream) {
     let (b, far) = duplex(16 * 1024);
     let ((a_read, a_write), (b_read, b_write)) = (tokio::io::split(a), tokio::io::split(b));
     tokio::spawn(async move {
+        let up = pin!(carry(a_read, b_write, bad, false));
+        let down = pin!(carry(b_read, a_write, bad, true));
         // Whichever ends first takes both ends along.
         tokio::select! {
-            () = carry(a_read, b_write, bad, false) => {}
-            () = carry(b_read, a_write, bad, true) => {}
+            () = up => {}
+            () = down => {}
             () = sleep(bad.cut_at) => {}
+            () = sleep(bad.hole_at) => sleep(FOR_EVER).await,
         }
     });
     (near, far)
@@ -213,6 +220,24 @@ async fn a_black_hole_in_any_phase_is_noticed_within_a_minute() {
         assert_eq!(error.trouble, Trouble::Weather);
         // The second in which the bytes before the hole come is progress.
         assert!(took <= MINUTE + Duration::from_secs(5), "hole after {hole_after}: {took:?}");
+    }
+}
+
+/// Nobody is woken up to find it: the call that comes finds it, and the next one has a new connection.
+#[tokio::test(start_paused = true)]
+async fn a_link_that_became_a_black_hole_while_it_was_idle_is_noticed_by_the_next_call_within_a_minute()
+ {
+    for idle in [MINUTE / 2, MINUTE, 60 * MINUTE] {
+        let far = far(Bad { hole_at: Duration::from_secs(1), ..GOOD_LINK });
+        let ask = || far.server.metadata(&refit_proto::trust::Role::Root, None, 100);
+        ask().await.unwrap();
+        sleep(idle).await;
+        let begun = Instant::now();
+        let error = ask().await.unwrap_err();
+        assert_eq!(error.trouble, Trouble::Weather);
+        assert!(begun.elapsed() <= MINUTE, "after {idle:?}: {:?}", begun.elapsed());
+        ask().await.unwrap();
+        assert_eq!(far.dialled.load(Ordering::Relaxed), 2, "after {idle:?}");
     }
 }
 

@@ -42,6 +42,9 @@ pub trait Calls {
     /// Writes a report if the host's state is not the one last reported.
     fn report_changes(&self);
 
+    /// Waits for so long.
+    fn wait(&self, span: Duration) -> impl Future<Output = ()> + Send;
+
     /// The time now, and for how much longer the server has asked not to be called.
     fn now_and_rest(&self) -> (Running, Duration);
 }
@@ -116,7 +119,7 @@ impl<C: Calls> Sync<C> {
     /// with much to say would be the one that never lets its server come up.
     async fn pause(&self) {
         let (now, rest) = self.calls.now_and_rest();
-        let delay = tokio::time::sleep(self.pace.delay(now, rest, chance()));
+        let delay = self.calls.wait(self.pace.delay(now, rest, chance()));
         if self.pace.failures() > 0 || !rest.is_zero() {
             return delay.await;
         }
@@ -216,6 +219,9 @@ mod tests {
             self.barred.fetch_add(u32::from(barred), Ordering::Relaxed);
         }
         fn report_changes(&self) {}
+        fn wait(&self, span: Duration) -> impl Future<Output = ()> + Send {
+            tokio::time::sleep(span)
+        }
         fn now_and_rest(&self) -> (Running, Duration) {
             let until = self.rest.lock().unwrap().unwrap_or(self.start);
             let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap();

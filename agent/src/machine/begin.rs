@@ -1,6 +1,5 @@
 //! Before anything is changed: is there room, is everything here, is it saved.
 
-use refit_proto::gathered::Gathered as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, Read},
@@ -8,6 +7,7 @@ use std::{
 };
 
 use refit_proto::{
+    gathered::Gathered as _,
     names::Digest,
     package::{Entry, FileRef, Release, stored},
 };

@@ -16,6 +16,7 @@ use refit_proto::{
 
 use tokio::sync::Notify;
 
+use super::alarm;
 use crate::{
     clock::Clock,
     identity::{Identity, IdentityFolder, Keys, Ways},
@@ -88,7 +89,7 @@ impl Network {
                 Err(_) => pace.failed(),
             }
             let (now, rest) = (self.clock.running(), self.server.rests_for());
-            tokio::time::sleep(pace.delay(now, rest, link::chance())).await;
+            alarm::after(pace.delay(now, rest, link::chance())).await;
         }
     }
 
@@ -254,6 +255,10 @@ impl Calls for Arc<Network> {
 
     fn report_changes(&self) {
         self.reporter.report_changes();
+    }
+
+    async fn wait(&self, span: Duration) {
+        alarm::after(span).await;
     }
 
     fn now_and_rest(&self) -> (Running, Duration) {

@@ -1,13 +1,15 @@
 //! Looking whether another hand has changed what is installed: gently, never in the middle of an update, and
 //! given up at once where there is something to do. Decides what an update is told of it.
 
-use refit_proto::gathered::Gathered as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
-use refit_proto::names::{Digest, Product};
+use refit_proto::{
+    gathered::Gathered as _,
+    names::{Digest, Product},
+};
 
 use super::{Machine, Steps};
 use crate::{

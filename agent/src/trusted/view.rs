@@ -1,11 +1,11 @@
 //! What the stored files say, verified: this host's labels, its ring for each product, what that ring
 //! permits. Answers questions; changes nothing.
 
-use refit_proto::gathered::Gathered as _;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use refit_proto::{
+    gathered::Gathered as _,
     names::{Digest, Labels, Product, RingName},
     package::DocumentError,
     policy::{LabelPolicy, ProductPolicy, RingDefinition},

@@ -1,12 +1,11 @@
 //! What a package says of the data that it works on: where it lies, and what the release does with it.
 //! Configuration is not data: it is named under [`Backup`](super::Backup) and brought back.
 
-use crate::gathered::Gathered as _;
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::PackageName;
+use crate::{gathered::Gathered as _, names::PackageName};
 
 /// A package's data, and what its release does with it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,5 @@
 //! The manifest of one package: its files, services, health checks, hooks and what to back up.
 
-use crate::gathered::Gathered as _;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Data, DocumentError, FileRef, MenderPayload, PackagePath, PodmanImage, parse_document_knowing,
 };
-use crate::names::PackageName;
+use crate::{gathered::Gathered as _, names::PackageName};
 
 mod probe;
 

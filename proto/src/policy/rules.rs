@@ -2,7 +2,6 @@
 //! and which rings first. Signed with the rest of the policy. Whether a promotion meets it is
 //! `trust::approval`'s to say.
 
-use crate::gathered::Gathered as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ProductPolicy, RingDefinition};
 use crate::{
+    gathered::Gathered as _,
     names::{PersonName, RingName},
     trust::KeyId,
 };

@@ -1,11 +1,11 @@
 //! What signed documents of the policy role change, in words, for whoever applies them and whoever signs
 //! for them. Two documents in, lines out.
 
-use crate::gathered::Gathered as _;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{LabelPolicy, Person, ProductPolicy, RingDefinition, Selector};
 use crate::{
+    gathered::Gathered as _,
     names::{HostId, Labels},
     servers::{Authority, ServersPolicy},
 };

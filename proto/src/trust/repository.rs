@@ -2,7 +2,6 @@
 //! would verify them, all or none, with the snapshot and timestamp that carry them. Whether a floor is
 //! within a release's counter is for callers that can read release documents.
 
-use crate::gathered::Gathered as _;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
@@ -20,7 +19,10 @@ use super::{
     set::{Stored, TrustedSet, verify_snapshot},
     verify::{Expected, Opened, Trusted, verify, verify_root},
 };
-use crate::names::{Digest, Product, RingName};
+use crate::{
+    gathered::Gathered as _,
+    names::{Digest, Product, RingName},
+};
 
 /// Files that one push may bring.
 pub const MAX_PUSHED: usize = 256;

@@ -4,10 +4,10 @@
 //! <data>/set-aside/<turn>/set-aside.json    what there is of one way back
 //! ```
 
-use refit_proto::gathered::Gathered as _;
 use std::{collections::BTreeSet, path::PathBuf};
 
 use refit_proto::{
+    gathered::Gathered as _,
     names::Product,
     package::{Database, Sqlite},
 };

@@ -1,6 +1,5 @@
 //! The list of what was saved. Sealed by its hash, so nothing in it is believed before that was checked.
 
-use refit_proto::gathered::Gathered as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::{OsStr, OsString},
@@ -8,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use refit_proto::{names::Product, package::FileRef};
+use refit_proto::{gathered::Gathered as _, names::Product, package::FileRef};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{

@@ -3,8 +3,9 @@
 //! again with another number, or the host may be another one. Then the name counts, as `tar` has it; a name that is
 //! not known any more leaves the number.
 
-use refit_proto::gathered::Gathered as _;
 use std::{collections::BTreeMap, path::Path};
+
+use refit_proto::gathered::Gathered as _;
 
 use serde::{Deserialize, Serialize};
 

@@ -1,8 +1,9 @@
 //! Whether a dump brings back what is there: pure. What is in a database is told by names and by what is
 //! counted or hashed under each; one that is written to is looked at before and after it was dumped.
 
-use refit_proto::gathered::Gathered as _;
 use std::collections::BTreeMap;
+
+use refit_proto::gathered::Gathered as _;
 
 /// What is in a database: tables by their rows, the rest by its number, or all of it by a hash.
 pub(super) type Contents = BTreeMap<String, String>;

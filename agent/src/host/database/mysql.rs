@@ -1,13 +1,12 @@
 //! MySQL and MariaDB by their own tools. A dump begins with the database's character set and ends with its
 //! events, which a test does not load: they would run in the scratch too.
 
-use refit_proto::gathered::Gathered as _;
 use std::{
     io,
     path::{Path, PathBuf},
 };
 
-use refit_proto::package::Mysql;
+use refit_proto::{gathered::Gathered as _, package::Mysql};
 
 use super::{
     super::piped::{Piped, Take},

@@ -2,11 +2,12 @@
 //! those where nothing was before. The protocol knows no removal, so this is what a removal takes away; what
 //! was there before the product is the host's owner's and stays.
 
-use refit_proto::gathered::Gathered as _;
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
 };
+
+use refit_proto::gathered::Gathered as _;
 
 use super::super::files::{self, FileError, Files};
 

@@ -1,6 +1,5 @@
 //! The helper's program: started for one request, heard while it works, ended when its time is over.
 
-use refit_proto::gathered::Gathered as _;
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -13,6 +12,8 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+use refit_proto::gathered::Gathered as _;
 
 use refit_copy::{Answer, Request};
 

@@ -6,7 +6,6 @@
 mod copied;
 mod helper;
 
-use refit_proto::gathered::Gathered as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -15,6 +14,7 @@ use std::{
 
 use refit_copy::{About, Answer, File, Job, Listed, Pack, Record, Request, Verified, Why};
 use refit_proto::{
+    gathered::Gathered as _,
     names::{Digest, Product},
     package::FileRef,
 };

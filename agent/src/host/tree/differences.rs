@@ -1,12 +1,11 @@
 //! All that another hand has changed of an installed release's folder.
 
-use refit_proto::gathered::Gathered as _;
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
 };
 
-use refit_proto::package::Entry;
+use refit_proto::{gathered::Gathered as _, package::Entry};
 
 use super::Tree;
 use crate::host::{

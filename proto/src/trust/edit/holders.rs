@@ -1,13 +1,12 @@
 //! Who holds which key, written into root and targets beside the keys, so that a person can be named who
 //! still has to sign. It is signed like the rest; no rule of trust depends on it.
 
-use crate::gathered::Gathered as _;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
 use super::Draft;
-use crate::{printable::printable, trust::key::KeyId};
+use crate::{gathered::Gathered as _, printable::printable, trust::key::KeyId};
 
 /// A member that TUF does not know: other readers carry it on and look past it.
 const MEMBER: &str = "x-refit-holders";

@@ -1,7 +1,8 @@
 //! Root: the keys and threshold of each top-level role.
 
-use crate::gathered::Gathered as _;
 use std::collections::{BTreeMap, BTreeSet};
+
+use crate::gathered::Gathered as _;
 
 use serde_json::{Map, Value};
 
