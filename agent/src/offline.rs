@@ -1,4 +1,4 @@
-//! The agent's folder without a running agent, for commands that look at it or mend it. Holds the lock,
+//! The agent's folder without a running agent, for commands that look at it or mend it. Holds the folder,
 //! so that no agent starts meanwhile.
 
 use std::sync::{Arc, Mutex, RwLock};
@@ -40,7 +40,18 @@ impl Offline {
     /// # Errors
     /// If an agent runs on it, or its store can't be opened.
     pub fn open(settings: &Settings, clock: Clock) -> Result<Offline, RunError> {
-        let lock = Lock::take(settings)?;
+        Offline::with(Lock::take(settings)?, settings, clock)
+    }
+
+    /// Takes the folder to look at it, as who is not to pass for an agent.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn look(settings: &Settings, clock: Clock) -> Result<Offline, RunError> {
+        Offline::with(Lock::look(settings)?, settings, clock)
+    }
+
+    fn with(lock: Lock, settings: &Settings, clock: Clock) -> Result<Offline, RunError> {
         Ok(Offline { store: open_store(settings, &clock)?, clock, _lock: lock })
     }
 

@@ -14,7 +14,7 @@ pub use probe::COMMAND as PROBE_STORE;
 
 use std::{
     fs::File,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, RwLock},
     thread,
     time::{Duration, Instant},
@@ -110,29 +110,55 @@ pub enum RunError {
     Broken,
 }
 
-/// Held by the one agent, or offline command, that works on a data folder.
-pub struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+/// Held by the one agent, or offline command, that works on a data folder, or by who only looks at it.
+pub struct Lock(#[expect(dead_code, reason = "held, not read")] Vec<File>);
 
 impl Lock {
-    /// Takes the lock.
+    /// Takes the folder, to work on it.
     ///
     /// # Errors
     /// If another has it.
     pub fn take(settings: &Settings) -> Result<Lock, RunError> {
-        file::create_dir_all(&settings.data)?;
-        let path = settings.lock();
-        let failed =
-            |source: std::io::Error| RunError::Lock { path: path.display().to_string(), source };
-        let lock =
-            File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Lock(lock)),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                Err(RunError::Locked { path: settings.data.display().to_string() })
-            }
-            Err(error) => Err(failed(error.into())),
-        }
+        let lock = lock_file(settings)?;
+        locked(settings, &lock, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Lock(vec![lock]))
     }
+
+    /// Takes the folder, to look at it: nobody works on it meanwhile, and one looks at a time. The rescuer does
+    /// not take who looks for an agent, however often somebody looks.
+    ///
+    /// # Errors
+    /// If another has it.
+    pub fn look(settings: &Settings) -> Result<Lock, RunError> {
+        let lock = lock_file(settings)?;
+        locked(settings, &lock, FlockOperation::NonBlockingLockShared)?;
+        // The store can be opened by one process.
+        let one = File::open(&settings.data).map_err(lock_failed(&settings.data))?;
+        locked(settings, &one, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Lock(vec![lock, one]))
+    }
+}
+
+fn lock_file(settings: &Settings) -> Result<File, RunError> {
+    file::create_dir_all(&settings.data)?;
+    let path = settings.lock();
+    let opened = File::options().create(true).truncate(false).write(true).open(&path);
+    opened.map_err(lock_failed(&path))
+}
+
+fn locked(settings: &Settings, file: &File, how: FlockOperation) -> Result<(), RunError> {
+    match flock(file, how) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(RunError::Locked { path: settings.data.display().to_string() })
+        }
+        Err(error) => Err(lock_failed(&settings.lock())(error.into())),
+    }
+}
+
+fn lock_failed(path: &Path) -> impl FnOnce(std::io::Error) -> RunError {
+    let path = path.display().to_string();
+    move |source| RunError::Lock { path, source }
 }
 
 /// Tries again for a while, as long as another has the folder: a person who looks at a host that is booting
@@ -427,5 +453,21 @@ mod tests {
             Err(RunError::Broken)
         });
         assert!(matches!((refused, tries), (Err(RunError::Broken), 1)));
+    }
+
+    #[test]
+    fn one_works_on_the_folder_or_one_looks_at_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings::load(folder.path(), None).unwrap();
+        let is_taken =
+            |tried: Result<Lock, RunError>| matches!(tried, Err(RunError::Locked { .. }));
+        let looks = Lock::look(&settings).unwrap();
+        assert!(is_taken(Lock::take(&settings)) && is_taken(Lock::look(&settings)));
+        drop(looks);
+        let works = Lock::take(&settings).unwrap();
+        assert!(is_taken(Lock::take(&settings)) && is_taken(Lock::look(&settings)));
+        drop(works);
+        drop(Lock::look(&settings).unwrap());
+        drop(Lock::take(&settings).unwrap());
     }
 }

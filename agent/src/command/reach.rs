@@ -24,8 +24,25 @@ pub(super) fn reach(settings: &Settings, question: &Question) -> Result<Reached>
     let clock = Clock::system()?;
     let reached = run::once_free(|| match status::ask(&settings.socket(), question) {
         Ok(Some(answer)) => Ok(Ok(Reached::Agent(answer))),
-        Ok(None) => Ok(Ok(Reached::Folder(Offline::open(settings, clock.clone())?))),
+        Ok(None) => Ok(Ok(Reached::Folder(folder(settings, question, clock.clone())?))),
         Err(error) => Ok(Err(error)),
     })?;
     reached.context("the running agent does not answer\nhelp: only its own user may ask it")
+}
+
+fn folder(
+    settings: &Settings,
+    question: &Question,
+    clock: Clock,
+) -> Result<Offline, run::RunError> {
+    match question {
+        Question::Status | Question::Holds => Offline::look(settings, clock),
+        Question::MayInstall { .. }
+        | Question::Install { .. }
+        | Question::Restore { .. }
+        | Question::Forgive { .. }
+        | Question::Hold { .. }
+        | Question::ReleaseHold { .. }
+        | Question::LiftQuarantine { .. } => Offline::open(settings, clock),
+    }
 }

@@ -212,7 +212,13 @@ fn debians_modules_without_a_rollback_are_undone_by_the_backup_after_a_failure_a
     assert_eq!(lab.reads("/srv/tool/tool"), "one");
     lab.nothing_is_left_of_the_work();
 
-    // The rescuer alone brings it back in probation, with the module's work done.
+    // It takes the agent away, and the rescuer brings the host back without it.
+    let alone = "#!/bin/sh\necho alone >/srv/tool/tool\nsystemctl stop refit-agent\nsleep 600\n";
+    lab.promote_package("1.6", &of("script", &script(alone), &paths));
+    lab.until_reports("1.6", &["rolled-back", "refit-rescue brought the host back"]);
+    assert_eq!(lab.reads("/srv/tool/tool"), "one");
+    lab.nothing_is_left_of_the_work();
+    // The same in probation, with the module's work done.
     let done = Package { good_seconds: 500, ..of("script", &good, &paths) };
     lab.promote_package("1.7", &done);
     lab.until_phase("1.7", "probation");

@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, Timespec, Timestamps, XattrFlags, flock};
 use sha2::{Digest as _, Sha256};
 
 use crate::way_back::{Owned, hex_of};
@@ -383,14 +383,27 @@ fn held(handle: &OwnedFd) -> PathBuf {
 pub(crate) struct AgentLock(#[expect(dead_code, reason = "held, not read")] File);
 
 impl AgentLock {
-    /// Takes it; `None` if an agent has it.
+    /// Takes it; `None` if another has it.
     ///
     /// # Errors
     /// If nobody can say.
-    pub(crate) fn take(path: &Path) -> Result<Option<AgentLock>> {
+    fn take(path: &Path) -> Result<Option<AgentLock>> {
+        AgentLock::by(path, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    /// Whether an agent has it, or a command that works on the folder. Who only looks at it shares it, and does
+    /// not count, however often somebody looks.
+    ///
+    /// # Errors
+    /// If nobody can say.
+    pub(crate) fn is_held(path: &Path) -> Result<bool> {
+        Ok(AgentLock::by(path, FlockOperation::NonBlockingLockShared)?.is_none())
+    }
+
+    fn by(path: &Path, how: FlockOperation) -> Result<Option<AgentLock>> {
         // Made where it is missing, as the agent does.
         let file = File::options().create(true).truncate(false).write(true).open(path)?;
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        match flock(&file, how) {
             Ok(()) => Ok(Some(AgentLock(file))),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
@@ -411,5 +424,26 @@ impl AgentLock {
                 ended => return Ok(ended),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_shares_the_lock_only_looks_and_is_no_agent() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        assert!(!AgentLock::is_held(&path).unwrap());
+        let looks = File::open(&path).unwrap();
+        flock(&looks, FlockOperation::NonBlockingLockShared).unwrap();
+        assert!(!AgentLock::is_held(&path).unwrap());
+        assert!(AgentLock::take(&path).unwrap().is_none(), "it is looked at");
+        drop(looks);
+        let agent = AgentLock::take(&path).unwrap();
+        assert!(agent.is_some() && AgentLock::is_held(&path).unwrap());
+        drop(agent);
+        assert!(!AgentLock::is_held(&path).unwrap());
     }
 }

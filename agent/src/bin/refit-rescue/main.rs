@@ -144,7 +144,7 @@ impl Rescuer {
     /// Whether an agent works on the folder. Where nobody can say, one does: a lock that can't be made is
     /// no proof.
     fn agent_runs(&self) -> bool {
-        AgentLock::take(&self.agent_lock()).map_or(true, |lock| lock.is_none())
+        AgentLock::is_held(&self.agent_lock()).unwrap_or(true)
     }
 
     fn looked(&self, way_back: &WayBack, occasion: Occasion) -> Watch {
