@@ -27,7 +27,7 @@ mod settle;
 pub use installed::inventory;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -306,8 +306,21 @@ impl HostMachine {
         Ok(services)
     }
 
-    fn units_of(&self, product: &Product, release: &Documents) -> Vec<UnitName> {
-        let _ = product;
+    /// Where the units of a release's services stand.
+    fn unit_paths(
+        &mut self,
+        product: &Product,
+        release: &Documents,
+    ) -> Result<BTreeSet<PathBuf>, Failure> {
+        let mut paths = BTreeSet::new();
+        for service in self.services_of(product, release)? {
+            let units = self.manager.services().unit_files(&service)?;
+            paths.extend(units.iter().map(|unit| unit.path().to_owned()));
+        }
+        Ok(paths)
+    }
+
+    fn units_of(&self, release: &Documents) -> Vec<UnitName> {
         let packages = release.packages.iter();
         packages.flat_map(|package| package.manifest.services.iter().map(UnitName::of)).collect()
     }
@@ -477,7 +490,7 @@ impl Machine for HostMachine {
         for product in installed.into_iter().filter(|product| Some(product) != except) {
             match self.tree().installed(&product) {
                 Ok(Some(release)) => {
-                    for unit in self.units_of(&product, &release) {
+                    for unit in self.units_of(&release) {
                         if let Err(error) = self.manager.services().start(&unit) {
                             tracing::error!(%product, "{error}");
                         }

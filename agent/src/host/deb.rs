@@ -28,7 +28,6 @@ use super::{
     documents::Documents,
     files::{self, FileError, Files},
     process::{Ended, Program, system_program},
-    tree::InstallError,
 };
 use crate::{
     update::InstallId,
@@ -376,42 +375,6 @@ impl<'a> Debs<'a> {
         serde_json::from_slice(&bytes)
             .map_err(|error| DebError::Unasked(path.display().to_string(), error.to_string()))
     }
-
-    /// Whether what the packages brought is on the host as they brought it; conffiles are the host's owner's.
-    ///
-    /// # Errors
-    /// The first file that is not.
-    pub fn verify(&self, release: &Documents, folder: &Path) -> Result<(), InstallError> {
-        let unasked = |error: DebError| InstallError::Unplaceable {
-            path: folder.to_owned(),
-            why: error.to_string(),
-        };
-        for deb in self.debs(release, folder).map_err(unasked)? {
-            match installed(&deb.name).map_err(unasked)? {
-                Some(version) if version == deb.version => {}
-                other => {
-                    let why = match other {
-                        Some(version) => format!("{} {version} is installed", deb.name),
-                        None => format!("{} is not installed", deb.name),
-                    };
-                    return Err(InstallError::Damaged { path: deb.path, why });
-                }
-            }
-            let said = ask("dpkg", &["--verify", &deb.name]).map_err(unasked)?.text;
-            if let Some(path) = said.lines().find_map(changed) {
-                let why = format!("it is not as {} {} brought it", deb.name, deb.version);
-                return Err(InstallError::Damaged { path, why });
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A line of `dpkg --verify` about a file that is no conffile: `??5?????? c /path`, without the `c`.
-fn changed(line: &str) -> Option<PathBuf> {
-    let (_, rest) = line.split_once(char::is_whitespace)?;
-    let rest = rest.trim_start();
-    rest.starts_with('/').then(|| PathBuf::from(rest))
 }
 
 /// dpkg, tried again where another program holds the lock for a moment.
@@ -561,6 +524,7 @@ mod tests {
 
     #[test]
     fn a_changed_file_is_told_from_a_changed_conffile() {
+        let changed = |line| differences::difference(line).map(|(path, _)| path);
         assert_eq!(changed("??5??????   /usr/bin/pay"), Some("/usr/bin/pay".into()));
         assert_eq!(changed("missing     /usr/bin/pay"), Some("/usr/bin/pay".into()));
         assert_eq!(changed("??5?????? c /etc/pay.conf"), None);

@@ -80,7 +80,7 @@ impl HostMachine {
         };
         let mut checks = self.checks_of_before(attempt, &old, When::Before);
         let mut verdict = None;
-        if self.can_be_asked(&old, &checks) {
+        if Self::can_be_asked(&old, &checks) {
             let mut said = self.round(&old, &mut checks);
             for _ in 1..TRIES {
                 if !matches!(said, Verdict::Bad { .. }) {

@@ -108,29 +108,22 @@ impl HostMachine {
         attempt: &Attempt,
         after: &Documents,
     ) -> Result<Vec<Cover>, Failure> {
-        let mut services = self.services_of(&attempt.product, after)?;
-        if let Some(before) = self.before(attempt)? {
-            services.extend(self.services_of(&attempt.product, &before)?);
-        }
-        let mut units = BTreeSet::new();
-        for service in &services {
-            for unit in self.manager.services().unit_files(service)? {
-                units.insert(unit.path().to_owned());
-            }
+        let before = self.before(attempt)?;
+        let mut units = self.unit_paths(&attempt.product, after)?;
+        if let Some(before) = &before {
+            units.extend(self.unit_paths(&attempt.product, before)?);
         }
         units.extend(self.own_drop_ins(attempt));
         let units: Vec<PathBuf> = units.into_iter().collect();
         let link = self.tree().link(&attempt.product);
         let own = [self.data.as_path(), self.root.as_path()];
-        let before = self.before(attempt)?;
         let mut placed = self.placed().covers(before.as_ref(), after)?;
         placed.extend(self.covers_of_debs(attempt, before.as_ref(), after)?);
         placed.extend(self.covers_of_modules(&attempt.product, after)?);
         let mut covers = covers(&*self.files, after, &self.variables, &link, &units, placed, &own)?;
-        let mut names: BTreeSet<UnitName> =
-            self.units_of(&attempt.product, after).into_iter().gathered();
+        let mut names: BTreeSet<UnitName> = self.units_of(after).into_iter().gathered();
         if let Some(before) = &before {
-            names.extend(self.units_of(&attempt.product, before));
+            names.extend(self.units_of(before));
         }
         for folder in names.iter().filter_map(|unit| self.manager.services().drop_ins(unit)) {
             let more = drop_ins(&*self.files, &folder, &covers)?;

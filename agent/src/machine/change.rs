@@ -38,9 +38,9 @@ impl HostMachine {
     pub(super) fn quiesce(&mut self, change: &Change) -> Result<Event, Failure> {
         let before = self.before(&change.attempt)?;
         // Nothing is changed yet: going back is starting again.
-        self.arm(change, self.starts(&change.attempt, before.as_ref()), STARTS)?;
+        self.arm(change, self.starts(before.as_ref()), STARTS)?;
         if let Some(before) = &before {
-            self.stop(&change.attempt, before)?;
+            self.stop(before)?;
         }
         Ok(Event::Quiesced)
     }
@@ -78,9 +78,9 @@ impl HostMachine {
         let (before, after) = (self.before(attempt)?, self.after(attempt)?);
         // Repeated after a cut: what runs by then is stopped again, and the way back is armed.
         if let Some(before) = &before {
-            self.stop(attempt, before)?;
+            self.stop(before)?;
         }
-        self.stop(attempt, &after)?;
+        self.stop(&after)?;
         self.arm_for_the_switch(change, sealed, STARTS)?;
         self.tree().verify(&after, Extras::Refused)?;
         self.run_hooks(attempt, &after, HookTime::BeforeSwitch)?;
@@ -99,7 +99,7 @@ impl HostMachine {
         };
         // What runs after a boot only is started by it.
         if change.terms.reboot != Reboot::Always {
-            for unit in self.units_of(&attempt.product, &after) {
+            for unit in self.units_of(&after) {
                 let started = self.manager.services().start(&unit);
                 started.map_err(|error| failure(Cause::ServicesDidNotStart, &error))?;
             }
@@ -120,7 +120,7 @@ impl HostMachine {
         match undo {
             Undo::StartAgain { .. } => {
                 let before = self.before(&change.attempt).map_err(|error| failed(&error.text))?;
-                for step in self.starts(&change.attempt, before.as_ref()) {
+                for step in self.starts(before.as_ref()) {
                     self.take(change, vec![step]).map_err(|error| failed(&error))?;
                 }
             }
@@ -210,9 +210,9 @@ impl HostMachine {
         let before = self.before(attempt)?;
         let after = self.after(attempt)?;
         let (modules_first, modules_last) = self.undo_modules(attempt, &after);
-        let mut units = self.units_of(&attempt.product, &after);
+        let mut units = self.units_of(&after);
         if let Some(before) = &before {
-            units.extend(self.units_of(&attempt.product, before));
+            units.extend(self.units_of(before));
         }
         let stops = units.iter().map(|unit| Undoing::StopUnit { unit: unit.to_string() }.into());
         let mut steps: Vec<UndoStep> = self.ends_of_hooks(attempt, &after);
@@ -234,18 +234,18 @@ impl HostMachine {
         steps.extend(modules_last);
         steps.push(Undoing::ReloadUnits.into());
         steps.extend(self.own_stops(attempt));
-        steps.extend(self.starts(attempt, before.as_ref()));
+        steps.extend(self.starts(before.as_ref()));
         Ok(steps)
     }
 
-    pub(super) fn starts(&self, attempt: &Attempt, before: Option<&Documents>) -> Vec<UndoStep> {
-        let units = before.map(|before| self.units_of(&attempt.product, before));
+    pub(super) fn starts(&self, before: Option<&Documents>) -> Vec<UndoStep> {
+        let units = before.map(|before| self.units_of(before));
         let starts = units.into_iter().flatten();
         starts.map(|unit| Undoing::StartUnit { unit: unit.to_string() }.into()).collect()
     }
 
-    fn stop(&mut self, attempt: &Attempt, release: &Documents) -> Result<(), Failure> {
-        for unit in self.units_of(&attempt.product, release) {
+    fn stop(&mut self, release: &Documents) -> Result<(), Failure> {
+        for unit in self.units_of(release) {
             let stopped = self.manager.services().stop(&unit);
             stopped.map_err(|error| failure(Cause::ServicesDidNotStop, &error))?;
         }

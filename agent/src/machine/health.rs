@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 
 use refit_proto::{
     names::Product,
-    package::{Health, Observed},
+    package::{Health, Observed, is_agent},
 };
 
 use super::HostMachine;
@@ -58,7 +58,7 @@ impl HostMachine {
     ) -> Result<Option<Verdict>, Failure> {
         let Some(before) = self.before(attempt)? else { return Ok(None) };
         let mut checks = self.checks_of_before(attempt, &before, When::After);
-        if !self.can_be_asked(&before, &checks) {
+        if !Self::can_be_asked(&before, &checks) {
             return Ok(None);
         }
         let mut verdict = self.round(&before, &mut checks);
@@ -106,8 +106,8 @@ impl HostMachine {
     }
 
     /// Whether anything tells how healthy a release is: a check of its own, or the agent that it is.
-    pub(super) fn can_be_asked(&self, release: &Documents, checks: &Checks) -> bool {
-        !checks.0.is_empty() || self.own_health(release).is_some()
+    pub(super) fn can_be_asked(release: &Documents, checks: &Checks) -> bool {
+        !checks.0.is_empty() || is_agent(&release.release.product)
     }
 
     pub(super) fn round(&mut self, release: &Documents, checks: &mut Checks) -> Verdict {

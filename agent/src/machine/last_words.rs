@@ -29,7 +29,7 @@ impl HostMachine {
         let Ok(after) = self.after(attempt) else { return String::new() };
         let mut log = String::new();
         let own = super::own::logged(attempt);
-        for unit in self.units_of(&attempt.product, &after).into_iter().chain(own) {
+        for unit in self.units_of(&after).into_iter().chain(own) {
             log.push_str(&self.manager.services().log(&unit));
         }
         let log: String =

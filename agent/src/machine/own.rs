@@ -138,29 +138,29 @@ impl HostMachine {
         Ok(())
     }
 
-    /// Whether this program is of that release of the agent.
-    fn runs(&self, own: &dyn Own, attempt: &Attempt, release: &Digest) -> bool {
+    /// Of which release of the agent this program is; `None`: of none, as the packaged one.
+    fn own_release(&self, own: &dyn Own, agent: &Product) -> Option<Digest> {
         let program = own.program();
-        let inside = program.strip_prefix(self.tree().product(&attempt.product));
-        inside.ok().and_then(release_in) == Some(*release)
+        program.strip_prefix(self.tree().product(agent)).ok().and_then(release_in)
+    }
+
+    /// Whether this program is of the release that the attempt is about; `None` where that is about no agent, or
+    /// systemd runs none.
+    fn runs_new(&self, attempt: &Attempt) -> Option<bool> {
+        let own = self.own.as_deref().filter(|_| is_agent(&attempt.product))?;
+        Some(self.own_release(own, &attempt.product) == Some(attempt.release.digest))
     }
 
     /// For how long an update of the agent may take until the new one has taken over: one that hangs must not
     /// have the whole of its probation for it.
     pub(super) fn patience_to_take_over(&self, attempt: &Attempt) -> Option<Duration> {
-        let own = self.own.as_deref().filter(|_| is_agent(&attempt.product))?;
-        let taken_over = self.runs(own, attempt, &attempt.release.digest);
+        let taken_over = self.runs_new(attempt)?;
         (!taken_over).then_some(self.rescue_after.saturating_mul(2))
     }
 
     /// Whether everything is in its place and another program has to say so.
     pub(super) fn is_to_hand_over(&self, attempt: &Attempt) -> bool {
-        match self.own.as_deref() {
-            Some(own) if is_agent(&attempt.product) => {
-                !self.runs(own, attempt, &attempt.release.digest)
-            }
-            Some(_) | None => false,
-        }
+        self.runs_new(attempt) == Some(false)
     }
 
     /// Has the new program started, in the place of this one.
@@ -184,12 +184,7 @@ impl HostMachine {
 
     /// Whether this program is what is to be undone.
     pub(super) fn is_to_hand_back(&self, attempt: &Attempt) -> bool {
-        match self.own.as_deref() {
-            Some(own) if is_agent(&attempt.product) => {
-                self.runs(own, attempt, &attempt.release.digest)
-            }
-            Some(_) | None => false,
-        }
+        self.runs_new(attempt) == Some(true)
     }
 
     /// Puts what ran before in its place and has it started: it takes the same steps once more, and finishes.
@@ -279,9 +274,8 @@ impl HostMachine {
     /// Of which release of the agent this program is, and which is current, where the two differ.
     fn other_release(&self) -> Option<(Option<Digest>, Option<Digest>)> {
         let product = Product::parse(AGENT).ok()?;
-        let program = self.own.as_deref()?.program();
-        let inside = program.strip_prefix(self.tree().product(&product));
-        let (of, current) = (inside.ok().and_then(release_in), self.tree().current(&product).ok()?);
+        let of = self.own_release(self.own.as_deref()?, &product);
+        let current = self.tree().current(&product).ok()?;
         (of != current).then_some((of, current))
     }
 
@@ -294,10 +288,8 @@ impl HostMachine {
         let unknown = |text: String| Some(Verdict::Unknown { text });
         let bad = |text: String| Some(Verdict::Bad { text, checks: Vec::new() });
         let Some(own) = self.own.as_deref() else { return unknown("systemd runs none".into()) };
-        let program = own.program();
-        let inside = program.strip_prefix(self.tree().product(product));
-        if inside.ok().and_then(release_in) != Some(release.id.digest) {
-            return bad(format!("what runs as the agent is {}", program.display()));
+        if self.own_release(own, product) != Some(release.id.digest) {
+            return bad(format!("what runs as the agent is {}", own.program().display()));
         }
         // The other half is started whenever it is asked, and judged by whether the server is reached.
         let name = Unit::Agent.name();

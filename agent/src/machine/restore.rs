@@ -140,7 +140,7 @@ impl HostMachine {
         then: Option<&Documents>,
     ) -> Result<Vec<UndoStep>, Failure> {
         let units = [Some(now), then].into_iter().flatten();
-        let units = units.flat_map(|release| self.units_of(&attempt.product, release));
+        let units = units.flat_map(|release| self.units_of(release));
         let mut steps: Vec<UndoStep> =
             units.map(|unit| Undoing::StopUnit { unit: unit.to_string() }.into()).collect();
         if let Some(then) = then {
@@ -158,7 +158,7 @@ impl HostMachine {
         steps.extend(self.debs().undo_from(&self.backups().folder(&index.id), now, &folder)?);
         steps.extend(self.undo_images(&attempt.product, then, now));
         steps.push(Undoing::ReloadUnits.into());
-        steps.extend(self.starts(attempt, then));
+        steps.extend(self.starts(then));
         Ok(steps)
     }
 
@@ -168,11 +168,7 @@ impl HostMachine {
         product: &Product,
         release: &Documents,
     ) -> Result<BTreeSet<PathBuf>, Failure> {
-        let mut paths: BTreeSet<PathBuf> = BTreeSet::new();
-        for service in self.services_of(product, release)? {
-            let files = self.manager.services().unit_files(&service)?;
-            paths.extend(files.iter().map(|file| file.path().to_owned()));
-        }
+        let mut paths = self.unit_paths(product, release)?;
         let placed = self.placed().covers(None, release)?.into_iter();
         paths.extend(placed.filter(|it| it.role == Role::Placed).map(|it| it.path));
         Ok(paths)

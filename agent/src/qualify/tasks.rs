@@ -34,7 +34,7 @@ use crate::{
         BackupId, Baseline, Change, InstallId, LeaseId, Phase, Probation, SealedBackup, Update,
     },
     version::version,
-    way_back::{self, Place, Units, UnitsError},
+    way_back::{self, NoServices, Place, UnitsError},
 };
 
 /// What the agent that runs asks.
@@ -260,7 +260,9 @@ impl At<'_> {
         place.arm(&sample_way_back(&install, self.clock, steps)).map_err(Trouble::bad)?;
         let armed = place.load().map_err(Trouble::bad)?;
         let armed = armed.ok_or_else(|| Trouble::bad("what was armed is not there"))?;
-        way_back::run(&armed, &RealFiles, &mut NoUnits).map_err(Trouble::bad)?;
+        // The sample has neither services nor commands.
+        let none = |_: &[String]| Err(UnitsError("the sample has no commands".into()));
+        way_back::run(&armed, &RealFiles, &mut NoServices(none)).map_err(Trouble::bad)?;
         backups.finish(&index, &install)?;
         if seen(&folder)? != before {
             return Err(Trouble::bad("what was brought back is not what was saved"));
@@ -319,27 +321,6 @@ fn shown_steps(folder: &Path, install: &InstallId) -> Result<usize, Trouble> {
         return Err(Trouble::bad(format!("the rescuer does not see update {install}")));
     }
     Ok(shown.lines().filter(|line| line.starts_with("step ")).count())
-}
-
-/// What runs no service: the sample has none.
-struct NoUnits;
-
-impl Units for NoUnits {
-    fn stop(&mut self, _: &str) -> Result<(), UnitsError> {
-        Ok(())
-    }
-
-    fn start(&mut self, _: &str) -> Result<(), UnitsError> {
-        Ok(())
-    }
-
-    fn reload(&mut self) -> Result<(), UnitsError> {
-        Ok(())
-    }
-
-    fn run(&mut self, _: &[String], _: u32) -> Result<(), UnitsError> {
-        Err(UnitsError("the sample has no commands".into()))
-    }
 }
 
 fn make_sample(folder: &Path) -> Result<(), Trouble> {

@@ -109,7 +109,6 @@ impl Written {
             }
             (true, Some(_)) | (false, None) => {}
         }
-        let usual = Retention::default();
         if self.keep == Some(0) {
             return Err("backup.keep: must be at least 1: one leads back from what runs".to_owned());
         }
@@ -117,14 +116,19 @@ impl Written {
             methods,
             restore_test: self.restore_test_bytes.unwrap_or(u64::MAX),
             outside,
-            retention: Retention {
-                count: self.keep.unwrap_or(usual.count),
-                age: self
-                    .keep_days
-                    .map_or(usual.age, |days| Duration::from_secs(u64::from(days) * 24 * 3600)),
-                bytes: self.keep_bytes.unwrap_or(usual.bytes),
-            },
+            retention: retention(self.keep, self.keep_days, self.keep_bytes),
             second: self.second.map(|second| second.check(data)).transpose()?,
         })
+    }
+}
+
+/// For how long backups are kept, by what was written; what is left out is as usual.
+pub(super) fn retention(keep: Option<usize>, days: Option<u32>, bytes: Option<u64>) -> Retention {
+    let usual = Retention::default();
+    let age = |days: u32| Duration::from_secs(u64::from(days) * 24 * 3600);
+    Retention {
+        count: keep.unwrap_or(usual.count),
+        age: days.map_or(usual.age, age),
+        bytes: bytes.unwrap_or(usual.bytes),
     }
 }

@@ -10,6 +10,7 @@ use std::{
 use refit_copy::Place;
 use serde::Deserialize;
 
+use super::backup::retention;
 use crate::host::backup::Retention;
 
 /// How long what is saved while the services run may take to be copied.
@@ -118,7 +119,6 @@ impl Written {
         if self.keep == Some(0) {
             return Err("backup.second.keep: must be at least 1".into());
         }
-        let usual = Retention::default();
         Ok(SecondSettings {
             place,
             required,
@@ -128,13 +128,7 @@ impl Written {
                 self.seal_within_seconds,
                 USUAL_SEAL_WITHIN,
             )?,
-            retention: Retention {
-                count: self.keep.unwrap_or(usual.count),
-                age: self
-                    .keep_days
-                    .map_or(usual.age, |days| Duration::from_secs(u64::from(days) * 24 * 3600)),
-                bytes: self.keep_bytes.unwrap_or(usual.bytes),
-            },
+            retention: retention(self.keep, self.keep_days, self.keep_bytes),
             encrypt_to: self.encrypt_to,
         })
     }

@@ -16,7 +16,7 @@ pub(crate) use format::{decode, encode, length};
 pub use place::{LARGEST, Place, PlaceError};
 pub use recover::{Decision, RecoverError, Recovered, decide, recover};
 pub use rescued::Rescued;
-pub use run::{RunError, Units, UnitsError, run};
+pub use run::{NoServices, RunError, Units, UnitsError, run};
 pub use undo_step::{UndoStep, Undoing};
 
 use std::time::Duration;

@@ -28,7 +28,7 @@ pub use manifest::{
 };
 pub use mender::MenderPayload;
 pub use path::{PackagePath, PathError};
-pub use plan::{ChangeKind, ChangePlan, PlanField, PlanRules, Urgency, WayBack};
+pub use plan::{ChangeKind, ChangePlan, PlanField, PlanRules, UnknownRule, Urgency, WayBack};
 pub use podman::{ImageError, PodmanImage};
 pub use release::{FileRef, PackageRef, Release, Removal, plan_digest};
 

@@ -9,6 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::Release;
+use crate::wire;
 
 /// Why and how a change is made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -199,6 +200,47 @@ impl fmt::Display for PlanField {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PlanRules(pub BTreeMap<Urgency, BTreeSet<PlanField>>);
+
+/// A word in rules for change plans that this program does not know, or an urgency that stands twice.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the rules for change plans name {word:?}, which is not known here, or twice")]
+pub struct UnknownRule {
+    /// What stands there, cut to 80 letters.
+    pub word: String,
+}
+
+impl TryFrom<Vec<wire::PlanRule>> for PlanRules {
+    type Error = UnknownRule;
+
+    fn try_from(rules: Vec<wire::PlanRule>) -> Result<PlanRules, UnknownRule> {
+        let unknown = |word: &str| UnknownRule { word: word.chars().take(80).collect() };
+        let mut known = BTreeMap::new();
+        for wire::PlanRule { urgency: word, fields } in rules {
+            let urgency = Urgency::named(&word).ok_or_else(|| unknown(&word))?;
+            let mut named = BTreeSet::new();
+            for word in &fields {
+                named.insert(PlanField::named(word).ok_or_else(|| unknown(word))?);
+            }
+            if known.insert(urgency, named).is_some() {
+                return Err(unknown(&word));
+            }
+        }
+        Ok(PlanRules(known))
+    }
+}
+
+impl From<PlanRules> for Vec<wire::PlanRule> {
+    fn from(rules: PlanRules) -> Vec<wire::PlanRule> {
+        let words = |fields: BTreeSet<PlanField>| {
+            fields.into_iter().map(|field| field.as_str().to_owned()).collect()
+        };
+        let rule = |(urgency, fields): (Urgency, _)| wire::PlanRule {
+            urgency: urgency.as_str().to_owned(),
+            fields: words(fields),
+        };
+        rules.0.into_iter().map(rule).collect()
+    }
+}
 
 impl PlanRules {
     /// What is asked of a release of this urgency.

@@ -1,11 +1,9 @@
 //! The unsigned part of the rings, which only narrows: waves, caps, soak, limits. A policy that could
 //! never stop anything, or never let anything move, is refused when it is set.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use refit_proto::{
     names::{NameError, Product, RingName},
-    package::{PlanField, PlanRules, Urgency},
+    package::{PlanRules, UnknownRule},
     policy::limits,
     wire,
 };
@@ -79,16 +77,13 @@ pub enum PolicyError {
          help: set failures_count, failures_percent, or both"
     )]
     NoFailureLimit(RingName),
-    /// A word that this server does not know.
+    /// A rule for change plans that this server does not know.
     #[error(
-        "the rules for change plans name {word:?}, which this server does not know\n\
+        "{0}\n\
          help: use an urgency (normal, high, emergency) once, with parts that docs/FILES.md lists; \
          or update the server first"
     )]
-    PlanWord {
-        /// What stands there.
-        word: String,
-    },
+    PlanRule(#[from] UnknownRule),
     /// A number that makes no sense there.
     #[error("ring {ring}: {field} is {value}\nhelp: {rule}")]
     Value {
@@ -119,28 +114,9 @@ impl TryFrom<wire::RolloutPolicy> for RolloutPolicy {
             }
             rings.push(ring);
         }
-        let plan = plan_rules(wire.plan_rules)?;
+        let plan = PlanRules::try_from(wire.plan_rules)?;
         Ok(RolloutPolicy { product, rings, plan, revision: wire.revision })
     }
-}
-
-fn plan_rules(rules: Vec<wire::PlanRule>) -> Result<PlanRules, PolicyError> {
-    let unknown = |word: &str| PolicyError::PlanWord { word: word.chars().take(80).collect() };
-    let mut known = BTreeMap::new();
-    for wire::PlanRule { urgency: word, fields } in rules {
-        let urgency = Urgency::named(&word).ok_or_else(|| unknown(&word))?;
-        let fields = fields.iter().map(|word| PlanField::named(word).ok_or_else(|| unknown(word)));
-        let fields = fields.collect::<Result<BTreeSet<_>, _>>()?;
-        if known.insert(urgency, fields).is_some() {
-            return Err(unknown(&word));
-        }
-    }
-    Ok(PlanRules(known))
-}
-
-fn plan_rule((urgency, fields): (Urgency, BTreeSet<PlanField>)) -> wire::PlanRule {
-    let fields = fields.into_iter().map(|field| field.as_str().to_owned()).collect();
-    wire::PlanRule { urgency: urgency.as_str().to_owned(), fields }
 }
 
 impl TryFrom<wire::RingPolicy> for RingPolicy {
@@ -206,7 +182,7 @@ impl From<RolloutPolicy> for wire::RolloutPolicy {
         wire::RolloutPolicy {
             product: policy.product.to_string(),
             rings: policy.rings.into_iter().map(wire::RingPolicy::from).collect(),
-            plan_rules: policy.plan.0.into_iter().map(plan_rule).collect(),
+            plan_rules: policy.plan.into(),
             revision: policy.revision,
         }
     }
@@ -309,7 +285,7 @@ mod tests {
                 revision: 0,
             };
             let refused = RolloutPolicy::try_from(policy);
-            assert!(matches!(refused, Err(PolicyError::PlanWord { .. })), "{refused:?}");
+            assert!(matches!(refused, Err(PolicyError::PlanRule(_))), "{refused:?}");
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use refit_proto::{
     names::{HostId, LabelName, LabelValue, Labels, PersonName, Product, RingName},
-    package::{PlanField, PlanRules, Urgency},
+    package::PlanRules,
     policy::{
         ApprovalKind, Gate, LabelPolicy, Person, ProductPolicy, RingDefinition, Rules, Selector,
         Signatories, limits,
@@ -254,7 +254,7 @@ impl ProductFile {
             rings.push(ring.narrows()?);
             definitions.push(ring.definition(&name)?);
         }
-        let plan_rules = plan.0.iter().map(plan_rule).collect();
+        let plan_rules = plan.into();
         let rollout =
             wire::RolloutPolicy { product: name.to_string(), rings, plan_rules, revision: 0 };
         let gated = definitions.iter().any(|ring| ring.gate);
@@ -268,11 +268,6 @@ impl ProductFile {
         let policy = ProductPolicy::with_signatories(name, definitions, signatories)?;
         Ok(WantedProduct { policy, rollout })
     }
-}
-
-fn plan_rule((urgency, fields): (&Urgency, &BTreeSet<PlanField>)) -> wire::PlanRule {
-    let fields = fields.iter().map(|field| field.as_str().to_owned()).collect();
-    wire::PlanRule { urgency: urgency.as_str().to_owned(), fields }
 }
 
 fn person_of(

@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use refit_proto::{
     names::Product,
-    package::{FileRef, PlanField, PlanRules, Urgency},
+    package::{FileRef, PlanRules},
     policy::{LabelPolicy, ProductPolicy, words},
-    printable::printable,
     servers::{SERVERS, ServersPolicy},
     trust::{
         KeyId, Role, TrustedSet, approval, edit::Draft, trusted_labels, trusted_policy,
@@ -277,19 +276,9 @@ pub(crate) async fn plan_rules(
     let Some(held) = rollout(connection, product.as_str()).await? else {
         return Ok(PlanRules::default());
     };
-    let mut rules = PlanRules::default();
-    for rule in held.plan_rules {
-        let newer = |word: &str| {
-            format!("the server asks of change plans for {word:?}\nhelp: update this command")
-        };
-        let urgency =
-            Urgency::named(&rule.urgency).with_context(|| newer(&printable(&rule.urgency)))?;
-        for word in &rule.fields {
-            let field = PlanField::named(word).with_context(|| newer(&printable(word)))?;
-            rules.0.entry(urgency).or_default().insert(field);
-        }
-    }
-    Ok(rules)
+    let newer =
+        "the server asks of change plans for what this command does not know\nhelp: update it";
+    PlanRules::try_from(held.plan_rules).context(newer)
 }
 
 /// The same, as a fleet file says.
