@@ -20,30 +20,13 @@ use refit_agent::{
         files::{Attributes, Files as _, RealFiles, Time},
     },
     update::{BackupId, BootId, InstallId, Running, SealedBackup},
-    way_back::{Place, Units, UnitsError, WayBack, run},
+    way_back::{NoServices, Place, WayBack, run},
 };
 use refit_durable::testing::not_run;
 use refit_proto::names::{Digest, Product};
 
 fn turn() -> InstallId {
     InstallId::parse("b1").unwrap()
-}
-
-struct NoUnits;
-
-impl Units for NoUnits {
-    fn stop(&mut self, _: &str) -> Result<(), UnitsError> {
-        Ok(())
-    }
-    fn start(&mut self, _: &str) -> Result<(), UnitsError> {
-        Ok(())
-    }
-    fn reload(&mut self) -> Result<(), UnitsError> {
-        Ok(())
-    }
-    fn run(&mut self, _: &[String], _: u32) -> Result<(), UnitsError> {
-        Ok(())
-    }
 }
 
 /// All that there is to see of one name, but where its bytes lie.
@@ -181,7 +164,8 @@ impl Host {
         let (_, index) = self.seal();
         assert_eq!(seen(&self.root().join("etc")), before, "making a backup changes nothing");
         type GoBack<'a> = &'a dyn Fn();
-        let agent: GoBack = &|| run(&self.arm(&index), &RealFiles, &mut NoUnits).unwrap();
+        let agent: GoBack =
+            &|| run(&self.arm(&index), &RealFiles, &mut NoServices(|_: &[String]| Ok(()))).unwrap();
         let rescuer: GoBack = &|| {
             self.arm(&index);
             self.by_the_rescuer();
@@ -227,7 +211,7 @@ fn a_file_with_several_names_comes_back_as_one_file() {
     let found = seen(&host.root().join("etc"));
     assert_eq!(found[Path::new("payments/third")].first, Path::new("payments/another"));
     host.change();
-    run(&host.arm(&index), &RealFiles, &mut NoUnits).unwrap();
+    run(&host.arm(&index), &RealFiles, &mut NoServices(|_: &[String]| Ok(()))).unwrap();
     let after = seen(&host.root().join("etc"));
     for name in ["payments/third", "payments/sub/file", "payments/same", "payments/sub"] {
         assert_eq!(after[Path::new(name)], found[Path::new(name)], "{name}");

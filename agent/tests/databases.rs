@@ -18,7 +18,7 @@ use refit_agent::{
         files::RealFiles,
     },
     update::{BackupId, BootId, InstallId, Running},
-    way_back::{Place, Units, UnitsError, WayBack, run},
+    way_back::{NoServices, Place, UnitsError, WayBack, run},
 };
 use refit_proto::{
     names::Product,
@@ -29,25 +29,12 @@ fn turn() -> InstallId {
     InstallId::parse("b1").unwrap()
 }
 
-/// Runs saved commands, and has no services.
-struct Commands;
-
-impl Units for Commands {
-    fn stop(&mut self, _: &str) -> Result<(), UnitsError> {
-        Ok(())
-    }
-    fn start(&mut self, _: &str) -> Result<(), UnitsError> {
-        Ok(())
-    }
-    fn reload(&mut self) -> Result<(), UnitsError> {
-        Ok(())
-    }
-    fn run(&mut self, command: &[String], _: u32) -> Result<(), UnitsError> {
-        let done = Command::new(&command[0]).args(&command[1..]).output().unwrap();
-        match done.status.success() {
-            true => Ok(()),
-            false => Err(UnitsError(String::from_utf8_lossy(&done.stderr).into_owned())),
-        }
+/// Runs a saved command.
+fn run_command(command: &[String]) -> Result<(), UnitsError> {
+    let done = Command::new(&command[0]).args(&command[1..]).output().unwrap();
+    match done.status.success() {
+        true => Ok(()),
+        false => Err(UnitsError(String::from_utf8_lossy(&done.stderr).into_owned())),
     }
 }
 
@@ -128,7 +115,7 @@ impl Host {
     }
 
     fn by_the_agent(&self, way_back: &WayBack) -> Result<(), String> {
-        run(way_back, &RealFiles, &mut Commands).map_err(|error| error.to_string())
+        run(way_back, &RealFiles, &mut NoServices(run_command)).map_err(|error| error.to_string())
     }
 
     fn by_the_rescuer(&self, way_back: &WayBack) -> Result<(), String> {

@@ -17,31 +17,18 @@ use std::{
 use refit_agent::{
     host::files::{Files as _, RealFiles, Time},
     update::{BootId, Cause, InstallId, Running},
-    way_back::{Place, UndoStep, Undoing, Units, UnitsError, WayBack, run},
+    way_back::{NoServices, Place, UndoStep, Undoing, UnitsError, WayBack, run},
 };
 use refit_proto::names::Digest;
 
 /// Before 1970, and not a whole second.
 const LONG_AGO: Time = Time { seconds: -7, nanos: 123_456_789 };
 
-/// Services of nobody.
-struct NoUnits;
-
-impl Units for NoUnits {
-    fn stop(&mut self, _: &str) -> Result<(), UnitsError> {
-        Ok(())
-    }
-    fn start(&mut self, _: &str) -> Result<(), UnitsError> {
-        Ok(())
-    }
-    fn reload(&mut self) -> Result<(), UnitsError> {
-        Ok(())
-    }
-    fn run(&mut self, command: &[String], _: u32) -> Result<(), UnitsError> {
-        let (program, arguments) = command.split_first().unwrap();
-        let status = Command::new(program).args(arguments).status().unwrap();
-        if status.success() { Ok(()) } else { Err(UnitsError(status.to_string())) }
-    }
+/// Runs a saved command.
+fn run_command(command: &[String]) -> Result<(), UnitsError> {
+    let (program, arguments) = command.split_first().unwrap();
+    let status = Command::new(program).args(arguments).status().unwrap();
+    if status.success() { Ok(()) } else { Err(UnitsError(status.to_string())) }
 }
 
 /// Everything that can be seen of a folder.
@@ -178,7 +165,8 @@ impl Host {
     }
 
     fn by_the_agent(&self) {
-        run(&self.place().load().unwrap().unwrap(), &RealFiles, &mut NoUnits).unwrap();
+        run(&self.place().load().unwrap().unwrap(), &RealFiles, &mut NoServices(run_command))
+            .unwrap();
     }
 
     fn rescuer(&self, command: &str) -> Output {

@@ -559,6 +559,27 @@ impl Sandbox {
         self.build_from(&source, version)
     }
 
+    /// The same with checks that compare with what ran before, which is measured for so many seconds.
+    ///
+    /// # Errors
+    /// If it can't be built.
+    pub fn build_measured(
+        &self,
+        version: &str,
+        behaviour: Behaviour,
+        probation: Probation,
+        seconds: u32,
+        checks: &str,
+    ) -> Result<PathBuf> {
+        let source = self.path().join(format!("source-{version}"));
+        release::write(&source, version, behaviour, probation, checks)?;
+        let description = source.join("refit.toml");
+        let measured = format!("[health.checked]\nbaseline_seconds = {seconds}\n");
+        let text = fs::read_to_string(&description)?.replace("[health.checked]\n", &measured);
+        fs::write(&description, text)?;
+        self.build_from(&source, version)
+    }
+
     /// Builds a release from a folder with a `refit.toml` and returns its folder.
     ///
     /// # Errors
@@ -696,6 +717,30 @@ impl Sandbox {
     pub fn host_status(&self, name: &str) -> Result<Value> {
         let shown = self.json(["host", "show", name])?;
         Ok(shown)
+    }
+
+    /// Waits until what the server knows of a host has all of these words.
+    ///
+    /// # Errors
+    /// If it never has.
+    pub fn until_host_reports(&self, name: &str, words: &[&str]) -> Result<()> {
+        until(&format!("{name} reports {words:?}"), || {
+            let host = self.host_status(name)?.to_string();
+            match words.iter().all(|word| host.contains(word)) {
+                true => Ok(Some(())),
+                false => anyhow::bail!("it reports {host}"),
+            }
+        })
+    }
+
+    /// `refit-agent backup` with these words, on a host.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn agent_backup(&self, host: &str, words: &[&str]) -> Result<Ran> {
+        let mut agent = command("refit-agent")?;
+        agent.arg("backup").args(words).arg("--data").arg(self.host_named(host).data());
+        Ran::of(&mut agent)
     }
 
     /// Waits until a ring's rollout of `version` is in `state`.

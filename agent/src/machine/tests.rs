@@ -395,6 +395,30 @@ fn publish_booting(
     publish_with(world, version, services, |manifest| manifest.with_reboot(reboot))
 }
 
+fn service(name: &str, command: &[&str]) -> package::Service {
+    package::Service {
+        name: PackageName::parse(name).unwrap(),
+        command: command.iter().map(ToString::to_string).collect(),
+        environment: BTreeMap::new(),
+        user: None,
+        unit_file: None,
+        options: vec![],
+    }
+}
+
+/// Whether the unit of a service is active.
+fn unit_check(service: &str) -> Check {
+    let name = PackageName::parse(service).unwrap();
+    Check { name: name.clone(), probe: Probe::Unit { service: name }, timeout_seconds: 5 }
+}
+
+/// A service that is watched by its unit alone.
+fn watched(name: &str, command: &[&str]) -> (package::Service, Health) {
+    let checks = vec![unit_check(name)];
+    let health = Health::Checked(Observed { checks, good_seconds: 10, ..Observed::default() });
+    (service(name, command), health)
+}
+
 /// The same with more in its manifest.
 fn publish_with(
     world: &mut World,
@@ -404,21 +428,8 @@ fn publish_with(
 ) -> ReleaseId {
     let name = PackageName::parse("payments").unwrap();
     let program = format!("program {version}").into_bytes();
-    let service = |name: &&str| package::Service {
-        name: PackageName::parse(name).unwrap(),
-        command: vec!["./run".into(), version.into()],
-        environment: BTreeMap::new(),
-        user: None,
-        unit_file: None,
-        options: vec![],
-    };
-    let check = |name: &&str| Check {
-        name: PackageName::parse(name).unwrap(),
-        probe: Probe::Unit { service: PackageName::parse(name).unwrap() },
-        timeout_seconds: 5,
-    };
     let health = Health::Checked(Observed {
-        checks: services.iter().map(check).collect(),
+        checks: services.iter().map(|name| unit_check(name)).collect(),
         start_seconds: 0,
         interval_seconds: 5,
         failures: 2,
@@ -430,7 +441,7 @@ fn publish_with(
     let manifest = Manifest::new(
         name.clone(),
         vec![file("run", 0o755, &program), file("same", 0o644, b"the same in all")],
-        services.iter().map(service).collect(),
+        services.iter().map(|name| service(name, &["./run", version])).collect(),
         health,
         Backup { paths: vec!["${ETC}/payments".into()] },
         Vec::<Hook>::new(),

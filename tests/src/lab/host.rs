@@ -333,6 +333,15 @@ impl DebianHost {
         self.run(command.iter().copied())?.good().with_context(|| command.join(" "))
     }
 
+    /// What the host's agent says of itself, asked on the host.
+    ///
+    /// # Errors
+    /// If it doesn't answer.
+    pub fn agent_status(&self) -> Result<serde_json::Value> {
+        let said = self.good(["refit-agent", "status", "--output", "json"])?;
+        Ok(serde_json::from_str(&said)?)
+    }
+
     /// Becomes a command on the host, with the terminal of this program; returns only if it can't.
     ///
     /// # Errors

@@ -9,9 +9,7 @@ use refit_tests::{
 };
 
 fn backup(fleet: &Sandbox, words: &[&str]) -> Ran {
-    let mut agent = command("refit-agent").unwrap();
-    agent.arg("backup").args(words).arg("--data").arg(fleet.host_named("web-1").data());
-    Ran::of(&mut agent).unwrap()
+    fleet.agent_backup("web-1", words).unwrap()
 }
 
 #[test]

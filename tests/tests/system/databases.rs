@@ -32,6 +32,13 @@ fn conversion(words: &[&str]) -> String {
     format!("\n[[hooks]]\nwhen = \"after-switch\"\ntimeout_seconds = 60\ncommand = [{command}]\n")
 }
 
+/// The hook that has PostgreSQL do this with the database `ledger`.
+fn conversion_by_psql(pg: &Postgresql, statement: &str) -> String {
+    let socket = pg.socket();
+    let words = ["/usr/bin/psql", "-X", "-w", "-h", &socket, "-U", "postgres", "-d", "ledger"];
+    conversion(&[&words[..], &["-c", statement]].concat())
+}
+
 fn publish(
     fleet: &Sandbox,
     version: &str,
@@ -75,9 +82,7 @@ fn set_aside(fleet: &Sandbox) -> Vec<String> {
 }
 
 fn backup(fleet: &Sandbox, words: &[&str]) -> Ran {
-    let mut agent = command("refit-agent").unwrap();
-    agent.arg("backup").args(words).arg("--data").arg(fleet.host_named("web-1").data());
-    Ran::of(&mut agent).unwrap()
+    fleet.agent_backup("web-1", words).unwrap()
 }
 
 fn nothing_is_left_of_scratches(fleet: &Sandbox) {
@@ -129,19 +134,7 @@ fn converted_data_goes_back_and_what_was_written_in_probation_is_found_again_and
         pg.recipe("ledger", "ledger"),
         maria.recipe("shop", "shop"),
         format!("\n[[data.databases]]\nname = \"cache\"\nkind = \"sqlite\"\npath = {file:?}\n"),
-        conversion(&[
-            "/usr/bin/psql",
-            "-X",
-            "-w",
-            "-h",
-            &pg.socket(),
-            "-U",
-            "postgres",
-            "-d",
-            "ledger",
-            "-c",
-            rename,
-        ]),
+        conversion_by_psql(&pg, rename),
         conversion(&["/usr/bin/mariadb", "--no-defaults", &socket, "shop", "-e", rename]),
         conversion(&["/usr/bin/sqlite3", file.to_str().unwrap(), rename]),
         conversion(&["/bin/sh", "-c", &format!("echo 2 > {}/format", folder.display())]),
@@ -381,23 +374,10 @@ fn an_agent_killed_on_its_way_back_from_converted_data_comes_back_to_it_once() {
     for (n, point) in points.iter().enumerate() {
         let version = format!("4.{n}");
         let rename = "ALTER TABLE t RENAME COLUMN a TO b";
-        let convert = [
-            "/usr/bin/psql",
-            "-X",
-            "-w",
-            "-h",
-            &pg.socket(),
-            "-U",
-            "postgres",
-            "-d",
-            "ledger",
-            "-c",
-            rename,
-        ];
         let extra = format!(
             "{UNTIL_BAD}\n[data]\nuse = \"converted\"\n{}{}",
             pg.recipe("ledger", "ledger"),
-            conversion(&convert)
+            conversion_by_psql(&pg, rename)
         );
         fleet.host_mut("web-1").agent().unwrap().terminate().unwrap();
         fleet.start_agent_with("web-1", &[("REFIT_CRASH_AT", point)]).unwrap();
@@ -428,23 +408,10 @@ fn the_rescuer_alone_brings_a_converted_database_back_and_nothing_written_after_
     pg.ask("postgres", "CREATE DATABASE ledger").unwrap();
     pg.ask("ledger", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)").unwrap();
     let rename = "ALTER TABLE t RENAME COLUMN a TO b";
-    let convert = [
-        "/usr/bin/psql",
-        "-X",
-        "-w",
-        "-h",
-        &pg.socket(),
-        "-U",
-        "postgres",
-        "-d",
-        "ledger",
-        "-c",
-        rename,
-    ];
     let extra = format!(
         "{UNTIL_BAD}\n[data]\nuse = \"converted\"\n{}{}",
         pg.recipe("ledger", "ledger"),
-        conversion(&convert)
+        conversion_by_psql(&pg, rename)
     );
     publish(&fleet, "5.0", Behaviour::Good, LONG, &extra);
     until_phase(&fleet, "probation");

@@ -253,8 +253,7 @@ impl Lab {
 
     /// How far the host's update is, by its own word, and of which release.
     pub(crate) fn phase(&self) -> anyhow::Result<(String, String)> {
-        let said = self.host.good(["refit-agent", "status", "--output", "json"])?;
-        let said: serde_json::Value = serde_json::from_str(&said)?;
+        let said = self.host.agent_status()?;
         let product = &said["products"][0];
         let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         Ok((word(&product["phase"]), word(&product["attempt"]["version"])))

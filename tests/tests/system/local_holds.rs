@@ -3,7 +3,7 @@
 
 use refit_tests::{
     lab::{self, DebianHost},
-    release::{self, Behaviour, Probation},
+    release::{Behaviour, Probation},
     sandbox::Sandbox,
     wait::until,
 };
@@ -162,13 +162,9 @@ fn a_hold_that_comes_while_the_backup_is_made_comes_before_any_service_stops() {
     let before = process("payments");
 
     // What runs before is measured for so long that a person is fast enough.
-    let source = fleet.path().join("source-1.1");
-    release::write(&source, "1.1", Behaviour::Good, Probation::default(), COMPARES).unwrap();
-    let path = source.join("refit.toml");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let text = text.replace("[health.checked]\n", "[health.checked]\nbaseline_seconds = 20\n");
-    std::fs::write(&path, text).unwrap();
-    fleet.publish_built(&fleet.build_from(&source, "1.1").unwrap()).unwrap();
+    let probation = Probation::default();
+    let built = fleet.build_measured("1.1", Behaviour::Good, probation, 20, COMPARES).unwrap();
+    fleet.publish_built(&built).unwrap();
     fleet.promote("1.1", "pilot").unwrap();
     let phase = || anyhow::Ok(fleet.host_status("debian-1")?["products"][0]["phase"].clone());
     until("the host has its leave and saves", || Ok((phase()? == "backing-up").then_some(())))

@@ -4,16 +4,14 @@ use std::{fs, path::Path};
 
 use jiff::{SignedDuration, Timestamp};
 use refit_tests::{
-    process::{Ran, command},
+    process::Ran,
     release::{Behaviour, Probation},
     sandbox::Sandbox,
     wait::until,
 };
 
 fn backup(fleet: &Sandbox, words: &[&str]) -> Ran {
-    let mut agent = command("refit-agent").unwrap();
-    agent.arg("backup").args(words).arg("--data").arg(fleet.host_named("web-1").data());
-    Ran::of(&mut agent).unwrap()
+    fleet.agent_backup("web-1", words).unwrap()
 }
 
 /// What somebody else's backup says of itself.

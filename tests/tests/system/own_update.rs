@@ -75,8 +75,7 @@ impl Own {
 
     /// What the agent says of its own product.
     fn status(&self) -> anyhow::Result<Value> {
-        let said = self.host.good(["refit-agent", "status", "--output", "json"])?;
-        let said: Value = serde_json::from_str(&said)?;
+        let said = self.host.agent_status()?;
         let products = said["products"].as_array().cloned().unwrap_or_default();
         Ok(products.into_iter().find(|product| product["product"] == AGENT).unwrap_or(Value::Null))
     }
@@ -130,14 +129,7 @@ impl Own {
     }
 
     fn told(&self, what: &[&str]) {
-        until(&format!("the server is told of {what:?}"), || {
-            let host = self.fleet.host_status("debian-1")?.to_string();
-            for what in what {
-                anyhow::ensure!(host.contains(what), "{host}");
-            }
-            Ok(Some(()))
-        })
-        .unwrap();
+        self.fleet.until_host_reports("debian-1", what).unwrap();
     }
 }
 

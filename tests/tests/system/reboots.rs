@@ -51,14 +51,7 @@ impl Lab {
 
     /// Waits until what the server knows of the host has all of these words.
     fn until_reports(&self, words: &[&str]) {
-        until(&format!("the host reports {words:?}"), || {
-            let host = self.fleet.host_status("debian-1")?.to_string();
-            match words.iter().all(|word| host.contains(word)) {
-                true => Ok(Some(())),
-                false => anyhow::bail!("it reports {host}"),
-            }
-        })
-        .unwrap();
+        self.fleet.until_host_reports("debian-1", words).unwrap();
     }
 
     /// Holds a shutdown off from now on, in the name of a nightly dump.

@@ -54,8 +54,7 @@ impl Lab {
 
     /// How far the host's update is, by its own word.
     fn phase(&self) -> anyhow::Result<String> {
-        let said = self.host.good(["refit-agent", "status", "--output", "json"])?;
-        let said: serde_json::Value = serde_json::from_str(&said)?;
+        let said = self.host.agent_status()?;
         Ok(said["products"][0]["phase"].as_str().unwrap_or_default().to_owned())
     }
 

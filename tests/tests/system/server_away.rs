@@ -3,18 +3,32 @@
 use std::fs;
 
 use refit_tests::{
-    process::{Ran, command},
     release::{Behaviour, Probation},
     sandbox::Sandbox,
     wait::until,
 };
 
-/// What `refit-agent status --output json` says of the product.
+/// What the agent says of the product.
 fn product(fleet: &Sandbox) -> anyhow::Result<serde_json::Value> {
-    let mut status = command("refit-agent")?;
-    status.args(["status", "--output", "json", "--data"]).arg(fleet.host_named("web-1").data());
-    let status: serde_json::Value = serde_json::from_str(&Ran::of(&mut status)?.good()?)?;
-    Ok(status["products"][0].clone())
+    Ok(fleet.agent_status("web-1")?["products"][0].clone())
+}
+
+/// Waits until the host has its leave, and has not come to an end.
+fn until_begun(fleet: &Sandbox) {
+    until("the host holds a lease", || {
+        let phase = product(fleet)?["phase"].as_str().unwrap_or_default().to_owned();
+        Ok(["backing-up", "quiescing", "sealing", "switching", "probation"]
+            .contains(&phase.as_str())
+            .then_some(()))
+    })
+    .unwrap();
+}
+
+fn until_rolled_back(fleet: &Sandbox) {
+    until("the host has gone back by itself", || {
+        Ok((product(fleet)?["phase"].as_str() == Some("rolled-back")).then_some(()))
+    })
+    .unwrap();
 }
 
 #[test]
@@ -24,13 +38,7 @@ fn a_server_away_from_the_lease_on_does_not_undo_a_healthy_release_and_hears_of_
         fleet.build_with("1.1", Behaviour::Good, Probation { start: 1, good: 4 }, "").unwrap();
     fleet.publish_built(&built).unwrap();
     fleet.promote("1.1", "pilot").unwrap();
-    until("the host holds a lease", || {
-        let phase = product(&fleet)?["phase"].as_str().unwrap_or_default().to_owned();
-        Ok(["backing-up", "quiescing", "sealing", "switching", "probation"]
-            .contains(&phase.as_str())
-            .then_some(()))
-    })
-    .unwrap();
+    until_begun(&fleet);
     fleet.server().unwrap().kill().unwrap();
     fleet.until_runs("web-1", "1.1").unwrap();
     until("the host commits without the server", || {
@@ -59,10 +67,7 @@ fn a_bad_release_goes_back_without_the_server_and_the_brake_hears_of_it_later() 
     fleet.until_runs("web-1", "1.1").unwrap();
     fleet.server().unwrap().kill().unwrap();
     fleet.until_runs("web-1", "1.0").unwrap();
-    until("the host has finished", || {
-        Ok((product(&fleet)?["phase"].as_str() == Some("rolled-back")).then_some(()))
-    })
-    .unwrap();
+    until_rolled_back(&fleet);
     fleet.start_server().unwrap();
     let halted = fleet.until_rollout("pilot", "1.1", "halted").unwrap();
     assert_eq!(halted["rollout"]["counts"]["rolled_back"], 1, "{halted}");
@@ -88,18 +93,9 @@ fn a_rollback_that_nobody_watched_is_reported_with_its_cause_and_the_last_words_
         fleet.build_with("1.1", Behaviour::Exits, Probation { start: 4, good: 5 }, "").unwrap();
     fleet.publish_built(&built).unwrap();
     fleet.promote("1.1", "pilot").unwrap();
-    until("the release has begun", || {
-        let phase = product(&fleet)?["phase"].as_str().unwrap_or_default().to_owned();
-        Ok(["backing-up", "quiescing", "sealing", "switching", "probation"]
-            .contains(&phase.as_str())
-            .then_some(()))
-    })
-    .unwrap();
+    until_begun(&fleet);
     fleet.server().unwrap().kill().unwrap();
-    until("the host has gone back by itself", || {
-        Ok((product(&fleet)?["phase"].as_str() == Some("rolled-back")).then_some(()))
-    })
-    .unwrap();
+    until_rolled_back(&fleet);
     fleet.until_runs("web-1", "1.0").unwrap();
     // The agent of that time is gone as well; another one tells of it.
     fleet.host_mut("web-1").agent().unwrap().kill().unwrap();

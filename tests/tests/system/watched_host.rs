@@ -60,14 +60,8 @@ impl Lab {
 
     /// A release that is watched by these checks; what ran before is measured for a few seconds.
     fn promote(&self, version: &str, behaviour: Behaviour, good: u32, checks: &str) {
-        let source = self.fleet.path().join(format!("source-{version}"));
         let probation = Probation { start: 1, good };
-        release::write(&source, version, behaviour, probation, checks).unwrap();
-        let path = source.join("refit.toml");
-        let text = std::fs::read_to_string(&path).unwrap();
-        let text = text.replace("[health.checked]\n", "[health.checked]\nbaseline_seconds = 4\n");
-        std::fs::write(&path, text).unwrap();
-        let built = self.fleet.build_from(&source, version).unwrap();
+        let built = self.fleet.build_measured(version, behaviour, probation, 4, checks).unwrap();
         self.fleet.publish_built(&built).unwrap();
         self.fleet.promote(version, "pilot").unwrap();
     }
@@ -204,11 +198,7 @@ fn a_host_that_boots_without_a_network_in_probation_judges_nothing_by_it() {
     );
     lab.promote("1.1", Behaviour::Good, 20, &checks);
     until_says(&lab.host, "1.1");
-    let said = |lab: &Lab| {
-        let said = lab.host.good(["refit-agent", "status", "--output", "json"])?;
-        let said: serde_json::Value = serde_json::from_str(&said)?;
-        anyhow::Ok(said["products"][0].clone())
-    };
+    let said = |lab: &Lab| anyhow::Ok(lab.host.agent_status()?["products"][0].clone());
     until(
         "the release is in probation",
         || Ok((said(&lab)?["phase"] == "probation").then_some(())),

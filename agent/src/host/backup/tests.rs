@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     update::{BootId, InstallId, Running},
-    way_back::{self, Units, UnitsError, WayBack},
+    way_back::{self, NoServices, WayBack},
 };
 
 fn id() -> BackupId {
@@ -100,23 +100,6 @@ fn seal(files: &RecordingFiles) -> Result<SealedBackup, BackupError> {
     backups(files).seal(&about(&id(), 0), &all())
 }
 
-struct NoUnits;
-
-impl Units for NoUnits {
-    fn stop(&mut self, _: &str) -> Result<(), UnitsError> {
-        Ok(())
-    }
-    fn start(&mut self, _: &str) -> Result<(), UnitsError> {
-        Ok(())
-    }
-    fn reload(&mut self) -> Result<(), UnitsError> {
-        Ok(())
-    }
-    fn run(&mut self, _: &[String], _: u32) -> Result<(), UnitsError> {
-        Ok(())
-    }
-}
-
 /// Goes back as a host does: by the file of the way back, then what is left to do.
 fn go_back(files: &RecordingFiles, sealed: &SealedBackup) -> Result<Vec<PathBuf>, String> {
     let index = backups(files).verify(sealed).map_err(|error| error.to_string())?;
@@ -134,7 +117,8 @@ fn go_back(files: &RecordingFiles, sealed: &SealedBackup) -> Result<Vec<PathBuf>
         steps,
     };
     let way_back = WayBack::parse(&way_back.to_bytes()).map_err(|error| error.to_string())?;
-    way_back::run(&way_back, files, &mut NoUnits).map_err(|error| error.to_string())?;
+    way_back::run(&way_back, files, &mut NoServices(|_: &[String]| Ok(())))
+        .map_err(|error| error.to_string())?;
     let kept = backups(files).finish(&index, &turn()).map_err(|error| error.to_string())?;
     Ok(kept.into_iter().map(|kept| kept.place.into()).collect())
 }
@@ -517,7 +501,7 @@ fn on_a_real_disk_everything_comes_back_with_owner_mode_time_and_attributes() {
         restores: None,
         steps,
     };
-    way_back::run(&way_back, &RealFiles, &mut NoUnits).unwrap();
+    way_back::run(&way_back, &RealFiles, &mut NoServices(|_: &[String]| Ok(()))).unwrap();
     let kept = backups.finish(&index, &turn()).unwrap();
     let mut after = snapshot(&RealFiles, &etc);
     after.remove(&etc);

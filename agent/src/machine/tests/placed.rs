@@ -36,18 +36,7 @@ fn publish_naming(
     backup: Backup,
 ) -> ReleaseId {
     let name = PackageName::parse("payments").unwrap();
-    let web = PackageName::parse("web").unwrap();
-    let service = package::Service {
-        name: web.clone(),
-        command: vec!["/usr/share/app/one".into(), version.into()],
-        environment: BTreeMap::new(),
-        user: None,
-        unit_file: None,
-        options: vec![],
-    };
-    let checks =
-        vec![Check { name: web.clone(), probe: Probe::Unit { service: web }, timeout_seconds: 5 }];
-    let health = Health::Checked(Observed { checks, good_seconds: 10, ..Observed::default() });
+    let (service, health) = watched("web", &["/usr/share/app/one", version]);
     let manifest = Manifest::new(name.clone(), entries, vec![service], health, backup, vec![]);
     let manifest = manifest.unwrap().installed_by(Installer::Files, files).unwrap();
     for bytes in contents {

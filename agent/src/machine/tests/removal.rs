@@ -86,18 +86,7 @@ fn configuration_in_a_folder_that_is_not_there_is_brought_back_as_the_folders_ab
     let (mut world, _, two) = on_one();
     let nowhere = Backup { paths: vec!["/srv/not/there/conf".into()] };
     let name = PackageName::parse("payments").unwrap();
-    let web = PackageName::parse("web").unwrap();
-    let service = package::Service {
-        name: web.clone(),
-        command: vec!["/bin/run".into()],
-        environment: BTreeMap::new(),
-        user: None,
-        unit_file: None,
-        options: vec![],
-    };
-    let checks =
-        vec![Check { name: web.clone(), probe: Probe::Unit { service: web }, timeout_seconds: 5 }];
-    let health = Health::Checked(Observed { checks, good_seconds: 10, ..Observed::default() });
+    let (service, health) = watched("web", &["/bin/run"]);
     let manifest =
         Manifest::new(name.clone(), vec![], vec![service], health, nowhere, vec![]).unwrap();
     world.frames.add(&manifest.to_bytes());

@@ -111,14 +111,7 @@ impl Lab {
     }
 
     fn until_reports(&self, words: &[&str]) {
-        until(&format!("the host reports {words:?}"), || {
-            let host = self.fleet.host_status("debian-1")?.to_string();
-            match words.iter().all(|word| host.contains(word)) {
-                true => Ok(Some(())),
-                false => anyhow::bail!("it reports {host}"),
-            }
-        })
-        .unwrap();
+        self.fleet.until_host_reports("debian-1", words).unwrap();
     }
 
     fn until_gone(&self, path: &str) {

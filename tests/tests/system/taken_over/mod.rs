@@ -27,9 +27,7 @@ const DAYS: SignedDuration = SignedDuration::from_hours(48);
 /// that just starts from it.
 fn status(fleet: &Sandbox) -> Result<Value> {
     ensure!(fleet.host_named("web-1").data().join("agent.sock").exists(), "the agent starts");
-    let mut status = command("refit-agent")?;
-    status.args(["status", "--output", "json", "--data"]).arg(fleet.host_named("web-1").data());
-    Ok(serde_json::from_str(&Ran::of(&mut status)?.good()?)?)
+    fleet.agent_status("web-1")
 }
 
 fn of_product(state: &Value, product: &str) -> Value {
