@@ -160,6 +160,12 @@ fn boot_time() -> Running {
     Running::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
 }
 
+/// The host's own time zone by the IANA's name; empty where the system does not tell it.
+pub fn zone_name() -> String {
+    let zone = jiff::tz::TimeZone::try_system().ok();
+    zone.and_then(|zone| zone.iana_name().map(str::to_owned)).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

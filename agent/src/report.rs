@@ -122,6 +122,7 @@ impl Reporter {
             products: states.collect(),
             timestamp_version: view.as_ref().map_or(0, |view| view.timestamp_version()),
             metadata_expired: view.as_ref().is_some_and(|view| view.expired(now)),
+            time_zone: crate::clock::zone_name(),
             server: self.server.as_ref().map(|server| server.address()).unwrap_or_default(),
             metadata_failure: self.trust.refusal().map(refused),
             audit_held: self.witness.held(),

@@ -8,6 +8,7 @@ pub mod envelope;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzzing;
 pub mod gathered;
+pub mod hours;
 pub mod names;
 pub mod package;
 pub mod policy;

@@ -1,12 +1,17 @@
 //! A product as it is stored at one moment, in the form in which `rollout::plan` wants to see it.
 
-use jiff::Timestamp;
-use refit_proto::names::{Digest, Product, RingName};
+use std::sync::Arc;
+
+use jiff::{Timestamp, tz::TimeZone};
+use refit_proto::{
+    hours::Zones,
+    names::{Digest, Product, RingName},
+};
 
 use crate::{
     fleet::{ReleaseRecord, RingPolicy, RingRecord, Rollout, RolloutPolicy, Tally},
     placing,
-    rollout::{Plan, ProductView, RingView, Watched, plan},
+    rollout::{HoursNow, Plan, ProductView, RingView, Watched, plan},
     store::{Cells, Reads as _, Rev, Store, StoreFault},
 };
 
@@ -16,6 +21,8 @@ pub struct ProductNow {
     pub product: Product,
     /// In order; those that the signed policy no longer names are left out.
     pub rings: Vec<RingNow>,
+    /// When updates may begin.
+    pub hours: Arc<HoursNow>,
     /// Digests of withdrawn releases.
     pub withdrawn: Vec<Digest>,
 }
@@ -79,7 +86,8 @@ impl ProductNow {
             .filter(|release| release.product == product && release.withdrawn)
             .map(|release| release.digest)
             .collect();
-        Ok(ProductNow { product, rings, withdrawn })
+        let hours = Arc::new(policy.map(hours_now).unwrap_or_default());
+        Ok(ProductNow { product, rings, hours, withdrawn })
     }
 
     /// A ring by its name.
@@ -102,7 +110,15 @@ impl ProductNow {
             withdrawn: &self.withdrawn,
             watched: watched(ring),
         });
-        let view = ProductView { product: &self.product, rings: rings.collect(), listening_since };
+        let (product, rings) = (&self.product, rings.collect());
+        let view = ProductView { product, rings, hours: &self.hours, listening_since };
         plan(&view, now)
     }
+}
+
+/// The rules of a policy, with the time zones that this machine knows.
+fn hours_now(policy: RolloutPolicy) -> HoursNow {
+    let RolloutPolicy { hours, hours_changed_at: changed_at, .. } = policy;
+    let zones = Zones::of(&hours, |name| TimeZone::get(name).ok());
+    HoursNow { hours, zones, changed_at }
 }

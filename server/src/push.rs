@@ -236,6 +236,10 @@ fn ring(
         .and_then(|file| file.current.as_ref())
         .map(|promotion| promotion.terms.retry.clone())
         .unwrap_or_default();
+    let passed = file
+        .and_then(|file| file.current.as_ref())
+        .map(|promotion| promotion.terms.overrides.iter().map(|passed| passed.gate).collect())
+        .unwrap_or_default();
     let mut ring = RingRecord {
         product: product.clone(),
         ring: definition.ring.clone(),
@@ -246,6 +250,7 @@ fn ring(
         current,
         back,
         retry,
+        passed,
         promotion: version,
         promoted_by: pusher.who.to_owned(),
         promoted_at: Some(pusher.now),

@@ -121,6 +121,7 @@ mod tests {
             state: HostState::Active,
             platform: "any".parse().unwrap(),
             agent_version: String::new(),
+            time_zone: String::new(),
             certificate: Certificate {
                 serial: String::new(),
                 not_after: now,

@@ -57,6 +57,10 @@ pub enum Gate {
     ChangePlan,
     /// The rings that must name the same release before.
     After,
+    /// The windows in which updates may begin.
+    Window,
+    /// The times in which nothing begins.
+    Freeze,
 }
 
 /// Somebody who approves: each key with the kinds that it may give.
@@ -125,6 +129,18 @@ impl fmt::Display for EvidenceKind {
 }
 
 impl Gate {
+    /// Whether it is opened by the server's clock alone, and by nothing that a promotion brings.
+    pub fn is_the_servers(self) -> bool {
+        match self {
+            Gate::Window | Gate::Freeze => true,
+            Gate::Functional
+            | Gate::Performance
+            | Gate::Security
+            | Gate::ChangePlan
+            | Gate::After => false,
+        }
+    }
+
     /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -133,6 +149,8 @@ impl Gate {
             Gate::Security => "security",
             Gate::ChangePlan => "change-plan",
             Gate::After => "after",
+            Gate::Window => "window",
+            Gate::Freeze => "freeze",
         }
     }
 }
@@ -169,9 +187,9 @@ reads!(ApprovalKind, "technical, business and operations",
     "technical" => Technical, "business" => Business, "operations" => Operations);
 reads!(EvidenceKind, "functional, performance and security",
     "functional" => Functional, "performance" => Performance, "security" => Security);
-reads!(Gate, "functional, performance, security, change-plan and after",
+reads!(Gate, "functional, performance, security, change-plan, after, window and freeze",
     "functional" => Functional, "performance" => Performance, "security" => Security,
-    "change-plan" => ChangePlan, "after" => After);
+    "change-plan" => ChangePlan, "after" => After, "window" => Window, "freeze" => Freeze);
 
 /// The first rule of a policy that contradicts another one, or that nobody could ever meet.
 pub(super) fn contradiction(policy: &ProductPolicy) -> Option<String> {
@@ -199,6 +217,11 @@ fn of_ring(policy: &ProductPolicy, definition: &RingDefinition) -> Option<String
     let RingDefinition { ring, rules, .. } = definition;
     if rules.demands.contains(&Gate::After) {
         return Some(format!("ring {ring} demands `after`: name the rings under `after`"));
+    }
+    if let Some(gate) = rules.demands.iter().find(|gate| gate.is_the_servers()) {
+        return Some(format!(
+            "ring {ring} demands `{gate}`: that is said by the windows and freezes of the product"
+        ));
     }
     if let Some(unknown) = rules.after.iter().find(|before| policy.ring(before).is_none()) {
         return Some(format!("ring {ring} comes after {unknown}, which is no ring"));
@@ -297,9 +320,15 @@ mod tests {
             assert_eq!(kind.as_str().parse::<ApprovalKind>().unwrap(), kind);
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
         }
-        for gate in
-            [Gate::Functional, Gate::Performance, Gate::Security, Gate::ChangePlan, Gate::After]
-        {
+        for gate in [
+            Gate::Functional,
+            Gate::Performance,
+            Gate::Security,
+            Gate::ChangePlan,
+            Gate::After,
+            Gate::Window,
+            Gate::Freeze,
+        ] {
             assert_eq!(gate.as_str().parse::<Gate>().unwrap(), gate);
             assert_eq!(serde_json::to_value(gate).unwrap(), gate.as_str());
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::tz::TimeZone;
 use refit_proto::{
     envelope,
     names::{Digest, HostId, HostName, Labels, PersonName, Product, RingName},
@@ -19,7 +20,8 @@ use crate::{
     access::ANY_ROLE,
     authorities::Standing,
     fleet::{
-        BackupCheck, Host, HostState, Rollout, RolloutPolicy, TokenRecord, TokenSubject, changes,
+        BackupCheck, Host, HostState, PolicyError, Rollout, RolloutPolicy, TokenRecord,
+        TokenSubject, changes,
     },
     identity::Role,
     planning,
@@ -370,12 +372,20 @@ fn set_policy(
     let policy =
         message.policy.ok_or_else(|| ApiError::Invalid("the call brings no policy".into()))?;
     let mut policy = RolloutPolicy::try_from(policy)?;
+    if let Some(name) = policy.hours.zone_names().find(|name| TimeZone::get(name).is_err()) {
+        return Err(PolicyError::Zone(name.to_owned()).into());
+    }
     let replaces = message.replaces_revision;
     policy.revision = replaces.saturating_add(1);
     let reply = wire::SetRolloutPolicyReply { revision: policy.revision };
     retry(shared, store, call.now, || {
         let held = store.read::<RolloutPolicy>(policy.product.clone())?;
         let revision = held.as_ref().map_or(0, |held| held.value.revision);
+        policy.hours_changed_at = match &held {
+            Some(held) if held.value.hours == policy.hours => held.value.hours_changed_at,
+            None if policy.hours.is_empty() => None,
+            Some(_) | None => Some(call.now),
+        };
         // The answer was lost, and the call came again.
         if held.as_ref().is_some_and(|held| held.value == policy) {
             return Ok((reply, Commit::new(), Vec::new()));

@@ -3,10 +3,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use refit_proto::{
     envelope,
-    names::{Digest, Product},
+    hours::HostPlace,
+    names::{Digest, Labels, Product},
     trust::{Role as TrustRole, Signer as _},
     wire::{self, agent_server::Agent, lease_reply::Answer, product_order::Order},
 };
@@ -110,6 +111,23 @@ impl Standing {
     fn meet(&mut self, now: Timestamp) {
         self.after = rollout::meet(&self.after, self.rollout(), self.ring(), now).placement;
         self.after = rollout::give_back(&self.after, now).placement;
+    }
+}
+
+/// What rules about hours ask of a host.
+struct OwnPlace {
+    labels: Labels,
+    zone: Option<TimeZone>,
+}
+
+impl OwnPlace {
+    fn of(shared: &Shared, store: &dyn Store, host: &Host) -> Result<OwnPlace, ApiError> {
+        let labels = shared.labels.read(store, &shared.content)?.labels_of(&host.id, &host.labels);
+        Ok(OwnPlace { labels, zone: TimeZone::get(&host.time_zone).ok() })
+    }
+
+    fn as_seen(&self) -> HostPlace<'_> {
+        HostPlace { labels: &self.labels, zone: self.zone.as_ref() }
     }
 }
 
@@ -258,6 +276,7 @@ fn take(host: &mut Host, standings: &mut [Standing], new: &NewReport, now: Times
     host.timestamp_version = state.timestamp_version;
     host.metadata_expired = state.metadata_expired;
     host.server = state.server.chars().take(262).collect();
+    host.time_zone = state.time_zone.chars().take(64).collect();
     host.metadata_failure = state.metadata_failure.clone().map(rollout::reported);
     host.audit_failure = state.audit_failure.clone().map(rollout::reported);
     let holds = state.holds.iter().take(MOST_HOLDS).cloned();
@@ -369,7 +388,10 @@ fn lease(
             let view = views.iter().find(|view| view.product == product);
             let held = store.placement(&product, &host.id)?;
             Ok(match (view, held) {
-                (Some(view), Some(held)) => admit(shared, view, &held, &ask, call.now),
+                (Some(view), Some(held)) => {
+                    let place = OwnPlace::of(shared, store, &host)?;
+                    admit(shared, view, &held, &place, &ask, call.now)
+                }
                 (None, _) | (_, None) => {
                     let hold = Hold::new(HoldReason::NotOffered, call.now);
                     (Some(Answer::Hold(hold.into())), Commit::new(), Vec::new())
@@ -412,7 +434,8 @@ fn reboot(
     };
     let plan = view.plan(shared.listening_since, call.now, |_| Vec::new());
     let ring = held.value.ring.as_ref().and_then(|ring| plan.ring(ring));
-    Ok(match rollout::boot_hold(ring, &held.value, &ask, call.now) {
+    let place = OwnPlace::of(shared, store, &host)?;
+    Ok(match rollout::boot_hold(ring, &held.value, place.as_seen(), &ask, call.now) {
         None => wire::RebootReply { may: true, hold: None },
         Some(hold) => no(hold),
     })
@@ -423,6 +446,7 @@ fn admit(
     shared: &Shared,
     view: &ProductNow,
     held: &Rev<Placement>,
+    place: &OwnPlace,
     ask: &Ask,
     now: Timestamp,
 ) -> (Option<Answer>, Commit, Vec<Deed>) {
@@ -431,7 +455,7 @@ fn admit(
     let planned = name.and_then(|ring| plan.ring(ring));
     let rollout = name.and_then(|ring| view.ring(ring)).and_then(|ring| ring.rollout.as_ref());
     let mut commit = Commit::new();
-    let answer = match rollout::admit(planned, &held.value, ask, now) {
+    let answer = match rollout::admit(planned, &held.value, place.as_seen(), ask, now) {
         Admission::Granted(grant) => {
             if let Some(rollout) = rollout.filter(|_| !grant.step.is_empty) {
                 // For its revision: whoever is admitted next has seen this one in the counts, or collides.

@@ -40,6 +40,9 @@ pub struct Host {
     pub timestamp_version: u64,
     /// The host's metadata has expired: it begins nothing new.
     pub metadata_expired: bool,
+    /// Its own time zone, as it says itself: `Europe/Berlin`; empty where it does not know.
+    #[serde(default)]
+    pub time_zone: String,
     /// The address by which it reaches its server, as it says itself.
     #[serde(default)]
     pub server: String,

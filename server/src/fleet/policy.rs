@@ -1,7 +1,9 @@
 //! The unsigned part of the rings, which only narrows: waves, caps, soak, limits. A policy that could
 //! never stop anything, or never let anything move, is refused when it is set.
 
+use jiff::Timestamp;
 use refit_proto::{
+    hours::{Hours, HoursError},
     names::{NameError, Product, RingName},
     package::{PlanRules, UnknownRule},
     policy::limits,
@@ -21,6 +23,12 @@ pub struct RolloutPolicy {
     /// What a release has to say of itself before it is promoted.
     #[serde(default)]
     pub plan: PlanRules,
+    /// When its updates may begin.
+    #[serde(default)]
+    pub hours: Hours,
+    /// When that was last changed.
+    #[serde(default)]
+    pub hours_changed_at: Option<Timestamp>,
     /// Grows by one with each change.
     pub revision: u64,
 }
@@ -84,6 +92,14 @@ pub enum PolicyError {
          or update the server first"
     )]
     PlanRule(#[from] UnknownRule),
+    /// A rule about hours that makes no sense.
+    #[error(transparent)]
+    Hours(#[from] HoursError),
+    /// A clock that nobody could read.
+    #[error(
+        "this server knows no time zone {0:?}\nhelp: write one like \"Europe/Berlin\", or install the server's tzdata"
+    )]
+    Zone(String),
     /// A number that makes no sense there.
     #[error("ring {ring}: {field} is {value}\nhelp: {rule}")]
     Value {
@@ -115,7 +131,10 @@ impl TryFrom<wire::RolloutPolicy> for RolloutPolicy {
             rings.push(ring);
         }
         let plan = PlanRules::try_from(wire.plan_rules)?;
-        Ok(RolloutPolicy { product, rings, plan, revision: wire.revision })
+        let hours = Hours::try_from(wire.hours.unwrap_or_else(|| Hours::default().into()))?;
+        hours.check_rings(rings.iter().map(|ring| &ring.ring))?;
+        let revision = wire.revision;
+        Ok(RolloutPolicy { product, rings, plan, hours, hours_changed_at: None, revision })
     }
 }
 
@@ -183,6 +202,7 @@ impl From<RolloutPolicy> for wire::RolloutPolicy {
             product: policy.product.to_string(),
             rings: policy.rings.into_iter().map(wire::RingPolicy::from).collect(),
             plan_rules: policy.plan.into(),
+            hours: Some(policy.hours.into()),
             revision: policy.revision,
         }
     }
@@ -237,8 +257,30 @@ mod tests {
             urgency: "emergency".into(),
             fields: vec!["goal".into(), "runbook".into()],
         }];
+        let hours = wire::Hours {
+            windows: vec![wire::WindowRule {
+                scope: Some(wire::Scope {
+                    rings: vec!["pilot".into()],
+                    select: vec![wire::LabelRule {
+                        label: "region".into(),
+                        values: vec!["eu".into(), "us".into()],
+                    }],
+                }),
+                zone: "host".into(),
+                open: vec!["daily 22:00-04:00".into()],
+                avoid: vec!["sun 00:00-00:00".into()],
+            }],
+            freezes: vec![wire::Freeze {
+                scope: Some(wire::Scope::default()),
+                why: "closing".into(),
+                from: "2026-12-20T00:00:00Z".into(),
+                until: "2027-01-02T00:00:00Z".into(),
+            }],
+            settle_seconds: 60,
+        };
         let (product, rings) = ("payments".into(), vec![good()]);
-        let policy = wire::RolloutPolicy { product, rings, plan_rules, revision: 3 };
+        let policy =
+            wire::RolloutPolicy { product, rings, plan_rules, hours: Some(hours), revision: 3 };
         let parsed = RolloutPolicy::try_from(policy.clone()).unwrap();
         assert_eq!(wire::RolloutPolicy::from(parsed.clone()), policy);
         assert_eq!(RolloutPolicy::decode(&parsed.encode().unwrap()).unwrap(), parsed);
@@ -282,7 +324,7 @@ mod tests {
                 product: "payments".into(),
                 rings: vec![good()],
                 plan_rules: rules,
-                revision: 0,
+                ..Default::default()
             };
             let refused = RolloutPolicy::try_from(policy);
             assert!(matches!(refused, Err(PolicyError::PlanRule(_))), "{refused:?}");

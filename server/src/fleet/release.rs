@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use refit_proto::{
     names::{Digest, Product, RingName, Version},
-    policy::Selector,
+    policy::{Gate, Selector},
 };
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +72,9 @@ pub struct RingRecord {
     pub back: Option<ReleaseId>,
     /// Digests that hosts may try again although they failed there.
     pub retry: Vec<Digest>,
+    /// Gates that the promotion of `current` passes over, as its signers have signed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed: Vec<Gate>,
     /// Version of the ring's file in which the promotion of `current` first stood, with just this
     /// `retry`. A mere renewal of the file keeps it; promoting the same release again does not.
     pub promotion: u64,

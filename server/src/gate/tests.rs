@@ -115,6 +115,7 @@ fn due_on(repository: &TestRepository, policy: &ProductPolicy, now: &str) -> Vec
     let product = ProductNow {
         product: "payments".parse().unwrap(),
         rings: Vec::new(),
+        hours: Default::default(),
         withdrawn: Vec::new(),
     };
     due(&sight, policy, &product).unwrap()

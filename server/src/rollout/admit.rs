@@ -2,7 +2,7 @@
 //! most N hosts are in flight whatever happens at once; and the brake is part of the same decision.
 
 use jiff::Timestamp;
-use refit_proto::names::Digest;
+use refit_proto::{hours::HostPlace, names::Digest};
 
 use super::{
     brake,
@@ -56,6 +56,7 @@ pub struct Grant {
 pub fn admit(
     ring: Option<&RingPlan>,
     placement: &Placement,
+    host: HostPlace<'_>,
     ask: &Ask,
     now: Timestamp,
 ) -> Admission {
@@ -77,6 +78,9 @@ pub fn admit(
     if let Some(reason) = brake::reached(policy, plan.counts.failures(), plan.counts.total) {
         return held(placement, Hold::new(HoldReason::Halted(reason), now), now);
     }
+    if let Some(hold) = plan.hours.hold(&plan.ring, rollout, Some(host), now) {
+        return held(placement, hold, now);
+    }
     if let Some(lease) = still_valid(placement, &offer, rollout, now) {
         let step = Step::between(placement, placement.clone(), now);
         let seconds = seconds_left(&lease, now);
@@ -91,7 +95,14 @@ pub fn admit(
         let reason = HoldReason::AtCapacity { updating, allowed };
         return held(placement, Hold::new(reason, rollout.changed_at), now);
     }
-    Admission::Granted(Box::new(grant(rollout, offer, policy.lease_seconds, placement, now)))
+    let closes = plan.hours.closes(&plan.ring, rollout, host, now);
+    let until = closes.into_iter().chain([after(now, policy.lease_seconds.into())]).min();
+    let until = until.filter(|until| until.duration_since(now).as_secs() > 0);
+    match until {
+        Some(until) => Admission::Granted(Box::new(grant(rollout, offer, until, placement, now))),
+        // Less than a second of the window is left.
+        None => held(placement, Hold::new(HoldReason::OutsideWindow, now), now),
+    }
 }
 
 fn matches(offer: &Offer, ask: &Ask) -> bool {
@@ -130,12 +141,13 @@ fn seconds_left(lease: &Lease, now: Timestamp) -> u32 {
 fn grant(
     rollout: &Rollout,
     offer: Offer,
-    seconds: u32,
+    until: Timestamp,
     placement: &Placement,
     now: Timestamp,
 ) -> Grant {
     let id = LeaseId::new(&rollout.id, &placement.host_id, offer.attempt);
-    let lease = Lease { id, granted_at: now, until: after(now, u64::from(seconds)) };
+    let lease = Lease { id, granted_at: now, until };
+    let seconds = seconds_left(&lease, now);
     let direction = if offer.rollback { Direction::Rollback } else { Direction::Forward };
     let mut next = placement.clone();
     next.attempted = Some(rollout.id.clone());

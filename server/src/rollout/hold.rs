@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use refit_proto::{
     cause,
+    hours::Zone,
     names::{Digest, RingName, Version},
     wire,
 };
@@ -71,6 +72,16 @@ pub enum HoldReason {
     NoneHealthy,
     /// Every host is through; the release has to prove itself until then.
     Soaking,
+    /// No window is open.
+    OutsideWindow,
+    /// It is a time that is to be avoided.
+    Avoided,
+    /// A freeze.
+    Frozen(String),
+    /// Nobody knows what time it is there.
+    UnknownZone(Zone),
+    /// Something was changed a moment ago.
+    Settling,
     /// The host runs something newer.
     Ahead,
     /// The host refuses the release since it failed there.
@@ -123,6 +134,11 @@ impl HoldReason {
             HoldReason::AllAway(_) => "all-away",
             HoldReason::NoneHealthy => "none-healthy",
             HoldReason::Soaking => "soaking",
+            HoldReason::OutsideWindow => "outside-window",
+            HoldReason::Avoided => "avoided-hours",
+            HoldReason::Frozen(_) => "frozen",
+            HoldReason::UnknownZone(_) => "unknown-zone",
+            HoldReason::Settling => "settling",
             HoldReason::Ahead => "ahead",
             HoldReason::Quarantined(_) => "quarantined",
             HoldReason::Failed(_) => "failed",
@@ -167,6 +183,18 @@ impl HoldReason {
             }
             HoldReason::NoneHealthy => "no host of the ring is healthy on the release".into(),
             HoldReason::Soaking => "every host is through; the release is proving itself".into(),
+            HoldReason::OutsideWindow => "no window for updates is open here".into(),
+            HoldReason::Avoided => "updates avoid this time of day here".into(),
+            HoldReason::Frozen(why) => format!("a freeze: {why}"),
+            HoldReason::UnknownZone(Zone::Host) => {
+                "its windows go by the host's own clock, and the host reports no time zone".into()
+            }
+            HoldReason::UnknownZone(Zone::Named(name)) => {
+                format!("its windows go by time zone {name}, which the server does not know")
+            }
+            HoldReason::Settling => {
+                "promoted, or its windows changed, a moment ago: nothing begins at once".into()
+            }
             HoldReason::Ahead => "a newer release runs here and is left alone".into(),
             HoldReason::Quarantined(digest) => {
                 format!("release {} failed on this host and is refused", digest.short())
@@ -206,7 +234,12 @@ impl HoldReason {
             | HoldReason::AllAway(_)
             | HoldReason::Away
             | HoldReason::NotOffered => "the host",
-            HoldReason::Soaking | HoldReason::TriedBefore(_) => "time",
+            HoldReason::Soaking | HoldReason::TriedBefore(_) | HoldReason::Settling => "time",
+            HoldReason::OutsideWindow | HoldReason::Avoided => {
+                "administrator, or ring signers with --override window"
+            }
+            HoldReason::Frozen(_) => "administrator, or ring signers with --override freeze",
+            HoldReason::UnknownZone(_) => "administrator",
             HoldReason::Ahead => "operator, by rollback",
             HoldReason::SharedIdentity | HoldReason::Revoked => "administrator",
             HoldReason::Host(hold) if hold.who.is_empty() => "the host",

@@ -14,6 +14,7 @@ pub mod fold;
 pub mod gate;
 pub mod hold;
 pub mod host;
+pub mod hours;
 pub mod plan;
 pub mod reboot;
 
@@ -25,6 +26,7 @@ pub use fold::{
 };
 pub use hold::{Hold, HoldReason};
 pub use host::{Decision, Offer, decide};
+pub use hours::HoursNow;
 pub use plan::{Change, Plan, ProductView, RingPlan, RingView, Watched, plan};
 pub use reboot::boot_hold;
 

@@ -1,7 +1,7 @@
 //! What a product's rollouts do next, and why the rest waits. Level-triggered: it looks only at what is
 //! stored, so that a restart, a repeated round or a second leader changes nothing.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use refit_proto::names::{Digest, Product};
@@ -12,6 +12,7 @@ use super::{
     fold::{Step, count_failure},
     gate,
     hold::{Hold, HoldReason},
+    hours::HoursNow,
 };
 use crate::fleet::{
     Direction, FailureKind, HaltReason, Placement, RingPolicy, RingRecord, Rollout, RolloutId,
@@ -26,6 +27,8 @@ pub struct ProductView<'a> {
     pub product: &'a Product,
     /// In order.
     pub rings: Vec<RingView<'a>>,
+    /// When updates may begin.
+    pub hours: &'a Arc<HoursNow>,
     /// Since when this server has been listening without a break.
     pub listening_since: Timestamp,
 }
@@ -86,6 +89,8 @@ pub struct RingPlan {
     pub tally: Tally,
     /// What keeps the whole ring closed.
     pub gate: Option<Hold>,
+    /// When updates may begin.
+    pub hours: Arc<HoursNow>,
     /// Why the ring does not move; `None`: it moves, or there is nothing left to do.
     pub hold: Option<Hold>,
 }
@@ -177,12 +182,27 @@ impl Draft {
             .map(|rollout| Counts::of(&self.tally, rollout, ring.policy, now))
             .unwrap_or_else(|| Counts { total: self.tally.count(|_| true), ..Counts::default() });
         let gate = gate::closed(&view.rings, rollouts, at);
-        let hold = standstill(ring, rollout.as_ref(), gate.as_ref(), &counts);
+        let hold = standstill(ring, rollout.as_ref(), gate.as_ref(), &counts)
+            .map(|hold| by_the_clock(view, ring, rollout.as_ref(), hold, now));
+        let hours = view.hours.clone();
         let changed = rollout.iter().filter(|rollout| Some(*rollout) != ring.rollout).cloned();
         let write = self.superseded.into_iter().chain(changed).collect();
         let (ring, policy) = (ring.ring.clone(), ring.policy.cloned());
         let (late, changes, tally) = (self.late, self.changes, self.tally);
-        RingPlan { at: now, ring, policy, rollout, write, late, changes, counts, tally, gate, hold }
+        RingPlan {
+            at: now,
+            ring,
+            policy,
+            rollout,
+            write,
+            late,
+            changes,
+            counts,
+            tally,
+            gate,
+            hours,
+            hold,
+        }
     }
 }
 
@@ -412,6 +432,22 @@ fn standstill(
         }
         RolloutState::RollingBack if counts.in_flight > 0 => None,
         RolloutState::RollingBack => hold(HoldReason::HostsNotReady(counts.on_release)),
+    }
+}
+
+/// Hosts that have not asked for their leave may not be able to have it: then the clock is the reason.
+fn by_the_clock(
+    view: &ProductView<'_>,
+    ring: &RingView<'_>,
+    rollout: Option<&Rollout>,
+    hold: Hold,
+    now: Timestamp,
+) -> Hold {
+    match (&hold.reason, rollout) {
+        (HoldReason::HostsNotReady(_), Some(rollout)) => {
+            view.hours.hold(ring.ring, rollout, None, now).unwrap_or(hold)
+        }
+        _ => hold,
     }
 }
 

@@ -2,6 +2,7 @@
 //! flight already, so nobody is in flight more than before, and a boot is a break only for its own.
 
 use jiff::Timestamp;
+use refit_proto::hours::HostPlace;
 
 use super::{
     admit::Ask,
@@ -16,6 +17,7 @@ use crate::fleet::Placement;
 pub fn boot_hold(
     ring: Option<&RingPlan>,
     placement: &Placement,
+    host: HostPlace<'_>,
     ask: &Ask,
     now: Timestamp,
 ) -> Option<Hold> {
@@ -34,5 +36,6 @@ pub fn boot_hold(
         let reason = brake::reached(policy, plan.counts.failures(), plan.counts.total)?;
         Some(Hold::new(HoldReason::Halted(reason), now))
     };
-    stopped(rollout).or_else(|| plan.gate.clone()).or_else(braked)
+    let by_the_clock = || plan.hours.hold(&plan.ring, rollout, Some(host), now);
+    stopped(rollout).or_else(|| plan.gate.clone()).or_else(braked).or_else(by_the_clock)
 }

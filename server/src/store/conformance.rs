@@ -66,6 +66,7 @@ fn host(n: u8, name: u8, state: HostState) -> Host {
         state,
         platform: "any".parse().unwrap(),
         agent_version: String::new(),
+        time_zone: String::new(),
         certificate: certificate(),
         report_key: ReportKey::from_bytes(&[n; 32]).unwrap(),
         report_counter: 0,

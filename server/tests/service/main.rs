@@ -10,6 +10,7 @@ mod enrollment;
 mod fleet;
 mod gate;
 mod healing;
+mod hours;
 mod promotions;
 mod publisher;
 mod publishing;

@@ -16,12 +16,12 @@ use crate::{
     rollouts::limits,
 };
 
-fn terms() -> Terms {
+pub(crate) fn terms() -> Terms {
     Terms::new(Standing::Current)
 }
 
 /// A fleet with release 1.0, counter 1, and a policy whose second ring was changed.
-async fn fleet(change: impl FnOnce(&mut ProductPolicy)) -> (Fleet, Publisher) {
+pub(crate) async fn fleet(change: impl FnOnce(&mut ProductPolicy)) -> (Fleet, Publisher) {
     let fleet = Fleet::start().await;
     let mut publisher = Publisher::found(&fleet).await;
     let document = publisher.build(&fleet, "1.0", 1, b"program").await;
@@ -124,7 +124,7 @@ async fn a_release_whose_plan_lacks_what_its_urgency_needs_is_promoted_nowhere()
                 fields: fields.iter().map(|field| (*field).into()).collect(),
             })
             .collect(),
-        revision: 0,
+        ..Default::default()
     };
     let set = async |policy, replaces_revision| {
         let request = wire::SetRolloutPolicyRequest { policy: Some(policy), replaces_revision };

@@ -1067,3 +1067,140 @@ fn a_soak_starts_again_when_a_host_is_no_longer_known_to_be_healthy() {
          pilot -> done",
     );
 }
+
+/// Time passes in tenths, and hosts call after each: a silent host is one that misses some of them.
+fn by_the_clock(script: &str) {
+    check(&format!(
+        "ring pilot hosts=a,b silence=36000
+         ring early hosts=c,d silence=36000
+         {script}"
+    ));
+}
+
+#[test]
+fn hosts_get_a_release_ready_outside_its_window_and_begin_in_it() {
+    by_the_clock(
+        "settle 0s
+         window open UTC daily 02:00-04:00
+         promote 1.1 to pilot
+         a -> offer 1.1 #1
+         a asks -> outside-window
+         pilot -> running: outside-window
+         +119m
+         a asks -> outside-window
+         pilot -> running: outside-window
+         +1m
+         pilot -> running: hosts-not-ready
+         a asks -> lease 600s
+         a commits
+         +115m
+         b asks -> lease 300s",
+    );
+}
+
+#[test]
+fn waiting_for_a_window_is_no_silence_and_no_failure_however_long_it_lasts() {
+    by_the_clock(
+        "settle 0s
+         window open UTC sun 02:00-04:00
+         promote 1.1 to pilot
+         a asks -> outside-window
+         +72h
+         a failure -> none
+         pilot -> running: outside-window
+         counts pilot -> 2 waiting",
+    );
+}
+
+#[test]
+fn a_change_inside_a_window_does_not_fire_at_once() {
+    by_the_clock(
+        "window open UTC daily 00:00-04:00
+         +30m
+         promote 1.1 to pilot
+         a asks -> settling
+         pilot -> running: settling
+         +10m
+         a asks -> lease 600s",
+    );
+    by_the_clock(
+        "promote 1.1 to pilot
+         freeze 0m 2h
+         +30m
+         a asks -> frozen
+         no hours
+         a asks -> settling
+         +10m
+         a asks -> lease 600s",
+    );
+    // Without windows nobody could be surprised by one.
+    by_the_clock("promote 1.1 to pilot\na asks -> lease 600s");
+}
+
+#[test]
+fn windows_and_freezes_are_about_those_whom_they_name() {
+    by_the_clock(
+        "settle 0s
+         window open UTC daily 02:00-04:00 pilot region=eu
+         window open host daily 20:00-22:00 role=db
+         freeze 0m 1h early
+         a has region=eu
+         b has role=db
+         promote 1.1 to pilot
+         a asks -> outside-window
+         b asks -> unknown-zone
+         b lives in America/New_York
+         b asks -> outside-window
+         +60m
+         b asks -> lease 600s
+         b commits
+         a asks -> outside-window
+         +60m
+         a asks -> lease 600s
+         a commits",
+    );
+}
+
+#[test]
+fn an_emergency_passes_over_what_its_signers_named() {
+    by_the_clock(
+        "settle 0s
+         window avoid UTC daily 00:00-24:00
+         freeze 0m 900h
+         promote 1.1 to pilot past=window
+         a asks -> frozen
+         promote 1.2 to pilot past=window past=freeze
+         a asks -> lease 600s",
+    );
+}
+
+#[test]
+fn going_back_waits_for_no_window() {
+    by_the_clock(
+        "settle 0s
+         window open UTC daily 00:00-01:00
+         promote 1.1 to pilot
+         a asks
+         a commits
+         freeze 0m 900h
+         +2h
+         b asks -> frozen
+         rollback pilot
+         a asks -> lease 600s",
+    );
+}
+
+#[test]
+fn a_soak_goes_on_while_no_window_is_open() {
+    by_the_clock(
+        "settle 0s
+         window open UTC daily 00:00-01:00
+         promote 1.1 to pilot
+         a asks
+         a commits
+         b asks
+         b commits
+         +2h
+         pilot -> done",
+    );
+}

@@ -2,12 +2,17 @@
 //! must then be said. Every line ends with the plan being applied; planning again must give nothing, and
 //! the cells must be what a recount gives.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use refit_proto::{
-    names::{Digest, HostId, Product, RingName, Version},
+    hours::{Freeze, HostPlace, Scope, WindowRule, Zone, Zones},
+    names::{Digest, HostId, LabelName, LabelValue, Labels, Product, RingName, Version},
     policy::Selector,
+    windows::{Window, Windows},
 };
 
 use crate::{
@@ -16,8 +21,9 @@ use crate::{
         RingRecord, Rollout, Tally, TallyKey,
     },
     rollout::{
-        Admission, Ask, Decision, Plan, ProductReport, ProductView, RingView, Step, Watched, admit,
-        decide, fold, fold::Attempt, give_back, leave, meet, pause, place, plan, resume, roll_back,
+        Admission, Ask, Decision, HoursNow, Plan, ProductReport, ProductView, RingView, Step,
+        Watched, admit, decide, fold, fold::Attempt, give_back, leave, meet, pause, place, plan,
+        resume, roll_back,
     },
 };
 
@@ -38,6 +44,30 @@ pub(crate) fn check(script: &str) {
             assert_eq!(said, expected, "line {}: {line}\n{}", number + 1, world.show());
         }
     }
+}
+
+/// `90s`, `5m`, `2h`.
+fn span(text: &str) -> SignedDuration {
+    let (number, unit) = text.split_at(text.len() - 1);
+    let number: i64 = number.parse().unwrap();
+    match unit {
+        "s" => SignedDuration::from_secs(number),
+        "m" => SignedDuration::from_mins(number),
+        "h" => SignedDuration::from_hours(number),
+        _ => panic!("no such unit: {unit}"),
+    }
+}
+
+/// `pilot region=eu`: rings and labels.
+fn scope(words: &[&str]) -> Scope {
+    let (labels, rings): (Vec<&str>, Vec<&str>) = words.iter().partition(|it| it.contains('='));
+    let labels = labels.iter().map(|label| {
+        let (name, value) = label.split_once('=').unwrap();
+        (LabelName::parse(name).unwrap(), vec![LabelValue::parse(value).unwrap()])
+    });
+    let labels: BTreeMap<_, _> = labels.collect();
+    let select = (!labels.is_empty()).then_some(Selector::Labels(labels));
+    Scope { rings: rings.iter().map(|ring| RingName::parse(ring).unwrap()).collect(), select }
 }
 
 fn start() -> Timestamp {
@@ -63,6 +93,9 @@ pub(crate) struct World {
     offers: BTreeMap<String, (crate::fleet::RolloutId, u32, ReleaseId)>,
     listening_since: Timestamp,
     withdrawn: Vec<Digest>,
+    hours: HoursNow,
+    labels: BTreeMap<String, Labels>,
+    zones: BTreeMap<String, TimeZone>,
 }
 
 impl Default for World {
@@ -78,6 +111,9 @@ impl Default for World {
             offers: BTreeMap::new(),
             listening_since: start(),
             withdrawn: Vec::new(),
+            hours: HoursNow::default(),
+            labels: BTreeMap::new(),
+            zones: BTreeMap::new(),
         }
     }
 }
@@ -97,6 +133,20 @@ impl World {
             }
             ["withdraw", version] => {
                 self.withdrawn.push(release(version).digest);
+                String::new()
+            }
+            ["window", kind, zone, days, times, rest @ ..] => {
+                self.add_window((kind, zone), &format!("{days} {times}"), rest)
+            }
+            ["freeze", from, until, rest @ ..] => self.add_freeze(from, until, rest),
+            ["settle", time] => {
+                self.hours.hours.settle_seconds = span(time).as_secs().unsigned_abs();
+                String::new()
+            }
+            ["no", "hours"] => {
+                self.hours.hours.windows.clear();
+                self.hours.hours.freezes.clear();
+                self.hours.changed_at = Some(self.now);
                 String::new()
             }
             ["pause", ring] => self.act(ring, |it, _, _, now| pause(it, "person ann", "", now)),
@@ -137,6 +187,7 @@ impl World {
             gate: false,
             current: None,
             back: None,
+            passed: Vec::new(),
             retry: Vec::new(),
             promotion: 0,
             promoted_by: "person ann".into(),
@@ -194,12 +245,42 @@ impl World {
         self.hosts.insert(name.into(), placement);
     }
 
+    fn add_window(&mut self, (kind, zone): (&str, &str), text: &str, rest: &[&str]) -> String {
+        let windows = Windows::try_from(vec![text.parse::<Window>().unwrap()]).unwrap();
+        let (open, avoid) = match kind {
+            "open" => (Some(windows), None),
+            "avoid" => (None, Some(windows)),
+            _ => panic!("no such kind of window: {kind}"),
+        };
+        let (scope, zone) = (scope(rest), Zone::from(zone.to_owned()));
+        self.hours.hours.windows.push(WindowRule { scope, zone, open, avoid });
+        self.hours.changed_at = Some(self.now);
+        self.hours.zones = Zones::of(&self.hours.hours, |name| TimeZone::get(name).ok());
+        String::new()
+    }
+
+    fn add_freeze(&mut self, from: &str, until: &str, rest: &[&str]) -> String {
+        let (from, until) = (self.now + span(from), self.now + span(until));
+        let freeze = Freeze { scope: scope(rest), why: "closing".into(), from, until };
+        self.hours.hours.freezes.push(freeze);
+        self.hours.changed_at = Some(self.now);
+        String::new()
+    }
+
+    fn place_of(&self, host: &str) -> HostPlace<'_> {
+        static NONE: Labels = Labels::new();
+        let labels = self.labels.get(host).unwrap_or(&NONE);
+        HostPlace { labels, zone: self.zones.get(host) }
+    }
+
     fn promote(&mut self, version: &str, ring: &str, rest: &[&str]) -> String {
         let ring = &mut self.ring(ring).0;
         let back = ring.current.take().or_else(|| Some(release("1.0")));
         let new = release(version);
         ring.back = back.filter(|back| back.digest != new.digest).or(ring.back.take());
         ring.retry = if rest.contains(&"retry") { vec![new.digest] } else { Vec::new() };
+        let passed = rest.iter().filter_map(|word| word.strip_prefix("past="));
+        ring.passed = passed.map(|gate| gate.parse().unwrap()).collect();
         ring.current = Some(new);
         ring.promotion += 1;
         String::new()
@@ -228,14 +309,7 @@ impl World {
 
     /// Time passes in steps, with everybody calling who is not silent.
     fn pass(&mut self, time: &str) -> String {
-        let (number, unit) = time.split_at(time.len() - 1);
-        let number: i64 = number.parse().unwrap();
-        let seconds = match unit {
-            "s" => number,
-            "m" => number * 60,
-            "h" => number * 3600,
-            _ => panic!("no such unit: {unit}"),
-        };
+        let seconds = span(time).as_secs();
         for _ in 0..10 {
             self.now += SignedDuration::from_millis(seconds * 100);
             self.settle();
@@ -250,6 +324,16 @@ impl World {
                 self.decision_text(host)
             }
             ["asks"] => self.ask(host),
+            ["has", label] => {
+                let (name, value) = label.split_once('=').unwrap();
+                let labels = self.labels.entry(host.into()).or_default();
+                labels.insert(LabelName::parse(name).unwrap(), LabelValue::parse(value).unwrap());
+                String::new()
+            }
+            ["lives", "in", zone] => {
+                self.zones.insert(host.into(), TimeZone::get(zone).unwrap());
+                String::new()
+            }
             ["joins", ring] => {
                 self.add_host(host, ring);
                 String::new()
@@ -307,7 +391,7 @@ impl World {
         let made = self.plan();
         let placement = &self.hosts[host];
         let ring = placement.ring.as_ref().and_then(|ring| made.ring(ring));
-        match admit(ring, placement, &ask, self.now) {
+        match admit(ring, placement, self.place_of(host), &ask, self.now) {
             Admission::Granted(grant) => {
                 let ring = grant.rollout.id.ring().to_string();
                 if !grant.step.is_empty {
@@ -340,7 +424,7 @@ impl World {
                 let placement = &self.hosts[host];
                 let ring = made.ring(placement.ring.as_ref()?);
                 let read = ring.and_then(|ring| ring.rollout.clone());
-                match admit(ring, placement, &ask, self.now) {
+                match admit(ring, placement, self.place_of(host), &ask, self.now) {
                     Admission::Granted(grant) => Some((host, read, *grant)),
                     Admission::Held(..) | Admission::PlanFirst => None,
                 }
@@ -487,7 +571,8 @@ impl World {
         });
         let rings = rings.collect();
         let (product, listening_since) = (&self.product, self.listening_since);
-        plan(&ProductView { product, rings, listening_since }, self.now)
+        let hours = &Arc::new(self.hours.clone());
+        plan(&ProductView { product, rings, hours, listening_since }, self.now)
     }
 
     fn store(&mut self, made: Plan) {

@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 
 use refit_proto::{
+    hours::SETTLE,
     package::Urgency,
-    wire::{RingPolicy, RolloutPolicy},
+    wire::{Hours, RingPolicy, RolloutPolicy},
 };
 
+use super::hours;
 use crate::duration::in_words;
 
 /// What the part that only narrows would change; the revision is the server's and does not count.
@@ -35,6 +37,7 @@ pub(super) fn of_rollout(before: Option<&RolloutPolicy>, after: &RolloutPolicy) 
     let removed = removed.filter(|old| after.rings.iter().all(|ring| ring.ring != old.ring));
     lines.extend(removed.map(|old| format!("{product}/{}: limits removed", old.ring)));
     lines.extend(of_plan(before, after));
+    lines.extend(of_hours(before, after));
     let order =
         |rings: &[RingPolicy]| rings.iter().map(|ring| ring.ring.clone()).collect::<Vec<_>>();
     if lines.is_empty() && before.is_none_or(|before| order(&before.rings) != order(&after.rings)) {
@@ -58,6 +61,23 @@ fn of_plan(before: Option<&RolloutPolicy>, after: &RolloutPolicy) -> Vec<String>
         (then != now).then(|| format!("{words}, was {then}"))
     });
     changed.collect()
+}
+
+/// When updates may begin.
+fn of_hours(before: Option<&RolloutPolicy>, after: &RolloutPolicy) -> Vec<String> {
+    let product = &after.product;
+    let before = before.and_then(|before| before.hours.as_ref());
+    let (then, now) = (hours::in_words(before), hours::in_words(after.hours.as_ref()));
+    let new = now.difference(&then).map(|rule| format!("{product}: {rule}"));
+    let gone = then.difference(&now).map(|rule| format!("{product}: no more: {rule}"));
+    let mut lines: Vec<String> = new.chain(gone).collect();
+    let settle = |hours: Option<&Hours>| hours.map_or(SETTLE, |hours| hours.settle_seconds);
+    let (then, now) = (settle(before), settle(after.hours.as_ref()));
+    if then != now {
+        let (now, then) = (in_words(now), in_words(then));
+        lines.push(format!("{product}: begins nothing for {now} after a change, was {then}"));
+    }
+    lines
 }
 
 /// Each limit by name, in words.
@@ -95,7 +115,7 @@ mod tests {
     };
 
     use super::{
-        super::file::tests::{EXAMPLE, parse},
+        super::file::tests::{EXAMPLE, HOURS, parse},
         *,
     };
 
@@ -110,6 +130,35 @@ mod tests {
             lines.extend(of_labels(Some(old), new));
         }
         lines
+    }
+
+    #[test]
+    fn windows_and_freezes_that_come_and_go_are_named() {
+        let before = parse(HOURS).unwrap();
+        let text = HOURS
+            .replacen("22:00-04:00", "23:00-04:00", 1)
+            .replacen("\"5m\"", "\"10m\"", 1)
+            .replacen("year-end closing", "audit", 1);
+        let after = parse(&text).unwrap();
+        let window = |from: &str| {
+            format!(
+                "begins only mon,tue,wed,thu {from}:00-04:00 never thu 23:00-00:00, by Europe/Berlin, \
+                 in pilot, where region=eu|us, where role=db"
+            )
+        };
+        let freeze = |why: &str| {
+            format!("begins nothing from 2026-12-19T23:00:00Z until 2027-01-01T23:00:00Z ({why})")
+        };
+        assert_eq!(
+            of_rollout(Some(&before.products[0].rollout), &after.products[0].rollout),
+            [
+                format!("payments: {}", freeze("audit")),
+                format!("payments: {}", window("23")),
+                format!("payments: no more: {}", freeze("year-end closing")),
+                format!("payments: no more: {}", window("22")),
+                "payments: begins nothing for 10m after a change, was 5m".to_owned(),
+            ]
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use refit_proto::{
+    hours,
     names::{HostId, LabelName, LabelValue, Labels, PersonName, Product, RingName},
     package::PlanRules,
     policy::{
@@ -21,6 +22,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use rustls::pki_types::CertificateDer;
 
+use super::hours::{FreezeFile, WindowFile};
 use crate::{duration, servers, toml_text};
 
 /// What the fleet should be.
@@ -71,6 +73,14 @@ struct ProductFile {
     /// What a release has to say of itself, by urgency.
     #[serde(default)]
     plan: PlanRules,
+    /// When its updates may begin.
+    #[serde(default)]
+    window: Vec<WindowFile>,
+    #[serde(default)]
+    freeze: Vec<FreezeFile>,
+    /// So long nothing begins after a change of that.
+    #[serde(default = "settle")]
+    settle: Seconds,
     #[serde(default)]
     ring: Vec<RingFile>,
 }
@@ -114,7 +124,7 @@ struct RingFile {
 /// One value or several.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(untagged)]
-enum Values {
+pub(super) enum Values {
     One(LabelValue),
     Any(Vec<LabelValue>),
 }
@@ -138,7 +148,7 @@ impl Default for Halt {
 
 /// A span of time, written "10m".
 #[derive(Debug, Clone, Copy, Serialize)]
-struct Seconds(u64);
+pub(super) struct Seconds(pub(super) u64);
 
 impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Seconds, D::Error> {
@@ -162,6 +172,10 @@ fn quarter() -> Seconds {
 /// The design's own: after a pause no host begins later than this.
 fn ten_minutes() -> Seconds {
     Seconds(600)
+}
+
+fn settle() -> Seconds {
+    Seconds(hours::SETTLE)
 }
 
 fn half_minute() -> Seconds {
@@ -245,7 +259,7 @@ impl WantedServers {
 
 impl ProductFile {
     fn wanted(self, keys: &dyn Keys) -> anyhow::Result<WantedProduct> {
-        let ProductFile { name, persons, plan, ring } = self;
+        let ProductFile { name, persons, plan, ring, window, freeze, settle } = self;
         ensure!(ring.len() <= limits::RINGS, "{name} has more than {} rings", limits::RINGS);
         let mut definitions = Vec::new();
         let mut rings = Vec::new();
@@ -255,8 +269,12 @@ impl ProductFile {
             definitions.push(ring.definition(&name)?);
         }
         let plan_rules = plan.into();
-        let rollout =
-            wire::RolloutPolicy { product: name.to_string(), rings, plan_rules, revision: 0 };
+        let names: Vec<&RingName> = definitions.iter().map(|ring| &ring.ring).collect();
+        let hours = super::hours::hours(window, freeze, settle, &names);
+        let hours = Some(hours.with_context(|| format!("{name}: when updates may begin"))?);
+        let product = name.to_string();
+        let rollout = wire::RolloutPolicy { product, rings, plan_rules, hours, revision: 0 };
+
         let gated = definitions.iter().any(|ring| ring.gate);
         let signatories = Signatories {
             persons: persons
@@ -509,6 +527,59 @@ overridable = ["after"]
         ] {
             let text = EXAMPLE.replacen(change, to, 1);
             assert_ne!(text, EXAMPLE, "{change}");
+            let error = format!("{:#}", parse(&text).unwrap_err());
+            assert!(error.contains(part), "{change}: {error}");
+        }
+    }
+
+    pub(in super::super) const HOURS: &str = r#"
+[[product]]
+name = "payments"
+settle = "5m"
+
+[[product.ring]]
+name = "pilot"
+every_host = true
+
+[[product.window]]
+rings = ["pilot"]
+select = { region = ["eu", "us"], role = "db" }
+zone = "Europe/Berlin"
+open = ["mon-thu 22:00-04:00"]
+avoid = ["thu 23:00-24:00"]
+
+[[product.freeze]]
+why = "year-end closing"
+from = "2026-12-20T00:00:00+01:00"
+until = "2027-01-02T00:00:00+01:00"
+"#;
+
+    #[test]
+    fn windows_and_freezes_are_of_the_part_that_only_narrows() {
+        let fleet = parse(HOURS).unwrap();
+        let hours = fleet.products[0].rollout.hours.clone().unwrap();
+        assert_eq!((hours.windows.len(), hours.settle_seconds), (1, 300));
+        let window = &hours.windows[0];
+        assert_eq!(window.open, ["mon,tue,wed,thu 22:00-04:00"]);
+        let scope = window.scope.as_ref().unwrap();
+        assert_eq!((scope.rings.as_slice(), scope.select.len()), (&["pilot".to_owned()][..], 2));
+        assert_eq!(hours.freezes[0].from, "2026-12-19T23:00:00Z");
+        let silent = &parse(EXAMPLE).unwrap().products[0].rollout;
+        assert_eq!(silent.hours.as_ref().unwrap().settle_seconds, 600);
+        for (change, to, part) in [
+            ("Europe/Berlin", "Europe/Bonn", "there is no time zone \"Europe/Bonn\""),
+            ("zone = \"Europe/Berlin\"", "", "missing field `zone`"),
+            ("[\"pilot\"]", "[\"early\"]", "is about ring early, which the product does not have"),
+            ("mon-thu 22:00", "mon-thu 22", "is no window: write days and times"),
+            ("open =", "opens =", "fleet.toml:14: unknown field `opens`"),
+            ("role = \"db\"", "role = []", "a rule selects by no label"),
+            ("year-end closing", "", "a freeze does not say why"),
+            ("2027-01-02", "2026-01-02", "the later one last"),
+            ("00:00+01:00\"\nuntil", "00:00\"\nuntil", "two times with their zone"),
+            ("\"5m\"", "\"5\"", "is not a span of time"),
+        ] {
+            let text = HOURS.replacen(change, to, 1);
+            assert_ne!(text, HOURS, "{change}");
             let error = format!("{:#}", parse(&text).unwrap_err());
             assert!(error.contains(part), "{change}: {error}");
         }

@@ -3,6 +3,7 @@
 
 mod change;
 mod file;
+mod hours;
 
 use std::path::{Path, PathBuf};
 

@@ -1,0 +1,123 @@
+//! `[[product.window]]` and `[[product.freeze]]` of a fleet file: when updates may begin.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Context as _;
+use jiff::tz::{self, TimeZone};
+use refit_proto::{
+    hours::Hours,
+    names::{LabelName, RingName},
+    wire,
+};
+use serde::{Deserialize, Serialize};
+
+use super::file::{Seconds, Values};
+
+/// When hosts may begin, as it is written.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WindowFile {
+    #[serde(default)]
+    rings: BTreeSet<RingName>,
+    #[serde(default)]
+    select: BTreeMap<LabelName, Values>,
+    zone: String,
+    #[serde(default)]
+    open: Vec<String>,
+    #[serde(default)]
+    avoid: Vec<String>,
+}
+
+/// A time in which nothing begins, as it is written.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FreezeFile {
+    #[serde(default)]
+    rings: BTreeSet<RingName>,
+    #[serde(default)]
+    select: BTreeMap<LabelName, Values>,
+    why: String,
+    from: String,
+    until: String,
+}
+
+/// All of it, checked as the server will check it.
+pub(super) fn hours(
+    windows: Vec<WindowFile>,
+    freezes: Vec<FreezeFile>,
+    settle: Seconds,
+    rings: &[&RingName],
+) -> anyhow::Result<wire::Hours> {
+    let wire = wire::Hours {
+        windows: windows.into_iter().map(window).collect(),
+        freezes: freezes.into_iter().map(freeze).collect(),
+        settle_seconds: settle.0,
+    };
+    let hours = Hours::try_from(wire)?;
+    hours.check_rings(rings.iter().copied())?;
+    // A machine without any time zones says nothing about which there are.
+    for name in hours.zone_names().filter(|_| !tz::db().is_definitively_empty()) {
+        TimeZone::get(name).with_context(|| {
+            let help = "write one like \"Europe/Berlin\", or \"host\" for each host's own";
+            format!("there is no time zone {name:?}\nhelp: {help}")
+        })?;
+    }
+    Ok(hours.into())
+}
+
+fn window(file: WindowFile) -> wire::WindowRule {
+    let WindowFile { rings, select, zone, open, avoid } = file;
+    wire::WindowRule { scope: Some(scope(rings, select)), zone, open, avoid }
+}
+
+fn freeze(file: FreezeFile) -> wire::Freeze {
+    let FreezeFile { rings, select, why, from, until } = file;
+    wire::Freeze { scope: Some(scope(rings, select)), why, from, until }
+}
+
+fn scope(rings: BTreeSet<RingName>, select: BTreeMap<LabelName, Values>) -> wire::Scope {
+    let rule = |(label, values): (LabelName, Values)| wire::LabelRule {
+        label: label.to_string(),
+        values: Vec::from(values).iter().map(ToString::to_string).collect(),
+    };
+    wire::Scope {
+        rings: rings.iter().map(ToString::to_string).collect(),
+        select: select.into_iter().map(rule).collect(),
+    }
+}
+
+/// Every rule in words, each once, for what changes between two policies.
+pub(super) fn in_words(hours: Option<&wire::Hours>) -> BTreeSet<String> {
+    let Some(hours) = hours else { return BTreeSet::new() };
+    let windows = hours.windows.iter().map(|rule| {
+        let times = |word: &str, times: &[String]| match times {
+            [] => String::new(),
+            times => format!(" {word} {}", times.join(" or ")),
+        };
+        let zone = match rule.zone.as_str() {
+            "host" => "each host's own clock",
+            zone => zone,
+        };
+        let (only, never) = (times("only", &rule.open), times("never", &rule.avoid));
+        format!("begins{only}{never}, by {zone}{}", about(rule.scope.as_ref()))
+    });
+    let freezes = hours.freezes.iter().map(|freeze| {
+        let wire::Freeze { scope, why, from, until } = freeze;
+        format!("begins nothing from {from} until {until} ({why}){}", about(scope.as_ref()))
+    });
+    windows.chain(freezes).collect()
+}
+
+fn about(scope: Option<&wire::Scope>) -> String {
+    let Some(scope) = scope else { return String::new() };
+    let labels =
+        scope.select.iter().map(|rule| format!("{}={}", rule.label, rule.values.join("|")));
+    let mut words = String::new();
+    if !scope.rings.is_empty() {
+        words = format!(", in {}", scope.rings.join(" and "));
+    }
+    for label in labels {
+        words += &format!(", where {label}");
+    }
+    words
+}
