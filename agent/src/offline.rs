@@ -96,6 +96,8 @@ impl Offline {
             hook_runs: Arc::new(RwLock::new(hook_runs.reported().clone())),
             backups: Arc::new(RwLock::new(held_backups(&backups))),
             witness: Arc::new(Witness::load(settings.identity().audit())?),
+            files: Arc::new(RealFiles),
+            data: settings.data.clone(),
             reported: Mutex::new(None),
         })
     }

@@ -11,6 +11,7 @@ pub use journal::ReportingJournal;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
@@ -23,7 +24,7 @@ use refit_proto::{
 use crate::{
     clock::Clock,
     holds::Holds,
-    host::{drift::Drift, hook::HookRuns},
+    host::{drift::Drift, files::Files, hook::HookRuns},
     journal::{Ended, Journal as _, JournalError, StoreJournal},
     link::{Link, Wanted},
     outbox::{News, Outbox, Weight},
@@ -72,6 +73,10 @@ pub struct Reporter {
     pub server: Option<Arc<Link>>,
     /// What was seen of the server's audit log.
     pub witness: Arc<Witness>,
+    /// Through which its disk is looked at.
+    pub files: Arc<dyn Files>,
+    /// The agent's data folder.
+    pub data: PathBuf,
     /// The state that was reported last in this run.
     pub reported: Mutex<Option<HostState>>,
 }
@@ -123,6 +128,7 @@ impl Reporter {
             timestamp_version: view.as_ref().map_or(0, |view| view.timestamp_version()),
             metadata_expired: view.as_ref().is_some_and(|view| view.expired(now)),
             time_zone: crate::clock::zone_name(),
+            free_bytes: self.files.space(&self.data).map_or(0, |space| space.bytes),
             server: self.server.as_ref().map(|server| server.address()).unwrap_or_default(),
             metadata_failure: self.trust.refusal().map(refused),
             audit_held: self.witness.held(),
@@ -176,13 +182,18 @@ fn local_hold(hold: &LocalHold) -> Hold {
     }
 }
 
-/// Whether there is nothing to tell. That the audit log has grown is told with the next report.
+/// Whether there is nothing to tell. That the audit log has grown is told with the next report, and so is what
+/// little the disk has filled or emptied.
 fn is_same(reported: &HostState, state: &HostState) -> bool {
     let audit_held = match state.audit_held {
         Some(_) if reported.audit_held.is_some() => reported.audit_held.clone(),
         _ => state.audit_held.clone(),
     };
-    *reported == HostState { audit_held, ..state.clone() }
+    let (then, now) = (reported.free_bytes, state.free_bytes);
+    // What is not known is no more and no less than anything.
+    let alike = then == now || (now > then / 2 && now / 2 < then && now > 0);
+    let free_bytes = if alike { then } else { now };
+    *reported == HostState { audit_held, free_bytes, ..state.clone() }
 }
 
 /// As the wire says it: what a person has to look into, since a server that is whole gives no such files.
@@ -201,4 +212,28 @@ fn or_nothing<T: Default>(read: Result<T, JournalError>) -> T {
         tracing::error!("this can't be reported: {error}");
         T::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_fills_a_little_is_no_news_and_one_that_has_halved_is() {
+        let with = |free_bytes| HostState { free_bytes, ..HostState::default() };
+        for (then, now, same) in [
+            (1000, 1000, true),
+            (1000, 501, true),
+            (1000, 1999, true),
+            (1000, 500, false),
+            (1000, 2000, false),
+            (1000, 0, false),
+            (0, 1000, false),
+            (0, 0, true),
+            (u64::MAX, u64::MAX / 2 + 1, true),
+        ] {
+            assert_eq!(is_same(&with(then), &with(now)), same, "{then} {now}");
+        }
+        assert!(!is_same(&with(1000), &HostState { time_zone: "UTC".into(), ..with(1000) }));
+    }
 }

@@ -274,6 +274,8 @@ pub fn run<M: Machine + 'static>(
         backups: backups.clone(),
         server: Some(server.clone()),
         witness: Arc::new(Witness::load(settings.identity().audit())?),
+        files: parts.files.clone(),
+        data: settings.data.clone(),
         reported: Mutex::new(None),
     });
     let mut journal = ReportingJournal::new(StoreJournal::new(store.clone()), reporter.clone());

@@ -190,6 +190,7 @@ pub fn enroll_host(
         state: HostState::Active,
         platform,
         agent_version: before.map(|host| host.agent_version.clone()).unwrap_or_default(),
+        free_bytes: before.map_or(0, |host| host.free_bytes),
         time_zone: before.map(|host| host.time_zone.clone()).unwrap_or_default(),
         certificate,
         report_key,

@@ -14,6 +14,7 @@ pub mod fleet;
 pub mod gate;
 pub mod healing;
 pub mod identity;
+pub mod impact;
 pub mod init;
 pub mod keys;
 pub mod leader;

@@ -37,6 +37,13 @@ pub struct RingNow {
     tally: Tally,
 }
 
+impl RingNow {
+    /// What narrows it; `None`: nobody has set it.
+    pub fn policy(&self) -> Option<&RingPolicy> {
+        self.policy.as_ref()
+    }
+}
+
 impl ProductNow {
     /// Reads every product.
     ///

@@ -122,6 +122,7 @@ mod tests {
             platform: "any".parse().unwrap(),
             agent_version: String::new(),
             time_zone: String::new(),
+            free_bytes: 0,
             certificate: Certificate {
                 serial: String::new(),
                 not_after: now,

@@ -276,6 +276,7 @@ fn take(host: &mut Host, standings: &mut [Standing], new: &NewReport, now: Times
     host.timestamp_version = state.timestamp_version;
     host.metadata_expired = state.metadata_expired;
     host.server = state.server.chars().take(262).collect();
+    host.free_bytes = state.free_bytes;
     host.time_zone = state.time_zone.chars().take(64).collect();
     host.metadata_failure = state.metadata_failure.clone().map(rollout::reported);
     host.audit_failure = state.audit_failure.clone().map(rollout::reported);

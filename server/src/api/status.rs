@@ -2,19 +2,22 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use refit_proto::{
-    names::Product,
+    names::{Product, Version},
     wire::{self, status_server::Status as StatusService},
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Api, ApiError, call::Call};
+use super::{Api, ApiError, Shared, call::Call};
 use crate::{
     access::ANY_ROLE,
+    impact,
     status::{StatusError, StatusSource as _},
     status_source::StatusReader,
+    store::Store,
 };
 
 /// The shortest time between two answers of a watch, however much happens.
@@ -39,6 +42,20 @@ impl StatusService for Api {
     ) -> Result<Response<wire::ListHostsReply>, Status> {
         let call = Call::begin(&self.0, &request, "host list")?;
         let result = self.host_list(&call, request.into_inner()).await;
+        self.finish(&call, result).await
+    }
+
+    async fn get_impact(
+        &self,
+        request: Request<wire::GetImpactRequest>,
+    ) -> Result<Response<wire::Impact>, Status> {
+        let call = Call::begin(&self.0, &request, "release impact")?;
+        let message = request.into_inner();
+        let asked = move |shared: &Shared, store: &dyn Store, call: &Call| {
+            call.member(store, ANY_ROLE)?;
+            impact::impact(shared, store, &question(&message)?)
+        };
+        let result = self.work(&call, asked).await;
         self.finish(&call, result).await
     }
 
@@ -100,6 +117,22 @@ impl Api {
         self.work(call, |_, store, call| call.member(store, ANY_ROLE).map(drop)).await?;
         Ok(StatusReader(self.0.clone()).hosts(message).await?)
     }
+}
+
+/// Longest update that anybody plans with, seconds.
+const LONGEST_UPDATE: u64 = 7 * 24 * 3600;
+
+fn question(message: &wire::GetImpactRequest) -> Result<impact::Question, ApiError> {
+    let seconds = message.update_seconds;
+    if seconds > LONGEST_UPDATE {
+        let text = format!("an update of {seconds} s\nhelp: use at most {LONGEST_UPDATE} s");
+        return Err(ApiError::Invalid(text));
+    }
+    Ok(impact::Question {
+        product: Product::parse(&message.product)?,
+        version: Version::parse(&message.version)?,
+        update: (seconds > 0).then(|| SignedDuration::from_secs(seconds.cast_signed())),
+    })
 }
 
 impl From<StatusError> for ApiError {

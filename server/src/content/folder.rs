@@ -121,21 +121,31 @@ impl ContentFolder {
     /// # Errors
     /// If it is not here, longer than `length`, or damaged.
     pub fn read_document(&self, digest: Digest, length: u64) -> Result<Vec<u8>, ContentError> {
+        let plain = self.unpacked(digest, length)?;
+        if plain.len() as u64 != length {
+            let mismatch = Mismatch::Length { expected: length, found: plain.len() as u64 };
+            return Err(ContentError::Mismatch { digest, mismatch });
+        }
+        checked(digest, plain)
+    }
+
+    /// The plain bytes of a document whose length is not known.
+    ///
+    /// # Errors
+    /// If it is not here, longer than `limit`, or damaged.
+    pub fn read_up_to(&self, digest: Digest, limit: u64) -> Result<Vec<u8>, ContentError> {
+        checked(digest, self.unpacked(digest, limit)?)
+    }
+
+    /// What a frame holds, or one byte more than `limit` of it.
+    fn unpacked(&self, digest: Digest, limit: u64) -> Result<Vec<u8>, ContentError> {
         let frame = self.open_frame(digest, 0)?;
-        let mismatch = |mismatch| ContentError::Mismatch { digest, mismatch };
         let mut plain = Vec::new();
         zstd::stream::Decoder::new(frame.file)?
-            .take(length.saturating_add(1))
+            .take(limit.saturating_add(1))
             .read_to_end(&mut plain)
-            .map_err(|_| mismatch(Mismatch::Damaged))?;
-        if plain.len() as u64 != length {
-            let found = plain.len() as u64;
-            return Err(mismatch(Mismatch::Length { expected: length, found }));
-        }
-        match Digest::of(&plain) {
-            found if found == digest => Ok(plain),
-            found => Err(mismatch(Mismatch::Digest { found })),
-        }
+            .map_err(|_| ContentError::Mismatch { digest, mismatch: Mismatch::Damaged })?;
+        Ok(plain)
     }
 
     /// Unpacks a stored frame once more and holds it against digest and length: a manifest may name a
@@ -230,6 +240,16 @@ impl Upload {
 
 fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+fn checked(digest: Digest, plain: Vec<u8>) -> Result<Vec<u8>, ContentError> {
+    match Digest::of(&plain) {
+        found if found == digest => Ok(plain),
+        found => {
+            let mismatch = Mismatch::Digest { found };
+            Err(ContentError::Mismatch { digest, mismatch })
+        }
+    }
 }
 
 #[cfg(test)]

@@ -43,6 +43,9 @@ pub struct Host {
     /// Its own time zone, as it says itself: `Europe/Berlin`; empty where it does not know.
     #[serde(default)]
     pub time_zone: String,
+    /// Free bytes where the agent keeps its data, as it says itself; 0 where it does not know.
+    #[serde(default)]
+    pub free_bytes: u64,
     /// The address by which it reaches its server, as it says itself.
     #[serde(default)]
     pub server: String,

@@ -11,6 +11,7 @@ pub mod admit;
 pub mod brake;
 pub mod counts;
 pub mod fold;
+pub mod forecast;
 pub mod gate;
 pub mod hold;
 pub mod host;
@@ -24,6 +25,7 @@ pub use counts::Counts;
 pub use fold::{
     ProductReport, ReportError, Step, fold, give_back, leave, meet, place, reported, reported_hold,
 };
+pub use forecast::{Course, Crowd, Forecast, forecast};
 pub use hold::{Hold, HoldReason};
 pub use host::{Decision, Offer, decide};
 pub use hours::HoursNow;

@@ -50,6 +50,7 @@ fn host_of(world: &World, name: &str, state: HostState) -> wire::HostStatus {
         platform: Platform::parse("linux-x86_64").unwrap(),
         agent_version: "0.1.0".into(),
         time_zone: String::new(),
+        free_bytes: 0,
         certificate: Certificate {
             serial: "01".into(),
             not_after: Timestamp::UNIX_EPOCH,

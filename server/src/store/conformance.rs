@@ -67,6 +67,7 @@ fn host(n: u8, name: u8, state: HostState) -> Host {
         platform: "any".parse().unwrap(),
         agent_version: String::new(),
         time_zone: String::new(),
+        free_bytes: 0,
         certificate: certificate(),
         report_key: ReportKey::from_bytes(&[n; 32]).unwrap(),
         report_counter: 0,

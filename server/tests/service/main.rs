@@ -11,6 +11,7 @@ mod fleet;
 mod gate;
 mod healing;
 mod hours;
+mod impact;
 mod promotions;
 mod publisher;
 mod publishing;

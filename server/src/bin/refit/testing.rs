@@ -170,6 +170,13 @@ impl StatusService for TestServer {
         Ok(Response::new(wire::ListHostsReply::default()))
     }
 
+    async fn get_impact(
+        &self,
+        _: Request<wire::GetImpactRequest>,
+    ) -> Result<Response<wire::Impact>, Status> {
+        Ok(Response::new(wire::Impact::default()))
+    }
+
     type WatchFleetStream = tokio_stream::Empty<Result<wire::FleetStatus, Status>>;
 
     async fn watch_fleet(

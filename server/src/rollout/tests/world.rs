@@ -93,7 +93,7 @@ pub(crate) struct World {
     offers: BTreeMap<String, (crate::fleet::RolloutId, u32, ReleaseId)>,
     listening_since: Timestamp,
     withdrawn: Vec<Digest>,
-    hours: HoursNow,
+    pub(crate) hours: HoursNow,
     labels: BTreeMap<String, Labels>,
     zones: BTreeMap<String, TimeZone>,
 }

@@ -5,6 +5,7 @@ mod check;
 mod description;
 mod document;
 mod folder;
+mod impact;
 mod list;
 mod promote;
 mod publish;
@@ -45,6 +46,10 @@ enum Verb {
     /// One release: notes, plan, packages; what was signed about it, by whom.
     #[command(after_help = "Example:\n  refit release show payments 2.4.1")]
     Show(show::Args),
+    /// What a release would do to the fleet before anything starts: hosts, what is in their way, and when.
+    #[command(after_help = "Examples:\n  refit release impact payments 2.4.1\n  \
+        refit release impact payments 2.4.1 --update 20m --output json")]
+    Impact(impact::Args),
     /// Permit a release on a ring. The one that ran there becomes the one to go back to.
     #[command(after_help = "Examples:\n  refit release promote payments 2.4.1 --to pilot\n  \
         refit release promote payments 2.4.1 --to broad --evidence security=scan.txt")]
@@ -76,6 +81,7 @@ async fn on(context: &Context, connection: &Connection, verb: Verb) -> anyhow::R
         Verb::Publish(args) => publish::run(context, connection, args).await,
         Verb::List(args) => list::list(context, connection, args).await,
         Verb::Show(args) => show::run(context, connection, args).await,
+        Verb::Impact(args) => impact::run(connection, args).await,
         Verb::Promote(args) => promote::run(context, connection, args).await,
         Verb::Withdraw(args) => withdraw::run(context, connection, args).await,
     }
