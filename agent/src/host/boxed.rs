@@ -17,7 +17,7 @@ pub const OUTPUT_KEPT: usize = 64 << 10;
 const GRACE: Duration = Duration::from_secs(30);
 
 /// How long what is told to end may take before it is killed, seconds.
-const STOPPING: u32 = 5;
+const STOPPING: u64 = 5;
 
 /// What all of a program may take together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,6 +201,28 @@ const ALWAYS: [&str; 16] = [
     "UMask=0022",
 ];
 
+/// What every unit of a stranger's program has, however it is started: so much memory and so many processes
+/// in all, and a clean end of all that it started, `stopping` seconds after it was told to. Its time is not among
+/// it: which setting that is goes by the kind of the unit.
+pub(super) fn bounds(limits: Limits, stopping: u64, memory_is_limited: bool) -> Vec<String> {
+    let Limits { seconds: _, memory, tasks } = limits;
+    let mut set = vec![
+        format!("TimeoutStopSec={stopping}"),
+        "KillMode=control-group".into(),
+        "SendSIGKILL=yes".into(),
+        format!("MemoryMax={memory}"),
+        "MemorySwapMax=0".into(),
+        "OOMPolicy=kill".into(),
+        format!("TasksMax={tasks}"),
+        "LimitCORE=0".into(),
+    ];
+    if !memory_is_limited {
+        // Each process by itself then: less than is meant, and more than nothing.
+        set.push(format!("LimitDATA={memory}"));
+    }
+    set
+}
+
 /// The command line of `systemd-run`.
 fn arguments(name: &str, boxed: &Boxed, memory_is_limited: bool) -> Vec<String> {
     let Boxed { program, limits, walls } = boxed;
@@ -210,17 +232,8 @@ fn arguments(name: &str, boxed: &Boxed, memory_is_limited: bool) -> Vec<String> 
     words.push(format!("--working-directory={}", program.folder.display()));
     let mut set = |property: String| words.push(format!("--property={property}"));
     set(format!("RuntimeMaxSec={}", limits.seconds));
-    set(format!("TimeoutStopSec={STOPPING}"));
-    set("KillMode=control-group".into());
-    set("SendSIGKILL=yes".into());
-    set(format!("MemoryMax={}", limits.memory));
-    set("MemorySwapMax=0".into());
-    set("OOMPolicy=kill".into());
-    set(format!("TasksMax={}", limits.tasks));
-    set("LimitCORE=0".into());
-    if !memory_is_limited {
-        // Each process by itself then: less than is meant, and more than nothing.
-        set(format!("LimitDATA={}", limits.memory));
+    for property in bounds(*limits, STOPPING, memory_is_limited) {
+        set(property);
     }
     for property in walls.iter().flat_map(Walls::properties) {
         set(property);
@@ -277,7 +290,7 @@ fn paths(setting: &str, paths: &[PathBuf]) -> String {
 
 /// Whether systemd can limit a unit's memory here: not in a container that was given none of the kernel's
 /// controllers.
-fn memory_is_limited() -> bool {
+pub(super) fn memory_is_limited() -> bool {
     let root = Path::new("/sys/fs/cgroup");
     if let Ok(controllers) = fs::read_to_string(root.join("cgroup.controllers")) {
         return controllers.split_whitespace().any(|controller| controller == "memory");

@@ -20,6 +20,8 @@ struct Package<'a> {
     payload: &'a [(&'a str, &'a str)],
     /// What the module changes.
     paths: &'a [&'a str],
+    /// What it may take, as TOML; nothing: what modules may by default.
+    limits: &'a str,
     /// Exit code 0 is good.
     check: &'a str,
     good_seconds: u32,
@@ -72,6 +74,12 @@ impl Lab {
         fs::read_to_string(self.host.root().join(path.trim_start_matches('/'))).unwrap_or_default()
     }
 
+    /// Whether a process runs with this in its command line.
+    fn runs(&self, what: &str) -> bool {
+        let all = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '";
+        self.host.good(["sh", "-c", all]).unwrap().contains(what)
+    }
+
     fn nothing_is_left_of_the_work(&self) {
         until("nothing is left of the modules' work", || {
             let folder = self.host.root().join("var/lib/refit-agent/modules");
@@ -87,11 +95,12 @@ impl Lab {
 fn description(package: &Package<'_>) -> String {
     let paths: Vec<_> = package.paths.iter().map(|path| format!("{path:?}")).collect();
     format!(
-        "installer = \"mender\"\n\n[mender]\ntype = {:?}\ntimeout_seconds = 120\n\n\
+        "installer = \"mender\"\n\n[mender]\ntype = {:?}\ntimeout_seconds = 120\n{}\n\
          [backup]\npaths = [{}]\n\n[health.checked]\nstart_seconds = 1\ninterval_seconds = 1\n\
          failures = 2\ngood_seconds = {}\nmax_seconds = 600\n\n[[health.checked.checks]]\n\
          name = \"works\"\nkind = \"command\"\ncommand = [\"/bin/sh\", \"-c\", {:?}]\n",
         package.kind,
+        package.limits,
         paths.join(", "),
         package.good_seconds,
         package.check,
@@ -101,7 +110,7 @@ fn description(package: &Package<'_>) -> String {
 const DEBIANS: [&str; 4] = ["single-file", "directory", "script", "deb"];
 
 fn of<'a>(kind: &'a str, payload: &'a [(&'a str, &'a str)], paths: &'a [&'a str]) -> Package<'a> {
-    Package { kind, module: None, payload, paths, check: "true", good_seconds: 1 }
+    Package { kind, module: None, payload, paths, limits: "", check: "true", good_seconds: 1 }
 }
 
 /// A tar file with one file of this text.
@@ -284,9 +293,7 @@ fn a_module_has_a_unit_limits_and_a_clean_end_and_no_walls_and_its_refusal_to_co
     ] {
         assert!(found.contains(part), "{part} in\n{found}");
     }
-    let all = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '";
-    let all = lab.host.good(["sh", "-c", all]).unwrap();
-    assert!(!all.contains("left-by-module"), "{all}");
+    assert!(!lab.runs("left-by-module"));
 
     lab.promote_package("1.1", &package(&[("what", "bad")]));
     lab.until_reports("1.1", &["rolled-back", "ArtifactCommit", "I will not"]);
@@ -337,4 +344,140 @@ fn a_module_that_asks_for_a_boot_gets_it_and_one_more_on_the_way_back() {
                 ArtifactVerifyRollbackReboot ArtifactFailure Cleanup ";
     assert_eq!(log, back);
     lab.nothing_is_left_of_the_work();
+}
+
+/// A module that goes back by itself, writes down in what it does so, and leaves a process behind. Going back from
+/// `greedy` it takes more memory than it may have, from `slow` the first time for ever.
+const GOES_BACK: &str = r#"#!/bin/bash
+unit() { sed -n 's,.*/\(refit-module-[^/]*\)$,\1,p' /proc/self/cgroup | sort -u; }
+case $1 in
+SupportsRollback) echo looking >&2; echo Yes ;;
+ArtifactInstall) [ ! -e /srv/what ] || cp /srv/what tmp/before; cp files/what /srv/what ;;
+ArtifactRollback)
+  cat /proc/self/cgroup >/root/back
+  systemctl show -p TimeoutStartUSec,KillMode,MemoryMax,MemorySwapMax,OOMPolicy,TasksMax,LimitCORE,ControlGroup "$(unit)" >>/root/back
+  (exec -a left-by-rollback sleep 77777) </dev/null >/dev/null 2>&1 &
+  sleep 0.2
+  what=$(cat /srv/what)
+  [ ! -e tmp/before ] || cp tmp/before /srv/what
+  [ "$what" != greedy ] || eaten=$(head -c 300000000 /dev/zero | tr '\0' x)
+  if [ "$what" = slow ] && [ ! -e /root/begun ]; then touch /root/begun; exec -a slow-rollback sleep 77777; fi
+  ;;
+esac
+"#;
+
+const WHAT: [&str; 1] = ["/srv/what"];
+
+impl Lab {
+    /// Has a release of the module that goes back replace the one before, and waits until it is watched.
+    fn let_loose(&self, version: &str, what: &str) {
+        self.host.run(["rm", "-f", "/root/back", "/root/bad"]).unwrap();
+        let payload = [("what", what)];
+        let package = Package {
+            module: Some(GOES_BACK),
+            limits: "memory_mb = 64\ntasks = 40\n",
+            check: "test ! -e /root/bad",
+            good_seconds: 500,
+            ..of("back", &payload, &WHAT)
+        };
+        self.promote_package(version, &package);
+        self.until_phase(version, "probation");
+        assert_eq!(self.reads("/srv/what"), what);
+    }
+
+    /// What the module went back in; afterwards nothing is left of it.
+    fn went_back_in(&self) -> String {
+        assert_eq!(self.reads("/srv/what"), "good");
+        self.nothing_is_left_of_the_work();
+        let found = self.reads("/root/back");
+        // It was its only one: what it ran in is where it was cleaned up.
+        let left = self.runs("left-by-rollback") || self.runs("slow-rollback");
+        assert!(!left || !found.contains("/refit-module-"), "{found}");
+        found
+    }
+
+    fn went_back_in_a_unit(&self) {
+        let found = self.went_back_in();
+        for part in [
+            "TimeoutStartUSec=2min",
+            "KillMode=control-group",
+            "MemoryMax=67108864",
+            "MemorySwapMax=0",
+            "OOMPolicy=kill",
+            "TasksMax=40",
+            "LimitCORE=0",
+            "ControlGroup=/system.slice/refit-module-",
+        ] {
+            assert!(found.contains(part), "{part} in\n{found}");
+        }
+    }
+}
+
+#[test]
+fn a_module_goes_back_in_a_unit_with_limits_and_a_clean_end_by_the_agent_and_by_the_rescuer_alone()
+{
+    let claim = "what an update module goes back in, on a booted Debian host";
+    let Some(mut lab) = boot(claim, &[]) else { return };
+    let good = [("what", "good")];
+    lab.promote_package("1.0", &Package { module: Some(GOES_BACK), ..of("back", &good, &WHAT) });
+    lab.until_done("1.0");
+
+    lab.let_loose("1.1", "bad");
+    lab.host.good(["touch", "/root/bad"]).unwrap();
+    lab.until_reports("1.1", &["rolled-back", "health-check-failed"]);
+    lab.went_back_in_a_unit();
+
+    // All of the call is ended, and of the host nothing else.
+    let agent = ["systemctl", "show", "-P", "MainPID", "refit-agent"];
+    let agent_before = lab.host.good(agent).unwrap();
+    lab.let_loose("1.2", "greedy");
+    lab.host.good(["touch", "/root/bad"]).unwrap();
+    let failed = "failed to go back: ArtifactRollback";
+    lab.until_reports("1.2", &["rolled-back", failed, "was brought back from the backup"]);
+    lab.went_back_in_a_unit();
+    assert_eq!(lab.host.good(agent).unwrap(), agent_before);
+    let said = lab.fleet.host_status("debian-1").unwrap()["products"][0].to_string();
+    let at = said.find(failed).unwrap();
+    println!("of the greedy one it is said: {}", &said[at..(at + 200).min(said.len())]);
+    let limited = lab.host.run(["grep", "-qw", "memory", "/sys/fs/cgroup/cgroup.controllers"]);
+    if limited.unwrap().success {
+        assert!(said.contains("oom-kill"), "{said}");
+    }
+
+    // Without an agent, and without a D-Bus.
+    lab.let_loose("1.3", "bad");
+    let gone = "systemctl mask --now dbus.socket dbus.service; systemctl stop refit-agent";
+    lab.host.good(["sh", "-c", gone]).unwrap();
+    lab.until_reports("1.3", &["rolled-back", "refit-rescue brought the host back"]);
+    lab.went_back_in_a_unit();
+    lab.host.good(["systemctl", "unmask", "dbus.socket", "dbus.service"]).unwrap();
+    lab.host.good(["systemctl", "start", "dbus.socket", "dbus.service"]).unwrap();
+
+    // The rescuer is killed in the middle of it: what it had begun is ended, and begun again.
+    lab.let_loose("1.4", "slow");
+    lab.host.good(["systemctl", "stop", "refit-agent"]).unwrap();
+    let begun = lab.host.root().join("root/begun");
+    until("the module is in the middle of it", || Ok(begun.exists().then_some(()))).unwrap();
+    assert!(lab.runs("slow-rollback"));
+    lab.host.good(["systemctl", "kill", "-s", "KILL", "refit-rescue-tick.service"]).unwrap();
+    lab.until_reports("1.4", &["rolled-back", "refit-rescue brought the host back"]);
+    lab.went_back_in_a_unit();
+
+    // While the host boots, before the units of others may start.
+    lab.let_loose("1.5", "bad");
+    for _ in 0..3 {
+        lab.host.cut_power().unwrap();
+        lab.host.power_on().unwrap();
+    }
+    lab.until_reports("1.5", &["rolled-back", "started too often"]);
+    lab.went_back_in_a_unit();
+
+    // Where systemd can't be had to start one, there is none, and the host goes back all the same.
+    lab.let_loose("1.6", "bad");
+    lab.host.good(["mv", "/usr/bin/systemd-run", "/root/systemd-run"]).unwrap();
+    lab.host.good(["touch", "/root/bad"]).unwrap();
+    lab.until_reports("1.6", &["rolled-back", "health-check-failed"]);
+    let found = lab.went_back_in();
+    assert!(found.contains("refit-agent.service"), "{found}");
+    lab.host.good(["mv", "/root/systemd-run", "/usr/bin/systemd-run"]).unwrap();
 }

@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal};
 
 use super::{
     super::{
+        boxed::{Limits, bounds, memory_is_limited},
         files::Files,
         process::{Ended, Program, kill_marked, system_program},
     },
@@ -92,8 +93,19 @@ pub trait Calls: Send + Sync {
     ) -> Result<bool, String>;
     /// What boots the host, with the word `reboot`, on a way back.
     fn boots(&self) -> PathBuf;
+    /// What a way back makes a unit for each of its calls by; `None`: it can have none here.
+    fn unit_back(&self, caller: &Caller) -> Option<UnitBack>;
     /// Ends what an earlier call has left running.
     fn end(&self, name: &str) -> Result<(), String>;
+}
+
+/// How a way back, which has no agent, has systemd make the unit for a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitBack {
+    /// Where `systemd-run` stands.
+    pub systemd_run: PathBuf,
+    /// Its options, beside those that differ from call to call. None holds white space.
+    pub options: Vec<String>,
 }
 
 /// Calls as processes of this host.
@@ -274,6 +286,15 @@ impl Calls for HostCalls {
         }
     }
 
+    fn unit_back(&self, caller: &Caller) -> Option<UnitBack> {
+        match self {
+            HostCalls::Systemd { systemd_run, .. } => {
+                Some(UnitBack { systemd_run: systemd_run.clone(), options: back(caller) })
+            }
+            HostCalls::Own => None,
+        }
+    }
+
     fn end(&self, name: &str) -> Result<(), String> {
         let ended = match self {
             HostCalls::Own => kill_marked(name),
@@ -305,6 +326,19 @@ pub(super) fn unit(name: &str) -> String {
     format!("{name}.service")
 }
 
+/// A word of a command as systemd takes it for what it is: else it puts its variables in place of `$NAME`.
+pub(super) fn word(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
+/// What each call's unit has, on the way forward and on the way back.
+fn limits(caller: &Caller) -> impl Iterator<Item = String> {
+    let seconds = u32::try_from(caller.timeout.as_secs()).unwrap_or(u32::MAX);
+    let limits = Limits { seconds, memory: caller.memory, tasks: caller.tasks };
+    let bounds = bounds(limits, TERMINATION.as_secs(), memory_is_limited());
+    bounds.into_iter().map(|bound| format!("--property={bound}"))
+}
+
 fn transient(systemd_run: &Path, caller: &Caller, own: &Program) -> Program {
     let mut arguments: Vec<String> = vec![
         "--wait".into(),
@@ -314,24 +348,74 @@ fn transient(systemd_run: &Path, caller: &Caller, own: &Program) -> Program {
         "--service-type=exec".into(),
         format!("--unit={}", caller.name),
         format!("--property=RuntimeMaxSec={}", caller.timeout.as_secs()),
-        format!("--property=TimeoutStopSec={}", TERMINATION.as_secs()),
-        "--property=KillMode=control-group".into(),
-        format!("--property=MemoryMax={}", caller.memory),
-        "--property=MemorySwapMax=0".into(),
-        "--property=OOMPolicy=kill".into(),
-        format!("--property=TasksMax={}", caller.tasks),
-        "--property=LimitCORE=0".into(),
         format!("--working-directory={}", own.folder.display()),
-        "--".into(),
-        own.program.to_string_lossy().into_owned(),
     ];
-    // systemd puts its variables in place of `$NAME`, and a `$` in place of two.
-    arguments.extend(own.arguments.iter().map(|word| word.replace('$', "$$")));
+    arguments.extend(limits(caller));
+    arguments.extend(["--".into(), own.program.to_string_lossy().into_owned()]);
+    arguments.extend(own.arguments.iter().map(|argument| word(argument)));
     Program {
         program: systemd_run.into(),
         arguments,
         folder: "/".into(),
         environment: Default::default(),
         mark: format!("run {}", caller.name),
+    }
+}
+
+/// Without `--wait` and `--pipe`, which need a D-Bus: a way back is to go without. Who starts a unit of this
+/// type waits for its end all the same. It may start before the host has booted, as the rescuer does; and a host
+/// that goes down does not end it before its caller, which would take that for the module's answer.
+fn back(caller: &Caller) -> Vec<String> {
+    let own = [
+        "--quiet".to_owned(),
+        "--no-ask-password".into(),
+        "--service-type=oneshot".into(),
+        "--remain-after-exit".into(),
+        format!("--unit={}", unit(&caller.name)),
+        format!("--property=TimeoutStartSec={}", caller.timeout.as_secs()),
+        "--property=DefaultDependencies=no".into(),
+    ];
+    own.into_iter().chain(limits(caller)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller() -> Caller {
+        Caller {
+            module: "/usr/share/mender/modules/v3/a $b".into(),
+            tree: "/var/lib/refit $agent/tree".into(),
+            name: "refit-module-i1-payments".into(),
+            timeout: Duration::from_secs(120),
+            memory: 64 << 20,
+            tasks: 7,
+        }
+    }
+
+    fn systemd() -> HostCalls {
+        HostCalls::Systemd { systemd_run: "/run".into(), systemctl: "/control".into() }
+    }
+
+    #[test]
+    fn a_call_on_the_way_back_has_the_limits_of_one_on_the_way_forward() {
+        let forward = systemd().program(&caller(), State::ArtifactInstall).arguments;
+        let back = systemd().unit_back(&caller()).unwrap().options;
+        let both: Vec<_> = limits(&caller()).collect();
+        assert!(both.contains(&"--property=MemoryMax=67108864".into()), "{both:?}");
+        for limit in &both {
+            assert!(forward.contains(limit) && back.contains(limit), "{limit}");
+        }
+        assert!(forward.contains(&"--property=RuntimeMaxSec=120".into()), "{forward:?}");
+        assert!(back.contains(&"--property=TimeoutStartSec=120".into()), "{back:?}");
+        // The way back hands them on in one word.
+        assert!(!back.concat().contains(char::is_whitespace), "{back:?}");
+        assert_eq!(HostCalls::Own.unit_back(&caller()), None);
+    }
+
+    #[test]
+    fn systemd_puts_no_variable_in_place_of_a_word() {
+        let forward = systemd().program(&caller(), State::Cleanup).arguments;
+        assert_eq!(forward.last().unwrap(), "/var/lib/refit $$agent/tree");
     }
 }

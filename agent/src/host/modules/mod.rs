@@ -19,7 +19,7 @@ use std::{
 
 use refit_proto::package::{Entry, HookNeeds, Installer, MenderPayload, mender::MODULE};
 
-pub use call::{Caller, Calls, HostCalls, Said};
+pub use call::{Caller, Calls, HostCalls, Said, UnitBack};
 pub use record::{NeedsReboot, Record, State};
 pub use tree::Part;
 pub use undo::Inconsistent;
@@ -462,10 +462,9 @@ impl<'a> Modules<'a> {
         folder: &Path,
     ) -> (Vec<UndoStep>, Vec<UndoStep>) {
         let jobs = self.jobs(install, release, folder);
-        let boots = self.calls.boots();
-        let before = jobs.iter().rev();
-        let before = before.flat_map(|job| [undo::end(job), undo::step("before", job, &boots)]);
-        let after = jobs.iter().rev().map(|job| undo::step("after", job, &boots));
+        let half = |half, job| undo::step(half, job, self.calls);
+        let before = jobs.iter().rev().flat_map(|job| [undo::end(job), half("before", job)]);
+        let after = jobs.iter().rev().map(|job| half("after", job));
         (before.collect(), after.collect())
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{
     super::files::{self, FileError, Files},
-    Job, call,
+    Calls, Job, call, caller,
 };
 use crate::way_back::{UndoStep, Undoing};
 
@@ -15,8 +15,8 @@ const LONGEST_WORD: u64 = 64 * 1024;
 
 /// How many calls the longest half of a way back makes: two of them, and a few boots.
 const CALLS: u32 = 8;
-/// For everything that is no call.
-const MORE: u32 = 900;
+/// For everything that is no call: the boots, and systemd, which has a minute for each thing that it is asked.
+const MORE: u32 = 3600;
 
 /// What a module could not take back itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,13 +35,18 @@ pub(super) fn end(job: &Job<'_>) -> UndoStep {
 }
 
 /// One half of the way back: `before` the saved files are brought back, or `after`.
-pub(super) fn step(half: &str, job: &Job<'_>, boots: &Path) -> UndoStep {
+pub(super) fn step(half: &str, job: &Job<'_>, calls: &dyn Calls) -> UndoStep {
     let limit = job.payload.timeout_seconds;
     let path = |path: &Path| path.display().to_string();
-    let words = ["/bin/sh", "-c", SCRIPT, "refit-module", half].map(str::to_owned).into_iter();
-    let about = [path(&job.work), path(&job.module), limit.to_string(), path(boots)];
+    let script = ["/bin/sh", "-c", SCRIPT, "refit-module", half].map(str::to_owned);
+    let about = [path(&job.work), path(&job.module), limit.to_string(), path(&calls.boots())];
+    let in_unit = calls.unit_back(&caller(job)).map(|by| {
+        let tree = call::word(&path(&job.tree()));
+        [path(&by.systemd_run), call::unit(&job.name), tree, by.options.join(" ")]
+    });
+    let words = script.into_iter().chain(about).chain(in_unit.into_iter().flatten());
     let timeout_seconds = limit.saturating_mul(CALLS).saturating_add(MORE);
-    Undoing::Run { command: words.chain(about).collect(), timeout_seconds }.into()
+    Undoing::Run { command: words.collect(), timeout_seconds }.into()
 }
 
 pub(super) fn inconsistent(

@@ -9,7 +9,7 @@ use refit_proto::package::MenderPayload;
 use super::*;
 use crate::host::{
     files::RealFiles,
-    modules::{Caller, Calls, HostCalls, Part, State},
+    modules::{Caller, Calls, HostCalls, Part, State, UnitBack},
     tree::testing::folder,
 };
 
@@ -171,6 +171,41 @@ fi
 exit 0
 "#;
 
+/// What a systemd does that is asked for the units of a way back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Systemd {
+    /// All that is wanted.
+    Starts,
+    /// It lives, and starts no unit.
+    StartsNone,
+    /// Nobody answers.
+    IsGone,
+    /// It starts units, and says nothing more from then on.
+    GoesAway,
+    /// It has not started the unit yet when `systemd-run` ends, and will.
+    IsLate,
+}
+
+/// A `systemd-run` that does what its options say, as far as the module can tell.
+const STARTS: &str = r#"
+for word; do
+  case $word in
+  --working-directory=*) cd "${word#*=}" || exit 1 ;;
+  --property=StandardOutput=append:*) out=${word#*append:} ;;
+  --property=StandardError=append:*) err=${word#*append:} ;;
+  --unit=*) unit=${word#*=} ;;
+  esac
+  shift
+  [ "$word" != -- ] || break
+done
+[ -n "$unit" ] || exit 1
+printf 'ExecMainPID=77
+Job=
+Result=exit-code
+' >@DIR@began
+exec "$@" >>"$out" 2>>"$err"
+"#;
+
 /// A host on a real disk, with power that can go in a call.
 struct Bench {
     dir: tempfile::TempDir,
@@ -189,6 +224,7 @@ struct CutCalls {
     cut: Arc<Mutex<BTreeSet<&'static str>>>,
     dark: Arc<Mutex<bool>>,
     boots: PathBuf,
+    systemd_run: Option<PathBuf>,
 }
 
 impl CutCalls {
@@ -223,6 +259,11 @@ impl Calls for CutCalls {
 
     fn boots(&self) -> PathBuf {
         self.boots.clone()
+    }
+
+    fn unit_back(&self, caller: &Caller) -> Option<UnitBack> {
+        let (systemd_run, systemctl) = (self.systemd_run.clone()?, self.boots.clone());
+        HostCalls::Systemd { systemd_run, systemctl }.unit_back(caller)
     }
 
     fn end(&self, name: &str) -> Result<(), String> {
@@ -271,6 +312,29 @@ impl Bench {
         let log = bench.at("log").display().to_string();
         bench.script("systemctl", &format!("#!/bin/sh\necho r >>{log}\nkill -9 $PPID\n"));
         bench
+    }
+
+    /// From now on there is a systemd to ask for units.
+    fn with_systemd(&self, systemd: Systemd) {
+        let (run, show) = match systemd {
+            Systemd::Starts => (STARTS, "cat @DIR@began 2>/dev/null || echo ExecMainPID=0"),
+            Systemd::StartsNone => ("exit 1", "echo ExecMainPID=0"),
+            Systemd::IsGone => ("exit 1", "exit 1"),
+            Systemd::GoesAway => (STARTS, "[ ! -e @DIR@began ]"),
+            Systemd::IsLate => ("echo late >@DIR@began; exit 1", "echo ExecMainPID=0; echo Job=7"),
+        };
+        let dir = self.at("").display().to_string();
+        let script = |text: &str| text.replace("@DIR@", &dir);
+        self.script("systemd-run", &script(&format!("#!/bin/sh\necho run >>@DIR@units\n{run}\n")));
+        let boots = "reboot) echo r >>@DIR@log; kill -9 $PPID ;;";
+        let ends = "stop | reset-failed) echo \"$1\" >>@DIR@units; rm -f @DIR@began ;;";
+        let text = format!("#!/bin/sh\ncase $1 in\n{boots}\nshow) {show} ;;\n{ends}\nesac\n");
+        self.script("systemctl", &script(&text));
+    }
+
+    /// What systemd was asked for.
+    fn units(&self) -> String {
+        fs::read_to_string(self.at("units")).unwrap_or_default()
     }
 
     /// An update's id that no other test uses, since room is held under its name.
@@ -358,7 +422,9 @@ impl Bench {
         let manager = Manager::Fake(Box::new(services));
         let mut machine = HostMachine::new(Arc::new(RealFiles), &settings, clock, manager);
         let (cut, dark) = (self.cut.clone(), self.dark.clone());
-        machine.calls = Box::new(CutCalls { cut, dark, boots: self.at("systemctl") });
+        let boots = self.at("systemctl");
+        let systemd_run = Some(self.at("systemd-run")).filter(|path| path.exists());
+        machine.calls = Box::new(CutCalls { cut, dark, boots, systemd_run });
         machine.boots = Some(Box::new(BenchBoots(self.boots.clone(), self.at("log"))));
         machine
     }
@@ -482,10 +548,13 @@ fn outcome_of(outcome: &Outcome) -> char {
     }
 }
 
-fn try_order(row: &str, old: Option<&str>) {
+fn try_order(row: &str, old: Option<&str>, systemd: Option<Systemd>) {
     let words: Vec<_> = row.split_whitespace().collect();
     let [reboot, rollback, fails, cuts, calls, end] = words[..] else { panic!("{row}") };
     let mut bench = Bench::new(old);
+    if let Some(systemd) = systemd {
+        bench.with_systemd(systemd);
+    }
     bench.answer("NeedsArtifactReboot", reboot);
     bench.answer("SupportsRollback", rollback);
     for letter in fails.chars().filter(|letter| *letter != '-') {
@@ -510,16 +579,21 @@ fn try_order(row: &str, old: Option<&str>) {
         assert!(!bench.at("opt/payments").exists(), "{row}");
     }
     bench.is_tidy(row);
+    if systemd == Some(Systemd::Starts) {
+        let back = calls.chars().skip_while(|letter| *letter != 's');
+        let (back, units) = (back.filter(|letter| *letter != 'r').count(), bench.units());
+        assert_eq!(units.matches("run").count(), back, "{row}: a unit for each call\n{units}");
+    }
 }
 
 /// Rows run beside each other: each waits for a disk and for processes.
-fn try_orders(rows: &[&str], old: Option<&str>) {
+fn try_orders(rows: &[&str], old: Option<&str>, systemd: Option<Systemd>) {
     let next = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 while let Some(row) = rows.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                    try_order(row, old);
+                    try_order(row, old, systemd);
                 }
             });
         }
@@ -531,13 +605,54 @@ fn a_module_is_called_as_menders_client_calls_it_and_what_it_changed_is_as_it_wa
 {
     let rows: Vec<_> = ORDERS.lines().filter(|line| !line.trim().is_empty()).collect();
     assert!(rows.len() >= 90, "{}", rows.len());
-    try_orders(&rows, Some("old"));
+    try_orders(&rows, Some("old"), None);
 }
 
 #[test]
 fn where_nothing_was_before_a_module_that_failed_nothing_is_left() {
     let rows: Vec<_> = ORDERS.lines().filter(|line| line.trim().ends_with('-')).collect();
-    try_orders(&rows.into_iter().step_by(5).collect::<Vec<_>>(), None);
+    try_orders(&rows.into_iter().step_by(5).collect::<Vec<_>>(), None, None);
+}
+
+/// Rows that come to the saved command of the way back.
+fn orders_back(step: usize) -> Vec<&'static str> {
+    let rows = ORDERS.lines().filter(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        matches!(words[..], [.., calls, "-"] if calls.contains('s'))
+    });
+    rows.step_by(step).collect()
+}
+
+#[test]
+fn on_the_way_back_each_call_has_a_unit_and_the_order_is_the_same() {
+    let rows = orders_back(2);
+    assert!(rows.len() >= 30, "{}", rows.len());
+    try_orders(&rows, Some("old"), Some(Systemd::Starts));
+}
+
+#[test]
+fn where_systemd_starts_no_unit_the_way_back_goes_without_one_and_makes_no_call_twice() {
+    for systemd in [Systemd::StartsNone, Systemd::IsGone] {
+        try_orders(&orders_back(6), Some("old"), Some(systemd));
+    }
+}
+
+#[test]
+fn a_call_that_systemd_may_have_begun_is_not_made_again_and_counts_as_failed() {
+    for (systemd, calls) in [(Systemd::GoesAway, "SDInCsFX"), (Systemd::IsLate, "SDInC")] {
+        let mut bench = Bench::new(Some("old"));
+        bench.with_systemd(systemd);
+        bench.answer("SupportsRollback", "Yes");
+        for state in ["ArtifactCommit", "SupportsRollback", "ArtifactFailure"] {
+            bench.mark(&format!("fail-{state}"));
+        }
+        let before = bench.outside();
+        let outcome = once(&mut bench, |_| {}, &DECLARED);
+        assert_eq!(bench.calls(), calls, "{systemd:?}: {outcome:?}");
+        assert_eq!(outcome_of(&outcome), '-', "{systemd:?}: {outcome:?}");
+        assert_eq!(bench.outside(), before, "{systemd:?}");
+        bench.is_tidy("once");
+    }
 }
 
 /// An update to one release with this module, to its end.
