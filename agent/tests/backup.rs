@@ -136,6 +136,7 @@ impl Host {
             attempt: None,
             lease: None,
             restores: None,
+            owners: Default::default(),
             steps: self.backups().undo_steps(index, &turn()).unwrap(),
         };
         Place::in_folder(Arc::new(RealFiles), &self.data()).arm(&way_back).unwrap();

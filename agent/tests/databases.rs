@@ -110,6 +110,7 @@ impl Host {
             attempt: None,
             lease: None,
             restores: None,
+            owners: Default::default(),
             steps: self.backups().undo_steps(index, &turn()).unwrap(),
         }
     }

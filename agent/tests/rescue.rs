@@ -15,7 +15,10 @@ use std::{
 };
 
 use refit_agent::{
-    host::files::{Files as _, RealFiles, Time},
+    host::{
+        files::{Files as _, RealFiles, Time},
+        owners::Owners,
+    },
     update::{BootId, Cause, InstallId, Running},
     way_back::{NoServices, Place, UndoStep, Undoing, UnitsError, WayBack, run},
 };
@@ -23,6 +26,15 @@ use refit_proto::names::Digest;
 
 /// Before 1970, and not a whole second.
 const LONG_AGO: Time = Time { seconds: -7, nanos: 123_456_789 };
+
+/// The number that whoever tests had before the update, as user and as group: it has another one now.
+const BEFORE: u32 = 4_242_424;
+
+/// Its name, as `id` says it.
+fn now(option: &str) -> BTreeMap<u32, String> {
+    let said = Command::new("id").arg(option).output().unwrap().stdout;
+    BTreeMap::from([(BEFORE, String::from_utf8(said).unwrap().trim().to_owned())])
+}
 
 /// Runs a saved command.
 fn run_command(command: &[String]) -> Result<(), UnitsError> {
@@ -91,16 +103,15 @@ impl Host {
 
     fn file(&self, path: &str, saved: &str, mode: u32) -> Undoing {
         let from = self.own(saved);
-        let (digest, owner) = (Digest::of(&fs::read(&from).unwrap()), fs::metadata(&from).unwrap());
-        let (uid, gid) = (owner.uid(), owner.gid());
+        let digest = Digest::of(&fs::read(&from).unwrap());
+        let (uid, gid) = (BEFORE, BEFORE);
         Undoing::File { path: self.live(path), from, digest, mode, uid, gid }
     }
 
     /// One step of every kind that needs no service manager.
     fn way_back(&self) -> WayBack {
         let ran = self.live("ra n%").display().to_string();
-        let owner = fs::metadata(self.live("data")).unwrap();
-        let (uid, gid) = (owner.uid(), owner.gid());
+        let (uid, gid) = (BEFORE, BEFORE);
         let aside = self.live("data.aside");
         let staged = self.live("data.back");
         let unless = |undoing| UndoStep { undoing, unless: Some(aside.clone()) };
@@ -143,6 +154,7 @@ impl Host {
             attempt: None,
             lease: None,
             restores: None,
+            owners: Owners { users: now("-un"), groups: now("-gn") },
             steps,
         }
     }
@@ -155,6 +167,11 @@ impl Host {
         let there = fs::metadata(&unit).unwrap();
         assert_eq!((there.mode() & 0o7777, there.nlink()), (0o4750, 2));
         assert_eq!(there.ino(), fs::metadata(self.live("second")).unwrap().ino());
+        let own = fs::metadata(self.root()).unwrap();
+        for at in ["unit", "data", "data/orders", "current"].map(|at| self.live(at)) {
+            let owner = fs::symlink_metadata(&at).unwrap();
+            assert_eq!((owner.uid(), owner.gid()), (own.uid(), own.gid()), "{}", at.display());
+        }
         for at in [unit, self.live("data")] {
             assert_eq!(RealFiles.stat(&at).unwrap().unwrap().modified, LONG_AGO);
         }

@@ -327,6 +327,7 @@ fn way_back(steps: Vec<UndoStep>) -> WayBack {
         attempt: Some(attempt()),
         lease: None,
         restores: None,
+        owners: Default::default(),
         steps,
     }
 }

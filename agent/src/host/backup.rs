@@ -27,6 +27,7 @@ use refit_proto::{
 
 use super::{
     files::{self, FileError, Files},
+    owners::Owners,
     preflight::{BLOCK, lacking, on_disk},
 };
 use crate::{
@@ -43,7 +44,6 @@ mod index;
 mod kept;
 mod method;
 mod outside;
-mod owners;
 mod restore;
 mod retention;
 mod scan;
@@ -58,7 +58,6 @@ pub use dumps::Dump;
 pub use index::{About, Covered, Entry, Index, What};
 pub use method::{Cost, DataBy, Method, Methods, Saving, Turn};
 pub use outside::{Outside, OutsideError, Proof, Vouched};
-pub use owners::Owners;
 pub use retention::{Kept, Retention};
 pub use tested::Tested;
 
@@ -254,7 +253,10 @@ impl<'a> Backups<'a> {
             covered.push(Covered { path, role, entries: scanned.entries });
         }
         let tested = Tested::choose(&covered, self.saving.restore_test);
-        let owners = Owners::of(self.files, &covered)?;
+        let entries = || covered.iter().flat_map(|covered| &covered.entries);
+        let user = |uid| entries().any(|entry| entry.uid == uid);
+        let group = |gid| entries().any(|entry| entry.gid == gid);
+        let owners = Owners::of(self.files, user, group)?;
         let index = Index::new(about.clone(), covered, tested)
             .with_owners(owners)
             .with_dumps(self.dumps(id)?)

@@ -16,6 +16,7 @@ pub mod hook;
 pub mod modules;
 pub mod network_up;
 pub mod own;
+pub mod owners;
 pub(crate) mod piped;
 pub mod placed;
 pub mod podman;

@@ -156,6 +156,8 @@ impl HostMachine {
         let patience = change.terms.probation_max.saturating_add(MORE_PATIENCE);
         let patience = patience.saturating_add(self.patience_with_modules(&change.attempt));
         let patience = self.patience_to_take_over(&change.attempt).unwrap_or(patience);
+        // Before it is sealed there is none, and no step that gives an owner.
+        let owners = self.backups().index(&change.backup).map(|index| index.owners_back());
         WayBack {
             install: change.attempt.install.clone(),
             boot: self.clock.boot().clone(),
@@ -166,6 +168,7 @@ impl HostMachine {
             attempt: Some(change.attempt.clone()),
             lease: Some(change.lease.clone()),
             restores: None,
+            owners: owners.unwrap_or_default(),
             steps,
         }
     }

@@ -93,6 +93,8 @@ impl HostMachine {
             attempt: Some(attempt.clone()),
             lease: None,
             restores: Some(id.clone()),
+            // They are looked up already.
+            owners: Default::default(),
             steps: self.restore_steps(&attempt, &index, &now, then.as_ref())?,
         };
         self.arm_with_rescue(&way_back)?;

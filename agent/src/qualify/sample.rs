@@ -24,6 +24,7 @@ pub fn sample_way_back(install: &InstallId, clock: &Clock, steps: Vec<UndoStep>)
         attempt: None,
         lease: None,
         restores: None,
+        owners: Default::default(),
         steps,
     }
 }

@@ -4,6 +4,7 @@
 //! anything of it is done, since half a way back leads nowhere.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     fmt::Write as _,
     os::unix::ffi::{OsStrExt as _, OsStringExt as _},
@@ -15,7 +16,7 @@ use refit_proto::names::Digest;
 
 use super::{UndoStep, Undoing, WayBack};
 use crate::{
-    host::files::Time,
+    host::{files::Time, owners::Owners},
     update::{BackupId, BootId, InstallId, LeaseId, Running},
 };
 
@@ -71,6 +72,11 @@ impl WayBack {
         }
         if let Some(backup) = &self.restores {
             line(&format!("restores {backup}"));
+        }
+        for (word, names) in [("user", &self.owners.users), ("group", &self.owners.groups)] {
+            for (number, name) in names {
+                line(&format!("{word} {number} {}", encode(name.as_bytes())));
+            }
         }
         for step in &self.steps {
             line(&step_line(step));
@@ -130,6 +136,7 @@ struct Headers {
     attempt: Option<crate::update::Attempt>,
     lease: Option<LeaseId>,
     restores: Option<BackupId>,
+    owners: Owners,
 }
 
 impl Headers {
@@ -143,6 +150,8 @@ impl Headers {
             "starts" => self.starts = Some(value.parse().map_err(why)?),
             "restores" => self.restores = Some(BackupId::parse(value).map_err(why)?),
             "lease" => self.lease = Some(LeaseId::parse(value).map_err(why)?),
+            "user" => name_of(value, &mut self.owners.users)?,
+            "group" => name_of(value, &mut self.owners.groups)?,
             // Only for the report. One that this version cannot read keeps nobody from going back.
             "attempt" => self.attempt = serde_json::from_slice(&decode(value)?).ok(),
             // A later version's.
@@ -163,9 +172,18 @@ impl Headers {
             attempt: self.attempt,
             lease: self.lease,
             restores: self.restores,
+            owners: self.owners,
             steps,
         })
     }
+}
+
+/// A number and its name.
+fn name_of(value: &str, names: &mut BTreeMap<u32, String>) -> Result<(), String> {
+    let (number, name) = value.split_once(' ').ok_or_else(|| format!("{value:?} names nobody"))?;
+    let name = String::from_utf8(decode(name)?).map_err(why)?;
+    names.insert(number.parse().map_err(why)?, name);
+    Ok(())
 }
 
 fn nanos(span: Duration) -> u64 {
@@ -489,6 +507,10 @@ mod tests {
                 attempt: known.then(|| attempt_of("payments", "2.0")),
                 lease: known.then(|| LeaseId::parse("lease-1").unwrap()),
                 restores: known.then(|| BackupId::parse("b-1").unwrap()),
+                owners: Owners {
+                    users: known.then(|| (starts, "a b".into())).into_iter().collect(),
+                    groups: known.then(|| (7, "ledgers".into())).into_iter().collect(),
+                },
                 steps,
             })
     }
@@ -504,6 +526,7 @@ mod tests {
             attempt: None,
             lease: None,
             restores: None,
+            owners: Owners::default(),
             steps: vec![
                 UndoStep::from(Undoing::StopUnit { unit: "payments.service".into() }),
                 UndoStep {

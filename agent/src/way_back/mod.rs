@@ -21,6 +21,7 @@ pub use undo_step::{UndoStep, Undoing};
 
 use std::time::Duration;
 
+use crate::host::owners::Owners;
 use crate::update::{Attempt, BackupId, BootId, InstallId, LeaseId, Running};
 
 /// How to put back what ran before an update, and until when the update may take.
@@ -45,6 +46,8 @@ pub struct WayBack {
     /// Which backup a person has asked for, where it undoes what was committed; `None` for the backup of
     /// the update that armed it.
     pub restores: Option<BackupId>,
+    /// Names of those whose numbers stand in the steps: the numbers that they have when it is gone count.
+    pub owners: Owners,
     /// What to do, in this order.
     pub steps: Vec<UndoStep>,
 }

@@ -6,8 +6,9 @@ use std::path::Path;
 use refit_proto::names::Digest;
 
 use super::{UndoStep, Undoing, WayBack};
-use crate::host::files::{
-    FileError, Files, Kind, beside, copy, exists, remove_tree, replace_link, sync_parent,
+use crate::host::{
+    files::{FileError, Files, Kind, beside, copy, exists, remove_tree, replace_link, sync_parent},
+    owners::Numbers,
 };
 
 /// What starts and stops services, and runs saved commands, on the way back.
@@ -109,9 +110,11 @@ pub fn run(way_back: &WayBack, files: &dyn Files, units: &mut dyn Units) -> Resu
             why,
         })?;
     }
+    // Numbers as they were are better than no way back.
+    let numbers = way_back.owners.now(files).unwrap_or_default();
     let mut not_started = None;
     for (step, number) in way_back.steps.iter().zip(1..) {
-        let Err(why) = take(step, files, units) else { continue };
+        let Err(why) = take(step, &numbers, files, units) else { continue };
         let kind = step.undoing.kind();
         let error = RunError::Step { number, kind, subject: step.undoing.subject(), why };
         match step.undoing {
@@ -161,7 +164,12 @@ fn is_sealed(from: &Path, found: Digest, sealed: Digest) -> Result<(), String> {
     Err(format!("{} is not what was sealed", from.display()))
 }
 
-fn take(step: &UndoStep, files: &dyn Files, units: &mut dyn Units) -> Result<(), String> {
+fn take(
+    step: &UndoStep,
+    numbers: &Numbers,
+    files: &dyn Files,
+    units: &mut dyn Units,
+) -> Result<(), String> {
     if left_out(step, files).map_err(why)? {
         return Ok(());
     }
@@ -169,20 +177,24 @@ fn take(step: &UndoStep, files: &dyn Files, units: &mut dyn Units) -> Result<(),
         Undoing::Link { path, target } => replace_link(files, target, path).map_err(why),
         Undoing::RemoveLink { path } => remove_link(files, path),
         Undoing::Folder { path, mode, uid, gid } => {
-            folder(files, path, *mode, *uid, *gid).map_err(why)
+            let (uid, gid) = (numbers.user(*uid), numbers.group(*gid));
+            folder(files, path, *mode, uid, gid).map_err(why)
         }
         Undoing::File { path, from, digest, mode, uid, gid } => {
             let new = beside(path);
             let found = copy_beside(files, from, &new).map_err(why)?;
             is_sealed(from, found, *digest)?;
-            put(files, &new, path, *mode, *uid, *gid).map_err(why)
+            let (uid, gid) = (numbers.user(*uid), numbers.group(*gid));
+            put(files, &new, path, *mode, uid, gid).map_err(why)
         }
         Undoing::Remove { path } => remove_tree(files, path).map(drop).map_err(why),
         Undoing::Swap { path, from, aside } => swap(files, path, from, aside),
         Undoing::Attribute { path, name, value } => {
             files.set_attribute(path, name, value).map_err(why)
         }
-        Undoing::Owner { path, uid, gid } => files.set_owner(path, *uid, *gid).map_err(why),
+        Undoing::Owner { path, uid, gid } => {
+            files.set_owner(path, numbers.user(*uid), numbers.group(*gid)).map_err(why)
+        }
         Undoing::Mode { path, mode } => files.set_mode(path, *mode).map_err(why),
         Undoing::Modified { path, time } => files.set_modified(path, *time).map_err(why),
         Undoing::HardLink { path, from } => hard_link(files, path, from).map_err(why),

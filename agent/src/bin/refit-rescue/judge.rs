@@ -108,7 +108,8 @@ mod tests {
 
     fn way_back() -> WayBack {
         let (install, steps) = ("1".into(), vec![]);
-        WayBack { install, patience: S(1000), alone: S(40), starts: 3, steps }
+        let (users, groups) = Default::default();
+        WayBack { install, patience: S(1000), alone: S(40), starts: 3, users, groups, steps }
     }
 
     /// Looks at these moments of one boot, with (1) or without (0) an agent, until it goes back.

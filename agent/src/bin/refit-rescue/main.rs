@@ -8,6 +8,7 @@
 
 mod disk;
 mod judge;
+mod owners;
 mod systemd;
 mod undo;
 mod watch;

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
     disk,
+    owners::Numbers,
     systemd::{Start, Systemd},
     way_back::{Step, Undoing, WayBack},
 };
@@ -21,9 +22,10 @@ pub(crate) fn run(way_back: &WayBack, systemd: &Systemd, start: Start) -> Result
             format!("the backup is damaged, nothing was touched: {}", step.line)
         })?;
     }
+    let numbers = Numbers::now(&way_back.users, &way_back.groups);
     let mut not_started = Ok(());
     for step in &way_back.steps {
-        let taken = take(step, systemd, start).with_context(|| step.line.clone());
+        let taken = take(step, &numbers, systemd, start).with_context(|| step.line.clone());
         match (&step.undoing, taken) {
             (_, Ok(())) => {}
             (Undoing::StartUnit { .. }, Err(error)) => not_started = not_started.and(Err(error)),
@@ -47,19 +49,24 @@ fn check(step: &Step) -> Result<()> {
     }
 }
 
-fn take(step: &Step, systemd: &Systemd, start: Start) -> Result<()> {
+fn take(step: &Step, numbers: &Numbers, systemd: &Systemd, start: Start) -> Result<()> {
     if is_left_out(step)? {
         return Ok(());
     }
     match &step.undoing {
         Undoing::Link { path, target } => disk::link(path, target),
         Undoing::RemoveLink { path } => disk::remove_link(path),
-        Undoing::Folder { path, owned } => disk::folder(path, *owned),
-        Undoing::File { path, from, sha256, owned } => disk::file(path, from, sha256, *owned),
+        Undoing::Folder { path, owned } => disk::folder(path, numbers.owned(*owned)),
+        Undoing::File { path, from, sha256, owned } => {
+            disk::file(path, from, sha256, numbers.owned(*owned))
+        }
         Undoing::Remove { path } => disk::remove(path),
         Undoing::Swap { path, from, aside } => disk::swap(path, from, aside),
         Undoing::Attribute { path, name, value } => disk::attribute(path, name, value),
-        Undoing::Owner { path, uid, gid } => disk::owner(path, *uid, *gid),
+        Undoing::Owner { path, uid, gid } => {
+            let (uid, gid) = numbers.owner(*uid, *gid);
+            disk::owner(path, uid, gid)
+        }
         Undoing::Mode { path, mode } => disk::mode(path, *mode),
         Undoing::Modified { path, seconds, nanos } => disk::modified(path, *seconds, *nanos),
         Undoing::HardLink { path, from } => disk::hard_link(path, from),

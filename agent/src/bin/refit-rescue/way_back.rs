@@ -12,6 +12,8 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use sha2::{Digest as _, Sha256};
 
+use crate::owners::Names;
+
 const FIRST_LINE: &str = "refit-way-back 1\n";
 
 /// For how long no agent may run in the middle of an update, where the file does not say.
@@ -28,6 +30,9 @@ pub(crate) struct WayBack {
     pub(crate) alone: Duration,
     /// After how many starts of the host it has failed.
     pub(crate) starts: u32,
+    /// Names of those whose numbers stand in the steps.
+    pub(crate) users: Names,
+    pub(crate) groups: Names,
     /// What to do, in this order.
     pub(crate) steps: Vec<Step>,
 }
@@ -79,6 +84,7 @@ impl WayBack {
         let text = std::str::from_utf8(bytes).context("it is no text")?;
         ensure!(text.starts_with(FIRST_LINE), "it does not begin with {:?}", FIRST_LINE.trim());
         let (mut install, mut patience, mut starts, mut alone) = (None, None, None, ALONE);
+        let (mut users, mut groups) = (Names::new(), Names::new());
         let mut steps = Vec::new();
         for line in sealed(text)?.lines().skip(1) {
             let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
@@ -87,6 +93,8 @@ impl WayBack {
                 "patience" => patience = Some(Duration::from_nanos(rest.parse()?)),
                 "starts" => starts = Some(rest.parse()?),
                 "alone" => alone = Duration::from_nanos(rest.parse()?),
+                "user" => name(rest, &mut users).with_context(|| format!("in {line:?}"))?,
+                "group" => name(rest, &mut groups).with_context(|| format!("in {line:?}"))?,
                 "step" => steps.push(step(rest).with_context(|| format!("in {line:?}"))?),
                 _ => {}
             }
@@ -96,6 +104,8 @@ impl WayBack {
             patience: patience.context("it has no patience")?,
             alone,
             starts: starts.context("it counts no starts")?,
+            users,
+            groups,
             steps,
         })
     }
@@ -122,6 +132,13 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 /// A digest as it is written.
 pub(crate) fn hex_of(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A number and its name.
+fn name(rest: &str, names: &mut Names) -> Result<()> {
+    let (number, name) = rest.split_once(' ').context("it names nobody")?;
+    names.insert(number.parse()?, String::from_utf8(decode(name)?)?);
+    Ok(())
 }
 
 fn step(rest: &str) -> Result<Step> {

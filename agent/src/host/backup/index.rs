@@ -11,8 +11,11 @@ use refit_proto::{gathered::Gathered as _, names::Product, package::FileRef};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
-    super::files::{Attributes, Time},
-    Dump, Owners, Role, Tested, Vouched,
+    super::{
+        files::{Attributes, FileError, Files, Time},
+        owners::{GROUPS, Owners, USERS},
+    },
+    Dump, Role, Tested, Vouched,
 };
 use crate::{
     update::{BackupId, ReleaseId},
@@ -172,6 +175,36 @@ impl Index {
 
     pub(super) fn with_owners(self, owners: Owners) -> Index {
         Index { owners, ..self }
+    }
+
+    /// The same with the numbers that its users and groups have on this host now.
+    ///
+    /// # Errors
+    /// If the host's lists can't be read.
+    pub fn owned_as_now(mut self, files: &dyn Files) -> Result<Index, FileError> {
+        let numbers = self.owners.now(files)?;
+        for entry in self.covered.iter_mut().flat_map(|covered| &mut covered.entries) {
+            entry.uid = numbers.user(entry.uid);
+            entry.gid = numbers.group(entry.gid);
+        }
+        Ok(self)
+    }
+
+    /// Whose numbers a way back has to look up when it is gone. Where the host's own list comes back with it,
+    /// numbers are what they were.
+    pub fn owners_back(&self) -> Owners {
+        let comes_back = |list: &str| {
+            let covered = self.covered.iter().filter(|covered| covered.role != Role::Data);
+            covered.into_iter().any(|covered| Path::new(list).starts_with(&covered.path))
+        };
+        let mut owners = self.owners.clone();
+        if comes_back(USERS) {
+            owners.users.clear();
+        }
+        if comes_back(GROUPS) {
+            owners.groups.clear();
+        }
+        owners
     }
 
     pub(super) fn with_vouched(self, outside: Option<Vouched>) -> Index {

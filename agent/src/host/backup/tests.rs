@@ -114,6 +114,7 @@ fn go_back(files: &RecordingFiles, sealed: &SealedBackup) -> Result<Vec<PathBuf>
         attempt: None,
         lease: None,
         restores: None,
+        owners: Default::default(),
         steps,
     };
     let way_back = WayBack::parse(&way_back.to_bytes()).map_err(|error| error.to_string())?;
@@ -499,6 +500,7 @@ fn on_a_real_disk_everything_comes_back_with_owner_mode_time_and_attributes() {
         attempt: None,
         lease: None,
         restores: None,
+        owners: Default::default(),
         steps,
     };
     way_back::run(&way_back, &RealFiles, &mut NoServices(|_: &[String]| Ok(()))).unwrap();
@@ -508,6 +510,28 @@ fn on_a_real_disk_everything_comes_back_with_owner_mode_time_and_attributes() {
     // A link's own owner is not in a way back; everything else is as it was.
     assert_eq!(after, before);
     assert_eq!(std::fs::read(Path::new(&kept[0].place).join("sub/file")).unwrap(), b"changed");
+}
+
+#[test]
+fn a_way_back_knows_owners_by_name_but_not_from_a_list_that_it_brings_back_itself() {
+    let files = RecordingFiles::default();
+    put(&files, path("/etc/passwd"), b"pay:x:998:997::/:\n", 0o644);
+    put(&files, path("/etc/group"), b"pays:x:997:\n", 0o644);
+    put(&files, path("/etc/key"), b"key", 0o600);
+    files.set_owner(path("/etc/key"), 998, 997).unwrap();
+    let names_in = |id: &str, covered: &[&str]| {
+        let covers = covered.iter().map(|at| Cover { path: at.into(), role: Role::Declared });
+        let about = about(&BackupId::parse(id).unwrap(), 0);
+        let backups = backups(&files);
+        let sealed = backups.seal(&about, &covers.collect::<Vec<_>>()).unwrap();
+        let owners = backups.verify(&sealed).unwrap().owners_back();
+        (owners.users.into_values().collect::<String>(), owners.groups.into_values().collect())
+    };
+    let both = |user: &str, group: &str| (user.to_owned(), group.to_owned());
+    assert_eq!(names_in("b1", &["/etc/key"]), both("pay", "pays"));
+    assert_eq!(names_in("b2", &["/etc/key", "/etc/passwd"]), both("", "pays"));
+    assert_eq!(names_in("b3", &["/etc/key", "/etc/group"]), both("pay", ""));
+    assert_eq!(names_in("b4", &["/etc"]), both("", ""));
 }
 
 #[test]

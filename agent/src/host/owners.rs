@@ -1,7 +1,7 @@
-//! Names of the users and groups that own what was saved. Numbers are what a file system keeps and what a way back
-//! brings back; but between a backup and the day when a person brings it back, a user may have been removed and made
-//! again with another number, or the host may be another one. Then the name counts, as `tar` has it; a name that is
-//! not known any more leaves the number.
+//! Names of the users and groups that own what was saved. Numbers are what a file system keeps; but a release may
+//! remove a user and make it again with another number, and between a backup and the day when a person brings it
+//! back the host may have become another one. Then the name counts, as `tar` has it; a name that is not known any
+//! more leaves the number.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -9,30 +9,55 @@ use refit_proto::gathered::Gathered as _;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    super::files::{self, FileError, Files},
-    Covered, Index,
-};
+use super::files::{self, FileError, Files};
 
 /// By number.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owners {
+    /// Users.
     #[serde(default)]
-    users: BTreeMap<u32, String>,
+    pub users: BTreeMap<u32, String>,
+    /// Groups.
     #[serde(default)]
-    groups: BTreeMap<u32, String>,
+    pub groups: BTreeMap<u32, String>,
+}
+
+/// What numbers of before have become; those that did not change are left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Numbers {
+    users: BTreeMap<u32, u32>,
+    groups: BTreeMap<u32, u32>,
+}
+
+impl Numbers {
+    /// The number that this user of before has now.
+    pub fn user(&self, uid: u32) -> u32 {
+        self.users.get(&uid).copied().unwrap_or(uid)
+    }
+
+    /// The number that this group of before has now.
+    pub fn group(&self, gid: u32) -> u32 {
+        self.groups.get(&gid).copied().unwrap_or(gid)
+    }
 }
 
 /// Lists of a name, a word and a number in each line. What only a directory service knows keeps its number.
-const USERS: &str = "/etc/passwd";
-const GROUPS: &str = "/etc/group";
+pub const USERS: &str = "/etc/passwd";
+/// The same of groups.
+pub const GROUPS: &str = "/etc/group";
 /// Longest of these lists that is read.
 const LONGEST: u64 = 16 << 20;
 
 impl Owners {
-    /// The names of those that own something of this.
-    pub(super) fn of(files: &dyn Files, covered: &[Covered]) -> Result<Owners, FileError> {
-        let entries = || covered.iter().flat_map(|covered| &covered.entries);
+    /// The names of those users and groups that own something.
+    ///
+    /// # Errors
+    /// If the host's lists can't be read.
+    pub fn of(
+        files: &dyn Files,
+        owns: impl Fn(u32) -> bool,
+        owns_as_group: impl Fn(u32) -> bool,
+    ) -> Result<Owners, FileError> {
         let named =
             |list, owns: &dyn Fn(u32) -> bool| -> Result<BTreeMap<u32, String>, FileError> {
                 let names = names(files, list)?.into_iter().map(|(name, number)| (number, name));
@@ -43,33 +68,26 @@ impl Owners {
                 }
                 Ok(found)
             };
-        Ok(Owners {
-            users: named(USERS, &|uid| entries().any(|entry| entry.uid == uid))?,
-            groups: named(GROUPS, &|gid| entries().any(|entry| entry.gid == gid))?,
-        })
+        Ok(Owners { users: named(USERS, &owns)?, groups: named(GROUPS, &owns_as_group)? })
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether nobody is named.
+    pub fn is_empty(&self) -> bool {
         self.users.is_empty() && self.groups.is_empty()
     }
-}
 
-impl Index {
-    /// The same with the numbers that its users and groups have on this host now.
+    /// The numbers that they have on this host now.
     ///
     /// # Errors
     /// If the host's lists can't be read.
-    pub fn owned_as_now(mut self, files: &dyn Files) -> Result<Index, FileError> {
-        if self.owners.is_empty() {
-            return Ok(self);
+    pub fn now(&self, files: &dyn Files) -> Result<Numbers, FileError> {
+        if self.is_empty() {
+            return Ok(Numbers::default());
         }
-        let users = changed(&self.owners.users, &names(files, USERS)?);
-        let groups = changed(&self.owners.groups, &names(files, GROUPS)?);
-        for entry in self.covered.iter_mut().flat_map(|covered| &mut covered.entries) {
-            entry.uid = users.get(&entry.uid).copied().unwrap_or(entry.uid);
-            entry.gid = groups.get(&entry.gid).copied().unwrap_or(entry.gid);
-        }
-        Ok(self)
+        Ok(Numbers {
+            users: changed(&self.users, &names(files, USERS)?),
+            groups: changed(&self.groups, &names(files, GROUPS)?),
+        })
     }
 }
 
