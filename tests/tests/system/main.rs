@@ -45,6 +45,7 @@ mod publishing;
 mod real_host;
 mod real_software;
 mod reboots;
+mod replaced_host;
 mod rescued_host;
 mod second_place;
 mod server_away;
