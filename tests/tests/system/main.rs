@@ -14,6 +14,7 @@ mod changed_host;
 mod clocks;
 mod cloned_host;
 mod containers;
+mod converted_host;
 mod databases;
 mod debian_packages;
 mod disk_full;
