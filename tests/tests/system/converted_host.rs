@@ -170,3 +170,29 @@ fn what_a_release_converts_comes_back_by_the_agent_or_without_it_and_what_it_wro
     let agent = lab.host.good(["systemctl", "is-active", "refit-agent"]).unwrap();
     assert_eq!(agent.trim(), "active");
 }
+
+#[test]
+fn a_host_that_goes_back_while_it_boots_waits_for_the_database_that_is_not_up_yet() {
+    let claim = "a database that is not up yet when the host goes back, on a booted Debian host";
+    let Some(mut lab) = Lab::with_databases(claim) else { return };
+    lab.promote_serving("1.0", "#!/bin/sh\nexec sleep infinity\n", "");
+    lab.fleet.until_rollout("pilot", "1.0", "done").unwrap();
+    lab.convert("2.0", "sync");
+    lab.until_phase("2.0", "probation");
+    until("the new release has written", || {
+        Ok((lab.sqlite(CACHE, "SELECT count(*) FROM entries") == "4").then_some(()))
+    })
+    .unwrap();
+    // At the third start the rescuer goes back before anything else is started, PostgreSQL too; the agent takes that
+    // up, while it still is not there.
+    let slow = "/etc/systemd/system/postgresql@15-main.service.d/slow.conf";
+    lab.host.write(slow, "[Service]\nExecStartPre=/bin/sleep 20\n").unwrap();
+    lab.host.good(["sync"]).unwrap();
+    for _ in 0..3 {
+        lab.host.cut_power().unwrap();
+        lab.host.power_on().unwrap();
+    }
+    lab.until_reports("2.0", &["rolled-back", "started too often"]);
+    lab.data_is_as_before();
+    lab.is_found_again("2.0", &[]);
+}
