@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::alarm;
+
 /// Tells systemd that this process lives: at the latest after half of the time that it asks for, and
 /// whenever `awake` says that something was done, but then no more often than after a fifth of it.
 pub(super) async fn watchdog(awake: &Notify) {
     let Some(every) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
-    signs(every, awake, || {
+    // Kept by the runtime, a wait for minutes would wake the process each time that the runtime sorts its timers.
+    signs(every, awake, alarm::after, || {
         if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]) {
             tracing::warn!(%error, "systemd's watchdog was not told");
         }
@@ -17,12 +20,17 @@ pub(super) async fn watchdog(awake: &Notify) {
     .await;
 }
 
-async fn signs(every: Duration, awake: &Notify, mut give: impl FnMut()) {
+async fn signs<W: Future<Output = ()>>(
+    every: Duration,
+    awake: &Notify,
+    wait: impl Fn(Duration) -> W,
+    mut give: impl FnMut(),
+) {
     let clock = tokio::time::Instant::now;
     loop {
         give();
         let given = clock();
-        let last = tokio::time::sleep_until(given + every / 2);
+        let last = wait(every / 2);
         let done = async {
             loop {
                 awake.notified().await;
@@ -60,7 +68,7 @@ mod tests {
             }
         };
         tokio::select! {
-            () = signs(EVERY, &awake, move || noted.borrow_mut().push(start.elapsed())) => {}
+            () = signs(EVERY, &awake, sleep, move || noted.borrow_mut().push(start.elapsed())) => {}
             () = work => {}
             () = sleep(span) => {}
         }
@@ -72,6 +80,17 @@ mod tests {
         let signs = given(EVERY * 1000, EVERY * 2 - Duration::from_secs(1)).await;
         let seconds: Vec<u64> = signs.iter().map(Duration::as_secs).collect();
         assert_eq!(seconds, [0, 60, 120, 180]);
+    }
+
+    /// The runtime's clock jumps to its next timer when there is nothing to do: it finds none.
+    #[tokio::test(start_paused = true)]
+    async fn the_wait_for_a_sign_is_the_kernels_and_no_timer_of_the_runtime() {
+        let (awake, mut given) = (Notify::new(), 0);
+        tokio::select! {
+            () = signs(EVERY, &awake, alarm::after, || given += 1) => {}
+            () = sleep(EVERY * 10) => {}
+        }
+        assert_eq!(given, 1, "only the first, which waits for nothing");
     }
 
     #[tokio::test(start_paused = true)]
