@@ -9,7 +9,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::printable::printable;
+use crate::{printable::printable, sorted::sort_by};
 
 /// How deep objects and arrays may nest. TUF metadata needs 8; `custom` members some more.
 pub const MAX_DEPTH: usize = 32;
@@ -75,7 +75,7 @@ fn write_object(members: &Map<String, Value>, out: &mut Vec<u8>) {
     // Sorted here, since a feature of serde_json that any crate of the build may switch on changes the
     // order of its maps. UTF-8 sorts by bytes as it does by code points.
     let mut sorted: Vec<_> = members.iter().collect();
-    sorted.sort_unstable_by(|a, b| a.0.as_bytes().cmp(b.0.as_bytes()));
+    sort_by(&mut sorted, |a, b| a.0.as_bytes().cmp(b.0.as_bytes()));
     out.push(b'{');
     for (index, (name, member)) in sorted.into_iter().enumerate() {
         if index > 0 {

@@ -14,6 +14,7 @@ pub mod package;
 pub mod policy;
 pub mod printable;
 pub mod servers;
+pub mod sorted;
 pub mod token;
 pub mod transport;
 pub mod trust;

@@ -15,7 +15,10 @@ use refit_durable::{
     FileError,
     file::{self, Access, Pending},
 };
-use refit_proto::bundle::{self, BundleError, Head};
+use refit_proto::{
+    bundle::{self, BundleError, Head},
+    sorted,
+};
 
 use super::Bundle;
 use crate::update::InstallId;
@@ -94,7 +97,7 @@ impl Spool {
             })
             .filter(|install| !answers.contains_key(install))
             .collect();
-        waiting.sort_unstable();
+        sorted::sort(&mut waiting);
         waiting
     }
 

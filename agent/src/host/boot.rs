@@ -75,7 +75,8 @@ fn shutdown_inhibitors(json: &str) -> Result<Vec<String>, String> {
     struct Reply {
         data: (Vec<Inhibitor>,),
     }
-    let reply: Reply = serde_json::from_str(json).map_err(|error| error.to_string())?;
+    let reply: Reply =
+        serde_json::from_slice(json.as_bytes()).map_err(|error| error.to_string())?;
     let holds = reply.data.0.into_iter().filter(|(what, _, _, mode, _, _)| {
         what.split(':').any(|what| what == "shutdown") && mode.starts_with("block")
     });

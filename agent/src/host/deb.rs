@@ -311,7 +311,9 @@ impl<'a> Debs<'a> {
             program: dpkg.into(),
             arguments: words,
             folder: "/".into(),
-            environment: [("DEBIAN_FRONTEND".to_owned(), "noninteractive".to_owned())].into(),
+            environment: [("DEBIAN_FRONTEND".to_owned(), "noninteractive".to_owned())]
+                .into_iter()
+                .gathered(),
             mark: name.clone(),
         };
         let program = match systemd_run {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use refit_proto::{
+    gathered::Gathered as _,
     names::PackageName,
     package::{Hook, HookNeeds, HookTime, Variables, expand},
     printable::printable_lines,
@@ -187,7 +188,7 @@ impl Hooks {
             program: program.into(),
             arguments,
             folder: context.folder.to_owned(),
-            environment: [("REFIT_INSTALL".to_owned(), install.to_string())].into(),
+            environment: [("REFIT_INSTALL".to_owned(), install.to_string())].into_iter().gathered(),
             mark: name(install, hook.when, number),
         };
         let limits = Limits {

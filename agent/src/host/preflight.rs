@@ -10,6 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use refit_proto::sorted;
+
 use super::files::{self, FileError, Files, Space};
 use crate::update::InstallId;
 
@@ -205,7 +207,7 @@ impl<'a> Preflight<'a> {
             if bytes > 0 || inodes > 0 {
                 let mut needs: Vec<_> =
                     needs.iter().map(|need| (need.purpose, need.bytes)).collect();
-                needs.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+                sorted::sort_by(&mut needs, |a, b| b.1.cmp(&a.1));
                 let file_system = files::file_system(self.files, &folder)?;
                 return Err(NoRoom { file_system, bytes, inodes, needs }.into());
             }

@@ -2,7 +2,7 @@
 //! is written in the commit in which it begins or ends, so that none is forgotten and none counted twice.
 
 use refit_durable::{Batch, Table};
-use refit_proto::names::Product;
+use refit_proto::{names::Product, sorted};
 
 use super::{JournalError, StoreJournal, format};
 use crate::update::{Begun, Blame, Moment, Outcome, Phase, Update};
@@ -70,7 +70,7 @@ impl StoreJournal {
 
     fn drop_oldest(&self, batch: &mut Batch) -> Result<(), JournalError> {
         let mut kept = self.begun()?;
-        kept.sort_by_key(|begun| begun.at.wall);
+        sorted::sort_by(&mut kept, |a, b| a.at.wall.cmp(&b.at.wall));
         let too_many = (kept.len() + 1).saturating_sub(KEPT);
         for begun in kept.iter().take(too_many) {
             batch.delete(BEGUN, begun.install.as_str().as_bytes());

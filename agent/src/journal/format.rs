@@ -33,7 +33,7 @@ pub(super) fn read<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, J
         let record = name.into();
         return Err(JournalError::Newer { record, needed: least, known: FORMAT });
     }
-    serde_json::from_str(json).map_err(|error| unreadable(name, error))
+    serde_json::from_slice(json.as_bytes()).map_err(|error| unreadable(name, error))
 }
 
 /// A record on which nothing alone depends: `None` where a later agent wrote what this one does not know, as
@@ -44,7 +44,7 @@ pub(super) fn read_known<T: DeserializeOwned>(
 ) -> Result<Option<T>, JournalError> {
     let text = std::str::from_utf8(bytes).map_err(|error| unreadable(name, error))?;
     let (least, json) = checked(text).map_err(|why| unreadable(name, why))?;
-    let known = (least <= FORMAT).then(|| serde_json::from_str(json).ok()).flatten();
+    let known = (least <= FORMAT).then(|| serde_json::from_slice(json.as_bytes()).ok()).flatten();
     if known.is_none() {
         tracing::debug!("the journal's record {name:?} is of a later agent, and is left out");
     }

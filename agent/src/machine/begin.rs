@@ -196,7 +196,8 @@ impl HostMachine {
             need(Purpose::Unpack, &self.root, unpacked, inodes),
             need(Purpose::Journal, &self.data, RECORDS, 16),
         ];
-        let mut places = BTreeMap::from([(self.data.clone(), Modules::room(documents))]);
+        let mut places = BTreeMap::new();
+        places.insert(self.data.clone(), Modules::room(documents));
         for (at, bytes, inodes) in self.placed().needs(documents)? {
             let place: &mut (u64, u64) = places.entry(at).or_default();
             *place = (place.0.saturating_add(bytes), place.1.saturating_add(inodes));
@@ -249,7 +250,7 @@ impl HostMachine {
 
     /// Where room may be held for the attempt.
     pub(super) fn rooms(&self, attempt: &Attempt) -> Vec<PathBuf> {
-        let mut rooms = BTreeSet::from([self.data.clone(), self.root.clone()]);
+        let mut rooms: BTreeSet<_> = [self.data.clone(), self.root.clone()].into_iter().gathered();
         rooms.extend(self.units_room());
         // Until it was unpacked it is told by what was fetched.
         let after = self.after(attempt).or_else(|_| self.documents_from_content(attempt));
@@ -296,7 +297,7 @@ impl HostMachine {
 
     /// Keeps a release document, whose digest is signed, as content.
     pub(super) fn keep_release(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        let wanted = [FileRef::to(bytes)].into();
+        let wanted = [FileRef::to(bytes)].into_iter().gathered();
         Ok(self.content().bring_in(&wanted, &Offered::new(), &mut Known(bytes))?)
     }
 

@@ -3,7 +3,10 @@
 
 use std::path::PathBuf;
 
-use refit_proto::package::{Data, DataUse, HookTime, Manifest, Reboot, expand};
+use refit_proto::{
+    package::{Data, DataUse, HookTime, Manifest, Reboot, expand},
+    sorted,
+};
 
 use super::{HostMachine, failures::failure};
 use crate::{
@@ -112,7 +115,7 @@ impl HostMachine {
         let mut units: Vec<String> = hooks
             .map(|(number, when)| format!("{}.service", hook::name(&attempt.install, when, number)))
             .collect();
-        units.sort_unstable();
+        sorted::sort(&mut units);
         units.dedup();
         units.into_iter().map(|unit| Undoing::StopUnit { unit }.into()).collect()
     }

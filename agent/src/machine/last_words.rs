@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use refit_proto::sorted;
+
 use super::HostMachine;
 use crate::{
     host::{
@@ -55,7 +57,7 @@ impl HostMachine {
             let changed = self.files.stat(&path)?.map(|stat| stat.modified);
             older.push((changed, path));
         }
-        older.sort_unstable();
+        sorted::sort(&mut older);
         let too_many = (older.len() + 1).saturating_sub(UPDATES);
         for (_, path) in older.iter().take(too_many) {
             files::remove_tree(&*self.files, path)?;

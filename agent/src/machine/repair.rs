@@ -13,6 +13,7 @@ use std::{
 };
 
 use refit_proto::{
+    gathered::Gathered as _,
     names::Product,
     package::{Entry, FileRef, expand},
 };
@@ -107,7 +108,7 @@ impl HostMachine {
         fetch: &mut dyn Fetch,
     ) -> Result<bool, Failure> {
         let needed: BTreeSet<FileRef> = match broken.entry {
-            Entry::File { content, .. } => [*content].into(),
+            Entry::File { content, .. } => [*content].into_iter().gathered(),
             Entry::Directory { .. } | Entry::Link { .. } => BTreeSet::new(),
         };
         self.content().bring_in(&needed, offered, fetch)?;

@@ -10,6 +10,7 @@ use std::{
 use refit_proto::{
     gathered::Gathered as _,
     names::{Product, RingName},
+    sorted,
 };
 
 use super::{
@@ -195,7 +196,7 @@ impl HostMachine {
                 newer.push(other);
             }
         }
-        newer.sort_by_key(Index::order);
+        sorted::sort_by(&mut newer, |a, b| a.order().cmp(&b.order()));
         let mut known: BTreeSet<&Path> =
             index.covered.iter().map(|it| it.path.as_path()).gathered();
         let converted = index.dumps.iter().filter(|dump| dump.converted);

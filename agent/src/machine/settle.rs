@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use refit_proto::{
+    gathered::Gathered as _,
     names::{Digest, Product},
     package::HookTime,
 };
@@ -36,7 +37,7 @@ impl HostMachine {
                     tracing::warn!("{failure}");
                 }
                 self.let_rescue_follow(attempt)?;
-                let held = [backup_id(attempt)?].into();
+                let held = [backup_id(attempt)?].into_iter().gathered();
                 self.clean(&attempt.product, &held)?;
                 self.settle_second(&attempt.product, &held);
             }

@@ -10,7 +10,10 @@ use std::{
 };
 
 use refit_durable::{Batch, Options, SledStore};
-use refit_proto::names::{Digest, Product};
+use refit_proto::{
+    names::{Digest, Product},
+    sorted,
+};
 
 use super::{
     BEFORE, STATE, TRUST,
@@ -359,6 +362,6 @@ fn seen(folder: &Path) -> Result<Vec<(PathBuf, u32, Digest)>, Trouble> {
             found.push((path, stat.mode, Digest::of(&bytes)));
         }
     }
-    found.sort_unstable();
+    sorted::sort(&mut found);
     Ok(found)
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, RwLock};
 
 use jiff::Timestamp;
-use refit_proto::wire::BackupState;
+use refit_proto::{sorted, wire::BackupState};
 
 use crate::{
     host::{
@@ -29,7 +29,7 @@ pub fn held_backups(backups: &Backups<'_>) -> Vec<BackupState> {
     });
     let mut found: Vec<(i64, BackupState)> =
         ids.iter().map(|id| held_backup(backups, id)).collect();
-    found.sort_unstable_by(|a, b| (b.0, &b.1.id).cmp(&(a.0, &a.1.id)));
+    sorted::sort_by(&mut found, |a, b| (b.0, &b.1.id).cmp(&(a.0, &a.1.id)));
     found.truncate(MOST);
     found.into_iter().map(|(_, state)| state).collect()
 }

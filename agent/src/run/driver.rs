@@ -3,7 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use refit_proto::names::{Product, RingName};
+use refit_proto::{
+    gathered::Gathered as _,
+    names::{Product, RingName},
+};
 
 use crate::{
     bundle::Answer,
@@ -267,7 +270,7 @@ impl<M: Machine> Driver<M> {
     /// The ring that this host is in by what the bundle brings: it may be news here. What is wrong with it
     /// is found again, and told, where permission is asked.
     fn ring_by(&self, source: &impl Source, product: &Product) -> Option<RingName> {
-        let products = [product.clone()].into();
+        let products = [product.clone()].into_iter().gathered();
         let refreshed = self.steps.runtime.block_on(self.steps.trust.refresh(source, &products));
         let view = refreshed.ok().or_else(|| self.steps.trust.view())?;
         view.ring(product)

@@ -3,6 +3,7 @@
 
 use refit_durable::Batch;
 use refit_proto::{
+    gathered::Gathered as _,
     package::Release,
     trust::{Misfit, Promotion, Role, Standing, TrustError, fits_document},
 };
@@ -27,7 +28,7 @@ impl<M: Machine> Steps<M> {
     }
 
     fn permit_from(&mut self, source: &impl Source, attempt: &Attempt) -> Result<(), Failure> {
-        let products = [attempt.product.clone()].into();
+        let products = [attempt.product.clone()].into_iter().gathered();
         let view = self
             .runtime
             .block_on(self.trust.refresh(source, &products))

@@ -17,6 +17,7 @@ use std::{
 
 use refit_proto::{
     names::{Digest, HostId, Labels, Product},
+    sorted,
     trust::Role,
     wire::{MetadataFile, OfferMetadataRequest},
 };
@@ -126,12 +127,13 @@ impl Trust {
         let mut offered: Vec<(Role, Vec<u8>)> =
             files.into_iter().filter(|(role, _)| wanted.contains(&role.to_string())).collect();
         // What others are verified by goes first.
-        offered.sort_by_key(|(role, _)| match role {
+        let order = |role: &Role| match role {
             Role::Root => 0,
             Role::Targets => 1,
             Role::Ring(..) => 3,
             _ => 2,
-        });
+        };
+        sorted::sort_by(&mut offered, |a, b| order(&a.0).cmp(&order(&b.0)));
         let documents = match wanted.contains(&Role::Policy.to_string()) {
             true => self.folder.policies(),
             false => Vec::new(),

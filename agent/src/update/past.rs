@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use refit_proto::names::Product;
+use refit_proto::{names::Product, sorted};
 use serde::{Deserialize, Serialize};
 
 use super::{ids::InstallId, moment::Moment};
@@ -50,7 +50,7 @@ pub struct TooMany {
 /// Whether as many updates began in the last 24 hours as may.
 pub fn too_many_in_a_day(past: &[Begun], most: u32, now: &Moment) -> Option<TooMany> {
     let mut ages: Vec<_> = past.iter().map(|begun| begun.age(now)).filter(|it| *it < DAY).collect();
-    ages.sort_unstable();
+    sorted::sort(&mut ages);
     let began = u32::try_from(ages.len()).unwrap_or(u32::MAX);
     if began < most {
         return None;

@@ -8,6 +8,7 @@ use super::{ChangePlan, DocumentError, manifest::is_absolute, parse_document_kno
 use crate::{
     canonical,
     names::{Digest, PackageName, Platform, Product, Version},
+    sorted,
 };
 
 /// A release: immutable, signed by digest and length through the product's release role.
@@ -147,7 +148,7 @@ impl Release {
         let release: Release = parse_document_knowing("release", bytes, &[REMOVAL])?;
         for (platform, packages) in &release.platforms {
             let mut names: Vec<_> = packages.iter().map(|package| &package.name).collect();
-            names.sort_unstable();
+            sorted::sort(&mut names);
             if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
                 let problem = format!("package {} stands twice on {platform}", twice[0]);
                 return Err(DocumentError::Invalid { document: "release", problem });

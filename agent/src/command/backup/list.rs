@@ -13,6 +13,8 @@ use refit_agent::{
 };
 use serde_json::json;
 
+use refit_proto::sorted;
+
 use super::{Output, UNFINISHED, bytes, version};
 
 /// A backup as far as its list tells; its bytes are not read.
@@ -64,7 +66,7 @@ pub(super) fn run(backups: &Backups<'_>, output: Output) -> Result<ExitCode> {
         let second = backups.copied(&id)?.map(|copied| copied.standing);
         found.push(Found { id, state, pinned, second });
     }
-    found.sort_unstable_by_key(|it| std::cmp::Reverse((it.state.order(), it.id.clone())));
+    sorted::sort_by(&mut found, |a, b| (b.state.order(), &b.id).cmp(&(a.state.order(), &a.id)));
     match output {
         Output::Json => {
             let rows: Result<Vec<_>> = found.iter().map(|it| row(backups, it)).collect();

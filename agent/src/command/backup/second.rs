@@ -20,6 +20,8 @@ use refit_agent::{
 };
 use refit_copy::Listed;
 
+use refit_proto::sorted;
+
 use super::{Output, bytes};
 
 /// Most names of hosts that are shown.
@@ -74,10 +76,11 @@ fn there(names: &[String]) -> String {
 pub(super) fn list(settings: &Settings, of: Option<&str>, output: Output) -> Result<ExitCode> {
     with(settings, of, |second, host| {
         let mut found = second.list()?;
-        found.sort_by_key(|listed| match listed {
-            Listed::Recorded { record } => std::cmp::Reverse((record.order(), record.id.clone())),
-            Listed::Damaged { id, .. } => std::cmp::Reverse((i64::MAX, id.clone())),
-        });
+        let order = |listed: &Listed| match listed {
+            Listed::Recorded { record } => (record.order(), record.id.clone()),
+            Listed::Damaged { id, .. } => (i64::MAX, id.clone()),
+        };
+        sorted::sort_by(&mut found, |a, b| order(b).cmp(&order(a)));
         match output {
             Output::Json => println!("{}", serde_json::to_string_pretty(&found)?),
             Output::Text if found.is_empty() => {

@@ -3,7 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use refit_proto::package::{DataUse, Variables, expand};
+use refit_proto::{
+    package::{DataUse, Variables, expand},
+    sorted,
+};
 
 use super::{
     super::{
@@ -158,7 +161,7 @@ fn named(release: &Documents) -> Vec<(String, Role)> {
 /// Without what lies in another of them, which holds it already.
 fn outermost(mut covers: Vec<Cover>) -> Result<Vec<Cover>, BackupError> {
     // Sorted, a folder stands before what is in it.
-    covers.sort_by(|a, b| a.path.cmp(&b.path));
+    sorted::sort_by(&mut covers, |a, b| a.path.cmp(&b.path));
     let mut outer: Vec<Cover> = Vec::new();
     for cover in covers {
         let Some(around) = outer.iter_mut().find(|outer| cover.path.starts_with(&outer.path))

@@ -224,8 +224,8 @@ impl Outside {
         let unreadable = |why: String| OutsideError::Unreadable { program: program.clone(), why };
         let last = output.lines().rfind(|line| !line.trim().is_empty());
         let last = last.ok_or_else(|| unreadable("it wrote nothing".to_owned()))?;
-        let proof: Proof =
-            serde_json::from_str(last).map_err(|error| unreadable(error.to_string()))?;
+        let proof: Proof = serde_json::from_slice(last.as_bytes())
+            .map_err(|error| unreadable(error.to_string()))?;
         let point = &proof.restore_point;
         if point.trim().is_empty() || point.len() > LONGEST_NAME {
             return Err(unreadable(format!("restore_point must have 1 to {LONGEST_NAME} bytes")));

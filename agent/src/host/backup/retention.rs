@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use refit_proto::package::FileRef;
+use refit_proto::{package::FileRef, sorted};
 
 use crate::update::BackupId;
 
@@ -51,9 +51,10 @@ impl Retention {
     ) -> BTreeSet<BackupId> {
         let mut newest_first: Vec<&Kept> = backups.iter().collect();
         // Of two that can't be told apart, what is held goes first: it is what an update has just made.
-        newest_first.sort_unstable_by_key(|kept| {
-            std::cmp::Reverse((kept.order, held.contains(&kept.id), kept.id.clone()))
-        });
+        fn order<'a>(kept: &'a Kept, held: &BTreeSet<BackupId>) -> (i64, bool, &'a BackupId) {
+            (kept.order, held.contains(&kept.id), &kept.id)
+        }
+        sorted::sort_by(&mut newest_first, |a, b| order(b, held).cmp(&order(a, held)));
         let oldest = now.saturating_sub(i64::try_from(self.age.as_secs()).unwrap_or(i64::MAX));
         let mut seen = BTreeSet::new();
         let (mut count, mut bytes) = (0, 0_u64);

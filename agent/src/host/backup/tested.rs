@@ -8,6 +8,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use refit_proto::gathered::Gathered as _;
+
 use super::{Covered, Entry, Index, What, index::as_text_list};
 
 /// How a backup was tried.
@@ -96,7 +98,7 @@ impl Index {
     /// files the sample.
     pub(super) fn to_be_restored(&self, covered: &Covered) -> Vec<Entry> {
         let Tested::Checked { sample, .. } = &self.tested else { return covered.entries.clone() };
-        let sample: BTreeSet<&PathBuf> = sample.iter().collect();
+        let sample: BTreeSet<&PathBuf> = sample.iter().gathered();
         let is_in = |below: &Path| sample.contains(&place(covered, below));
         let entries = covered.entries.iter().filter(|entry| match &entry.what {
             What::File { .. } => is_in(&entry.path),

@@ -9,7 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use refit_proto::package::{self, Sqlite};
+use refit_proto::{
+    gathered::Gathered as _,
+    package::{self, Sqlite},
+};
 
 use super::{
     super::{
@@ -82,7 +85,7 @@ impl<'a> Recipe<'a> {
         let asked = self.sqlite(folder, &words).ask("");
         let hash = asked.map_err(failed(self.tools.database(), "hashed"))?;
         let hash = String::from_utf8_lossy(&hash).trim().to_owned();
-        Ok([("content".to_owned(), hash)].into())
+        Ok([("content".to_owned(), hash)].into_iter().gathered())
     }
 
     fn copy_by_sqlite(&self, folder: &Path) -> Result<(), PipeError> {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use refit_proto::package::Database;
+use refit_proto::{gathered::Gathered as _, package::Database};
 
 use super::{
     super::{
@@ -95,10 +95,12 @@ impl Tools {
 
     /// One of them, with a mark of its own.
     pub(super) fn run(&self, program: &Path, arguments: &[String], timeout: Duration) -> Piped {
-        let mut environment = BTreeMap::from([
+        let mut environment: BTreeMap<_, _> = [
             ("PGAPPNAME".to_owned(), "refit-agent".to_owned()),
             ("PGCONNECT_TIMEOUT".to_owned(), "30".to_owned()),
-        ]);
+        ]
+        .into_iter()
+        .gathered();
         environment.extend(self.home.clone().map(|home| ("HOME".to_owned(), home)));
         let program = Program {
             program: program.into(),

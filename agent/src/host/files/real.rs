@@ -14,6 +14,8 @@ use std::{
 
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Timespec, Timestamps, Uid};
 
+use refit_proto::sorted;
+
 use super::{
     Action, Attributes, FileError, Files, Kind, Piece, Reading, Space, Stat, Time, Writing,
 };
@@ -457,7 +459,7 @@ fn list(path: &Path) -> io::Result<Vec<OsString>> {
             names.push(OsStr::from_bytes(name).to_owned());
         }
     }
-    names.sort_unstable();
+    sorted::sort(&mut names);
     Ok(names)
 }
 

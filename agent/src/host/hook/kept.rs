@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use refit_proto::sorted;
+
 use super::HookRun;
 use crate::{
     host::{
@@ -101,7 +103,7 @@ impl KeptRuns {
             let changed = files.stat(&self.path(install))?.map(|stat| stat.modified);
             older.push((changed, install.clone()));
         }
-        older.sort_unstable();
+        sorted::sort(&mut older);
         let too_many = (older.len() + 1).saturating_sub(UPDATES);
         for (_, install) in older.into_iter().take(too_many) {
             files::remove_tree(files, &self.path(&install))?;

@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use refit_proto::sorted;
+
 use super::{ServiceError, UnitName};
 use crate::host::process::system_program;
 
@@ -48,7 +50,7 @@ impl LoggedErrors {
     /// How many in the worst minute, wherever it begins.
     pub fn worst_minute(&self) -> u64 {
         let mut times = self.times.clone();
-        times.sort_unstable();
+        sorted::sort(&mut times);
         let until =
             |at: usize| times.partition_point(|time| *time < times[at].saturating_add(MINUTE)) - at;
         (0..times.len()).map(until).max().unwrap_or_default() as u64

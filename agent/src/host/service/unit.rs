@@ -142,11 +142,10 @@ impl Service {
         variables: &Variables,
     ) -> Result<Service, ResolveError> {
         let (program, arguments) = resolve_command(&service.command, folder, variables)?;
-        let environment = service
-            .environment
-            .iter()
-            .map(|(name, value)| Ok((name.clone(), expand(value, variables)?)))
-            .collect::<Result<_, ExpandError>>()?;
+        let mut environment = BTreeMap::new();
+        for (name, value) in &service.environment {
+            environment.insert(name.clone(), expand(value, variables)?);
+        }
         Ok(Service {
             unit: UnitName::of(service),
             program,

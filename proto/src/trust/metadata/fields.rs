@@ -5,7 +5,10 @@ use std::fmt;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::trust::{error::TrustError, role::Role};
+use crate::{
+    sorted,
+    trust::{error::TrustError, role::Role},
+};
 
 /// The only form of dates in metadata.
 pub(crate) const DATE: &str = "%Y-%m-%dT%H:%M:%SZ";
@@ -109,7 +112,7 @@ impl<'a> Object<'a> {
             words.push(word);
         }
         let mut sorted = words.clone();
-        sorted.sort_unstable();
+        sorted::sort(&mut sorted);
         if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(self.flaw(format_args!("`{name}` names something twice")));
         }
