@@ -1,10 +1,13 @@
 //! The systemd units of the agent and of what brings the host back without it, as `refit-agent print-unit`
 //! prints them. Texts and no installer: how they get onto a host is the administrator's.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 /// A unit of Refit's on a host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// `refit-agent.service`: the root half
     Agent,
@@ -16,7 +19,28 @@ pub enum Unit {
     Rescue,
 }
 
+/// It is none of the words for units.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is none of {}", Unit::WORDS.join(", "))]
+pub struct NoUnit;
+
+impl FromStr for Unit {
+    type Err = NoUnit;
+
+    fn from_str(word: &str) -> Result<Unit, NoUnit> {
+        match word {
+            "agent" => Ok(Unit::Agent),
+            "link" => Ok(Unit::Link),
+            "link-socket" => Ok(Unit::LinkSocket),
+            "rescue" => Ok(Unit::Rescue),
+            _ => Err(NoUnit),
+        }
+    }
+}
+
 impl Unit {
+    /// What they are called on the command line.
+    pub const WORDS: [&str; 4] = ["agent", "link", "link-socket", "rescue"];
     /// The units that run the agent itself. A release of the agent is started in each of them, in this order;
     /// the one of the process that changes the host comes last.
     pub const RUNNING: [Unit; 2] = [Unit::Link, Unit::Agent];

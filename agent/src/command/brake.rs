@@ -3,34 +3,34 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use clap::Subcommand;
-use refit_agent::{settings::Settings, status};
+use refit_agent::status;
 use refit_proto::names::Product;
 
 use super::{
     Common,
+    line::{Arg, Command, Does, Given},
     reach::{Reached, reach},
 };
 
-/// The host's own brake
-#[derive(clap::Args)]
-pub(super) struct Args {
-    #[command(subcommand)]
-    act: Act,
-}
+const PRODUCT: Arg = Arg::word("PRODUCT", "Which product");
 
-#[derive(Subcommand)]
-enum Act {
-    /// Let releases of a product come again that failed on this host too often; those in quarantine stay there
-    Forgive {
-        /// Which product
-        product: Product,
-    },
-}
+pub(super) const COMMAND: Command = Command {
+    name: "brake",
+    about: "Let a product be tried again that failed on this host too often",
+    does: Does::OneOf(&[Command {
+        name: "forgive",
+        about: "Let releases of a product come again that failed on this host too often; those in quarantine \
+                stay there",
+        args: &[PRODUCT],
+        does: Does::This(forgive),
+        ..Command::NONE
+    }]),
+    ..Command::NONE
+};
 
-pub(super) fn run(common: &Common, args: Args) -> Result<ExitCode> {
-    let Act::Forgive { product } = args.act;
-    let settings = Settings::load(&common.data, common.config.as_deref())?;
+fn forgive(given: &Given) -> Result<ExitCode> {
+    let product: Product = given.must(&PRODUCT, given.parsed(&PRODUCT)?)?;
+    let settings = Common::of(given)?.settings()?;
     let question = status::Question::Forgive { product: product.clone() };
     let forgiven = match reach(&settings, &question)? {
         Reached::Agent(answer) => {

@@ -7,26 +7,33 @@ use refit_agent::{
     clock::Clock,
     identity::{Identity, Keys, Ways},
     link::{self, Server},
-    settings::Settings,
     trusted::TrustFolder,
 };
 use refit_proto::{names::HostName, token::Token};
 
-use super::Common;
+use super::{
+    Common,
+    line::{Arg, Command, Does, Given},
+};
 
-/// Make this machine a host of the fleet
-#[derive(clap::Args)]
-pub(super) struct Args {
-    /// The token of `refit token create`
-    #[arg(long, env = "REFIT_TOKEN", hide_env_values = true)]
-    token: String,
-    /// What people call this host; its host name if left out
-    #[arg(long)]
-    name: Option<HostName>,
-}
+const TOKEN: Arg = Arg::option("token", "TOKEN", "The token of `refit token create`")
+    .needed()
+    .or_variable("REFIT_TOKEN");
+const NAME: Arg =
+    Arg::option("name", "NAME", "What people call this host; its host name if left out");
 
-pub(super) fn run(common: &Common, args: Args) -> Result<ExitCode> {
-    let settings = Settings::load(&common.data, common.config.as_deref())?;
+pub(super) const COMMAND: Command = Command {
+    name: "enroll",
+    about: "Make this machine a host of the fleet, with a token of `refit token create`",
+    args: &[TOKEN, NAME],
+    does: Does::This(run),
+    ..Command::NONE
+};
+
+fn run(given: &Given) -> Result<ExitCode> {
+    let token = given.must(&TOKEN, given.text(&TOKEN)?)?;
+    let name: Option<HostName> = given.parsed(&NAME)?;
+    let settings = Common::of(given)?.settings()?;
     let folder = settings.identity();
     let clock = Clock::system()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -44,8 +51,8 @@ pub(super) fn run(common: &Common, args: Args) -> Result<ExitCode> {
         // Enrolled, but the first root was lost on its way.
         Some(identity) => identity,
         None => {
-            let token = Token::parse(&args.token)?;
-            let name = match args.name {
+            let token = Token::parse(&token)?;
+            let name = match name {
                 Some(name) => name,
                 None => own_name()?,
             };

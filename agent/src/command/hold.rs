@@ -3,7 +3,6 @@
 use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
-use clap::Subcommand;
 use jiff::{Span, SpanRelativeTo, Timestamp, civil::DateTime, tz::TimeZone};
 use refit_agent::{
     clock::Clock,
@@ -19,84 +18,82 @@ use serde_json::Value;
 
 use super::{
     Common,
+    line::{Arg, Command, Does, Given},
     reach::{Reached, reach},
     status::Output,
 };
 
-/// Let no update begin on this host for a while
-#[derive(clap::Args)]
-#[command(
-    args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true,
-    after_help = "Examples:
+const UNTIL: Arg = Arg::option(
+    "until",
+    "TIME",
+    "Until when: `2026-12-24 18:00` by this host's clock, or with an offset, `2026-12-24T18:00:00+01:00`",
+);
+const FOR: Arg = Arg::option("for", "SPAN", "For how long: 90s, 30m, 2h, 3d");
+const WHY: Arg = Arg::option("why", "WHY", "Why; whoever watches the fleet reads it").needed();
+const PRODUCT: Arg =
+    Arg::option("product", "PRODUCT", "Only updates of this product; else of every one");
+const ID: Arg = Arg::word("ID", "Which, of `refit-agent hold list`");
+
+pub(super) const COMMAND: Command = Command {
+    name: "hold",
+    about: "Let no update begin on this host for a while, and say why",
+    args: &[UNTIL, FOR, WHY, PRODUCT],
+    does: Does::ThisOr(
+        hold,
+        &[
+            Command {
+                name: "list",
+                about: "What is held here, by whom, until when and why",
+                args: &[Output::ARG],
+                does: Does::This(list),
+                ..Command::NONE
+            },
+            Command {
+                name: "release",
+                about: "End a hold before its time",
+                args: &[ID],
+                does: Does::This(release),
+                ..Command::NONE
+            },
+        ],
+    ),
+    more: "Examples:
   refit-agent hold --for 2h --why 'a demonstration for customers'
   refit-agent hold --until '2026-12-24 18:00' --product payments --why 'stocktaking'
   refit-agent hold list
   refit-agent hold release h0123abcd
 
 What has begun goes on to its end. A hold ends by itself, at most seven days later unless agent.toml says
-otherwise; whoever watches the fleet sees it, with its reason and who holds."
-)]
-pub(super) struct Args {
-    #[command(subcommand)]
-    act: Option<Act>,
-    /// Until when: `2026-12-24 18:00` by this host's clock, or with an offset, `2026-12-24T18:00:00+01:00`
-    #[arg(long, value_name = "TIME", conflicts_with = "span")]
-    until: Option<String>,
-    /// For how long: 90s, 30m, 2h, 3d
-    #[arg(long = "for", value_name = "SPAN", required_unless_present = "until")]
-    span: Option<String>,
-    /// Why; whoever watches the fleet reads it
-    #[arg(long, required = true)]
-    why: Option<String>,
-    /// Only updates of this product; else of every one
-    #[arg(long)]
-    product: Option<Product>,
+otherwise; whoever watches the fleet sees it, with its reason and who holds.",
+    ..Command::NONE
+};
+
+fn release(given: &Given) -> Result<ExitCode> {
+    let id = given.must(&ID, given.text(&ID)?)?;
+    let question = Question::ReleaseHold { id: id.clone() };
+    let hold: LocalHold = asked(&Place::of(given)?, &question, |holds, uid| {
+        Ok(serde_json::to_value(holds.release(&id, uid)?)?)
+    })?;
+    println!("{} is released: {}", hold.id, hold.why);
+    Ok(ExitCode::SUCCESS)
 }
 
-#[derive(Subcommand)]
-enum Act {
-    /// What is held here, by whom, until when and why
-    List {
-        /// As lines for people, or as JSON for programs
-        #[arg(long, value_enum, default_value_t = Output::Text)]
-        output: Output,
-    },
-    /// End a hold before its time
-    Release {
-        /// Which, of `refit-agent hold list`
-        id: String,
-    },
-}
-
-pub(super) fn run(common: &Common, args: Args) -> Result<ExitCode> {
-    let place = Place::of(common)?;
-    match args.act {
-        Some(Act::List { output }) => list(&place, output),
-        Some(Act::Release { id }) => {
-            let question = Question::ReleaseHold { id: id.clone() };
-            let hold: LocalHold = asked(&place, &question, |holds, uid| {
-                Ok(serde_json::to_value(holds.release(&id, uid)?)?)
-            })?;
-            println!("{} is released: {}", hold.id, hold.why);
-            Ok(ExitCode::SUCCESS)
-        }
-        None => hold(&place, args),
-    }
-}
-
-fn hold(place: &Place, args: Args) -> Result<ExitCode> {
+fn hold(given: &Given) -> Result<ExitCode> {
+    given.either(&UNTIL, &FOR)?;
+    let why = given.must(&WHY, given.text(&WHY)?)?;
+    let product: Option<Product> = given.parsed(&PRODUCT)?;
+    let (until, span) = (given.text(&UNTIL)?, given.text(&FOR)?);
+    let place = Place::of(given)?;
     let now = Clock::system()?.now();
-    let seconds = match (&args.until, &args.span) {
-        (Some(until), _) => seconds_until(until, now)?,
-        (None, Some(span)) => seconds_of(span)?,
-        (None, None) => bail!("say until when with `--until`, or for how long with `--for`"),
+    let seconds = match until {
+        Some(until) => seconds_until(&until, now)?,
+        None => seconds_of(&span.unwrap_or_default())?,
     };
     let by = std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty());
-    let new = NewHold { product: args.product, seconds, why: args.why.unwrap_or_default(), by };
+    let new = NewHold { product, seconds, why, by };
     let question = Question::Hold { hold: new.clone() };
     let hold: LocalHold =
-        asked(place, &question, |holds, uid| Ok(serde_json::to_value(holds.add(new, uid)?)?))?;
+        asked(&place, &question, |holds, uid| Ok(serde_json::to_value(holds.add(new, uid)?)?))?;
     println!(
         "{}\nnext: `refit-agent hold release {}` ends it before its time",
         line(&hold),
@@ -105,9 +102,10 @@ fn hold(place: &Place, args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(place: &Place, output: Output) -> Result<ExitCode> {
+fn list(given: &Given) -> Result<ExitCode> {
+    let (place, output) = (Place::of(given)?, Output::of(given)?);
     let held: Vec<LocalHold> =
-        asked(place, &Question::Holds, |holds, _| Ok(serde_json::to_value(holds.now())?))?;
+        asked(&place, &Question::Holds, |holds, _| Ok(serde_json::to_value(holds.now())?))?;
     match output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&held)?),
         Output::Text if held.is_empty() => println!("nothing is held here"),
@@ -138,7 +136,8 @@ enum Place {
 }
 
 impl Place {
-    fn of(common: &Common) -> Result<Place> {
+    fn of(given: &Given) -> Result<Place> {
+        let common = Common::of(given)?;
         let is_root = rustix::process::geteuid().is_root();
         if !is_root && Path::new(SOCKET).exists() {
             return Ok(Place::Socket);

@@ -1,7 +1,7 @@
 //! `refit-agent install`: a release from a file, on a host without a network. The command hands the file to
 //! the running agent, which verifies it as it would verify a server, and tells how it goes.
 
-use std::{path::PathBuf, process::ExitCode, thread, time::Duration};
+use std::{process::ExitCode, thread, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use refit_agent::{
@@ -11,27 +11,34 @@ use refit_agent::{
 };
 use serde_json::Value;
 
-use super::Common;
+use super::{
+    Common,
+    line::{Arg, Command, Does, Given},
+};
 
 /// How often to look.
 const LOOK: Duration = Duration::from_millis(300);
 
-/// A release from a bundle, on a host without a network
-#[derive(clap::Args)]
-pub(super) struct Args {
-    /// What `refit bundle export` wrote
-    file: PathBuf,
-}
+const FILE: Arg = Arg::word("FILE", "What `refit bundle export` wrote");
 
-pub(super) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
-    let settings = Settings::load(&common.data, common.config.as_deref())?;
+pub(super) const COMMAND: Command = Command {
+    name: "install",
+    about: "Install a release from a bundle of `refit bundle export`, on a host without a network",
+    args: &[FILE],
+    does: Does::This(run),
+    ..Command::NONE
+};
+
+fn run(given: &Given) -> Result<ExitCode> {
+    let file = given.must(&FILE, given.path(&FILE))?;
+    let settings = Common::of(given)?.settings()?;
     let spool = Spool::at(settings.spool());
     if !spool.waiting().is_empty() {
         bail!(
             "another bundle waits to be installed here\nhelp: `refit-agent status` shows how it goes"
         );
     }
-    let head = spool.read(&args.file)?;
+    let head = spool.read(&file)?;
     let may = ask(&settings, &Question::MayInstall { product: head.product.clone() })?;
     if let Some(stop) = may["stopped"].as_str() {
         bail!(
@@ -41,7 +48,7 @@ pub(super) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
         );
     }
     let install = new_install();
-    let head = spool.put(&install, &args.file)?;
+    let head = spool.put(&install, &file)?;
     println!("{} {}: the agent verifies it and installs it", head.product, head.version);
     let mut said = String::new();
     loop {

@@ -5,7 +5,10 @@ mod brake;
 mod enroll;
 mod hold;
 mod install;
+mod line;
 mod link;
+mod print_unit;
+mod probe_store;
 mod qualify;
 mod quarantine;
 mod reach;
@@ -13,11 +16,14 @@ mod recover;
 mod run;
 mod status;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
-use refit_agent::{journald::Journald, settings, unit};
+use refit_agent::{
+    journald::Journald,
+    settings::{self, Settings},
+    version,
+};
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
     fmt,
@@ -25,97 +31,86 @@ use tracing_subscriber::{
     registry,
 };
 
-/// Keeps this host on the release that its ring permits: verifies, backs up, installs, watches health,
-/// and goes back by itself.
-#[derive(Parser)]
-#[command(name = "refit-agent", version = refit_agent::version::version())]
-struct Arguments {
-    #[command(flatten)]
-    common: Common,
-    #[command(subcommand)]
-    command: Command,
-}
+use line::{Arg, Command, Does, Given, Read, Wrong};
+
+/// The agent's data folder.
+const DATA: Arg = Arg::option("data", "DATA", "The agent's data folder")
+    .or(settings::DEFAULT_DATA)
+    .or_variable("REFIT_AGENT_DATA");
+const CONFIG: Arg =
+    Arg::option("config", "CONFIG", "Settings, instead of agent.toml in the data folder");
+
+/// All of it.
+static AGENT: Command = Command {
+    name: "refit-agent",
+    about: "Keeps this host on the release that its ring permits: verifies, backs up, installs, watches health, \
+            and goes back by itself",
+    args: &[DATA, CONFIG],
+    does: Does::OneOf(&[
+        enroll::COMMAND,
+        run::COMMAND,
+        link::COMMAND,
+        install::COMMAND,
+        status::COMMAND,
+        recover::COMMAND,
+        backup::COMMAND,
+        hold::COMMAND,
+        quarantine::COMMAND,
+        brake::COMMAND,
+        qualify::COMMAND,
+        probe_store::COMMAND,
+        print_unit::COMMAND,
+    ]),
+    ..Command::NONE
+};
 
 /// What every command takes.
-#[derive(clap::Args)]
 struct Common {
-    /// The agent's data folder
-    #[arg(long, global = true, default_value = settings::DEFAULT_DATA, env = "REFIT_AGENT_DATA")]
     data: PathBuf,
-    /// Settings, instead of agent.toml in the data folder
-    #[arg(long, global = true)]
     config: Option<PathBuf>,
 }
 
-#[derive(Subcommand)]
-enum Command {
-    /// Make this machine a host of the fleet, with a token of `refit token create`
-    Enroll(enroll::Args),
-    /// Run the agent
-    Run(run::Args),
-    /// Run the half of the agent that talks to the server, for one that runs with `--link`
-    Link(link::Args),
-    /// Install a release from a bundle of `refit bundle export`, on a host without a network
-    Install(install::Args),
-    /// Show what the agent on this host is doing
-    Status(status::Args),
-    /// Go back by the way back, where an update was cut and its journal cannot be read
-    Recover,
-    /// List, verify or bring back what this host saved before its updates
-    Backup(backup::Args),
-    /// Let no update begin on this host for a while, and say why
-    Hold(hold::Args),
-    /// Let a release that failed here be tried again
-    Quarantine(quarantine::Args),
-    /// Let a product be tried again that failed on this host too often
-    Brake(brake::Args),
-    /// Try what taking over from the running agent takes, in a scratch folder, and say what came of it: the
-    /// running agent asks this of a new release of itself
-    #[command(hide = true)]
-    Qualify(qualify::Args),
-    /// Open a store and close it again, before a process that must live does
-    #[command(hide = true, name = refit_agent::run::PROBE_STORE)]
-    ProbeStore {
-        /// The store's folder
-        store: PathBuf,
-    },
-    /// Print a systemd unit: the agent's, or the one of what brings the host back without it
-    PrintUnit {
-        /// Which
-        #[arg(value_enum, default_value_t = unit::Unit::Agent)]
-        unit: unit::Unit,
-        /// Where refit-agent will lie, if not where this one does: for whoever makes a package of it
-        #[arg(long)]
-        program: Option<PathBuf>,
-    },
+impl Common {
+    fn of(given: &Given) -> Result<Common, Wrong> {
+        let data = given.must(&DATA, given.path(&DATA))?;
+        Ok(Common { data, config: given.path(&CONFIG) })
+    }
+
+    /// The settings that it names.
+    fn settings(&self) -> Result<Settings> {
+        Ok(Settings::load(&self.data, self.config.as_deref())?)
+    }
 }
+
+/// Ends so where the command line is wrong, as is usual.
+const USAGE: u8 = 2;
 
 /// Does what the command line says.
 pub(crate) fn run() -> Result<ExitCode> {
-    let Arguments { common, command } = Arguments::parse();
-    log_to_stderr();
-    match command {
-        Command::Enroll(args) => enroll::run(&common, args),
-        Command::Run(args) => run::run(&common, args),
-        Command::Link(args) => link::run(&args),
-        Command::Install(args) => install::run(&common, &args),
-        Command::Status(args) => status::run(&common, &args),
-        Command::Recover => recover::run(&common),
-        Command::Backup(args) => backup::run(&common, args),
-        Command::Hold(args) => hold::run(&common, args),
-        Command::Qualify(args) => qualify::run(&common, &args),
-        Command::Quarantine(args) => quarantine::run(&common, args),
-        Command::Brake(args) => brake::run(&common, args),
-        Command::ProbeStore { store } => {
-            refit_durable::SledStore::probe(&store);
-            Ok(ExitCode::SUCCESS)
+    let typed = std::env::args_os().skip(1);
+    let read = line::read(&AGENT, version::version(), typed, &|name| std::env::var_os(name));
+    let done = match read {
+        Ok(Read::Act(act, given)) => {
+            log_to_stderr();
+            act(&given)
         }
-        Command::PrintUnit { unit, program } => {
-            let program = program.map_or_else(std::env::current_exe, std::path::absolute)?;
-            let data = std::path::absolute(&common.data)?;
-            print!("{}", unit::text(unit, &program, &data));
-            Ok(ExitCode::SUCCESS)
+        Ok(Read::Text(text)) => {
+            // Whoever reads only its head has what they want.
+            let _nobody_reads_on = std::io::stdout().write_all(text.as_bytes());
+            return Ok(ExitCode::SUCCESS);
         }
+        Ok(Read::Nothing(help)) => {
+            eprint!("{help}");
+            return Ok(ExitCode::from(USAGE));
+        }
+        Err(wrong) => Err(wrong.into()),
+    };
+    match done {
+        Err(error) if error.is::<Wrong>() => {
+            eprintln!("error: {error}");
+            Ok(ExitCode::from(USAGE))
+        }
+        done => done,
     }
 }
 

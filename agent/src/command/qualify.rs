@@ -1,7 +1,7 @@
 //! `refit-agent qualify`: what a new release of the agent is asked by the one that runs, before anything is
 //! changed. A person may ask the same, in an empty folder, and will be told what is missing there.
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{io::Write as _, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use refit_agent::{clock::Clock, qualify};
@@ -10,30 +10,41 @@ use refit_proto::{
     package::AGENT,
 };
 
-use super::Common;
+use super::{
+    Common,
+    line::{Arg, Command, Does, Given},
+};
 
-/// What there is to try, and where
-#[derive(clap::Args)]
-pub(super) struct Args {
-    /// The folder that the running agent has made for it; nothing outside it is written
-    #[arg(long)]
-    scratch: PathBuf,
-    /// This agent's own release
-    #[arg(long)]
-    release: String,
-    /// There is no server to reach: the release comes from a bundle
-    #[arg(long)]
-    without_server: bool,
-}
+const SCRATCH: Arg = Arg::option(
+    "scratch",
+    "SCRATCH",
+    "The folder that the running agent has made for it; nothing outside it is written",
+)
+.needed();
+const RELEASE: Arg = Arg::option("release", "RELEASE", "This agent's own release").needed();
+const WITHOUT_SERVER: Arg =
+    Arg::switch("without-server", "There is no server to reach: the release comes from a bundle");
 
-pub(super) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
+pub(super) const COMMAND: Command = Command {
+    name: "qualify",
+    about: "Try what taking over from the running agent takes, in a scratch folder, and say what came of it: the \
+            running agent asks this of a new release of itself",
+    args: &[SCRATCH, RELEASE, WITHOUT_SERVER],
+    does: Does::This(run),
+    hidden: true,
+    ..Command::NONE
+};
+
+fn run(given: &Given) -> Result<ExitCode> {
+    let scratch = given.must(&SCRATCH, given.path(&SCRATCH))?;
+    let release = given.must(&RELEASE, given.text(&RELEASE)?)?;
     let question = qualify::Question {
-        scratch: args.scratch.canonicalize().context("the scratch folder")?,
-        release: Digest::parse(&args.release).context("the release")?,
+        scratch: scratch.canonicalize().context("the scratch folder")?,
+        release: Digest::parse(&release).context("the release")?,
         product: Product::parse(AGENT)?,
-        server: !args.without_server,
+        server: !given.has(&WITHOUT_SERVER),
     };
-    let answer = qualify::answer(&question, &common.data, &Clock::system()?);
+    let answer = qualify::answer(&question, &Common::of(given)?.data, &Clock::system()?);
     let line = serde_json::to_string(&answer)?;
     let path = question.scratch.join(qualify::ANSWER);
     // Made anew: what stands there already is not this one's answer.

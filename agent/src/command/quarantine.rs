@@ -3,36 +3,35 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use clap::Subcommand;
-use refit_agent::{settings::Settings, status};
+use refit_agent::status;
 use refit_proto::names::{Digest, Product};
 
 use super::{
     Common,
+    line::{Arg, Command, Does, Given},
     reach::{Reached, reach},
 };
 
-/// Releases that failed on this host
-#[derive(clap::Args)]
-pub(super) struct Args {
-    #[command(subcommand)]
-    act: Act,
-}
+const PRODUCT: Arg = Arg::word("PRODUCT", "Of which product");
+const DIGEST: Arg = Arg::word("DIGEST", "The release's digest, whole");
 
-#[derive(Subcommand)]
-enum Act {
-    /// Let a release that failed here be tried again; `refit-agent status` shows its digest
-    Lift {
-        /// Of which product
-        product: Product,
-        /// The release's digest, whole
-        digest: Digest,
-    },
-}
+pub(super) const COMMAND: Command = Command {
+    name: "quarantine",
+    about: "Let a release that failed here be tried again",
+    does: Does::OneOf(&[Command {
+        name: "lift",
+        about: "Let a release that failed here be tried again; `refit-agent status` shows its digest",
+        args: &[PRODUCT, DIGEST],
+        does: Does::This(lift),
+        ..Command::NONE
+    }]),
+    ..Command::NONE
+};
 
-pub(super) fn run(common: &Common, args: Args) -> Result<ExitCode> {
-    let Act::Lift { product, digest } = args.act;
-    let settings = Settings::load(&common.data, common.config.as_deref())?;
+fn lift(given: &Given) -> Result<ExitCode> {
+    let product: Product = given.must(&PRODUCT, given.parsed(&PRODUCT)?)?;
+    let digest: Digest = given.must(&DIGEST, given.parsed(&DIGEST)?)?;
+    let settings = Common::of(given)?.settings()?;
     let question = status::Question::LiftQuarantine { product: product.clone(), digest };
     let lifted = match reach(&settings, &question)? {
         Reached::Agent(answer) => {

@@ -5,14 +5,23 @@ use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Result;
 use refit_agent::{
-    clock::Clock, host::files::RealFiles, machine, offline::Offline, run, settings::Settings,
-    way_back::Recovered,
+    clock::Clock, host::files::RealFiles, machine, offline::Offline, run, way_back::Recovered,
 };
 
-use super::Common;
+use super::{
+    Common,
+    line::{Command, Does, Given},
+};
 
-pub(super) fn run(common: &Common) -> Result<ExitCode> {
-    let settings = Settings::load(&common.data, common.config.as_deref())?;
+pub(super) const COMMAND: Command = Command {
+    name: "recover",
+    about: "Go back by the way back, where an update was cut and its journal cannot be read",
+    does: Does::This(run),
+    ..Command::NONE
+};
+
+fn run(given: &Given) -> Result<ExitCode> {
+    let settings = Common::of(given)?.settings()?;
     let clock = Clock::system()?;
     let offline = Offline::open(&settings, clock)?;
     let files = Arc::new(RealFiles);

@@ -1,6 +1,6 @@
 //! `refit-agent run`: the agent itself.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Result;
 use refit_agent::{
@@ -8,21 +8,29 @@ use refit_agent::{
     host::files::RealFiles,
     machine::{self, HostMachine},
     run::{self, Parts},
-    settings::Settings,
 };
 
-use super::Common;
+use super::{
+    Common,
+    line::{Arg, Command, Does, Given},
+};
 
-/// The agent itself
-#[derive(clap::Args)]
-pub(super) struct Args {
-    /// Leave the network to `refit-agent link` on this socket, and open none but for health checks
-    #[arg(long)]
-    link: Option<PathBuf>,
-}
+const LINK: Arg = Arg::option(
+    "link",
+    "LINK",
+    "Leave the network to `refit-agent link` on this socket, and open none but for health checks",
+);
 
-pub(super) fn run(common: &Common, args: Args) -> Result<ExitCode> {
-    let settings = Settings::load(&common.data, common.config.as_deref())?;
+pub(super) const COMMAND: Command = Command {
+    name: "run",
+    about: "Run the agent",
+    args: &[LINK],
+    does: Does::This(run),
+    ..Command::NONE
+};
+
+fn run(given: &Given) -> Result<ExitCode> {
+    let settings = Common::of(given)?.settings()?;
     let clock = Clock::system()?;
     let files = Arc::new(RealFiles);
     let services = machine::services(&settings)?;
@@ -30,6 +38,6 @@ pub(super) fn run(common: &Common, args: Args) -> Result<ExitCode> {
         let (files, settings, clock) = (files.clone(), settings.clone(), clock.clone());
         Box::new(move |services| HostMachine::new(files, &settings, clock, services))
     };
-    run::run(&settings, clock, Parts { files, machine, services, link: args.link })?;
+    run::run(&settings, clock, Parts { files, machine, services, link: given.path(&LINK) })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::ValueEnum;
 use refit_agent::{
     host::{backup::Backups, files::RealFiles},
     settings::Settings,
@@ -13,21 +12,37 @@ use serde_json::{Value, json};
 
 use super::{
     Common,
+    line::{Arg, Command, Does, Given, Wrong},
     reach::{Reached, reach},
 };
 
-/// What the agent on this host is doing
-#[derive(clap::Args)]
-pub(super) struct Args {
-    /// As lines for people, or as JSON for programs
-    #[arg(long, value_enum, default_value_t = Output::Text)]
-    output: Output,
-}
+pub(super) const COMMAND: Command = Command {
+    name: "status",
+    about: "Show what the agent on this host is doing",
+    args: &[Output::ARG],
+    does: Does::This(run),
+    ..Command::NONE
+};
 
-#[derive(Clone, Copy, ValueEnum)]
+/// How a command says what it has to say.
+#[derive(Clone, Copy)]
 pub(super) enum Output {
     Text,
     Json,
+}
+
+impl Output {
+    /// What chooses it.
+    pub(super) const ARG: Arg =
+        Arg::option("output", "OUTPUT", "As lines for people, or as JSON for programs")
+            .one_of(&["text", "json"]);
+
+    pub(super) fn of(given: &Given) -> Result<Output, Wrong> {
+        Ok(match given.text(&Output::ARG)?.as_deref() {
+            Some("json") => Output::Json,
+            _ => Output::Text,
+        })
+    }
 }
 
 /// What going back has kept on this host, which the folder tells.
@@ -51,14 +66,14 @@ fn with_set_aside(mut state: Value, settings: &Settings) -> Value {
     state
 }
 
-pub(super) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
-    let settings = Settings::load(&common.data, common.config.as_deref())?;
+fn run(given: &Given) -> Result<ExitCode> {
+    let (settings, output) = (Common::of(given)?.settings()?, Output::of(given)?);
     let (state, runs) = match reach(&settings, &status::Question::Status)? {
         Reached::Agent(state) => (state, true),
         Reached::Folder(offline) => (status::explain(&offline.reporter(&settings)?)?, false),
     };
     let state = with_set_aside(state, &settings);
-    match args.output {
+    match output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&state)?),
         Output::Text => {
             if !runs {
