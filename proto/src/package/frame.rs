@@ -80,7 +80,7 @@ pub fn decompress(
     digest: Digest,
     length: u64,
 ) -> Result<(), FrameError> {
-    let io = |source| FrameError::Io { digest, source };
+    let io = |source| FrameError::Io { digest, source: in_words(source) };
     let mut decoder = zstd::stream::Decoder::new(frame).map_err(io)?;
     decoder.window_log_max(WINDOW_LOG_MAX).map_err(io)?;
     let (found, seen) = copy_hashed(&mut decoder, plain, length.saturating_add(1)).map_err(io)?;
@@ -88,6 +88,20 @@ pub fn decompress(
         return Err(FrameError::Mismatch { expected: digest, found, length: seen });
     }
     Ok(())
+}
+
+/// What unpacking failed of. A host's build of zstd carries no texts.
+fn in_words(error: io::Error) -> io::Error {
+    use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode as Code;
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<zstd::Error>());
+    let Some(inner) = inner else { return error };
+    let words = [
+        (Code::ZSTD_error_prefix_unknown, "it is no zstd frame"),
+        (Code::ZSTD_error_frameParameter_windowTooLarge, "its frame asks for too much memory"),
+        (Code::ZSTD_error_memory_allocation, "there is too little memory to unpack it"),
+    ];
+    let known = words.into_iter().find(|(kind, _)| inner.is(*kind));
+    io::Error::other(known.map_or("its frame is damaged", |(_, words)| words))
 }
 
 /// 8 MiB: level 3 uses 2 MiB; a hostile frame could ask for gigabytes.
@@ -124,6 +138,25 @@ mod tests {
         let mut frame = Vec::new();
         let (digest, _) = compress(&mut &plain[..], &mut frame).unwrap();
         (frame, digest)
+    }
+
+    #[test]
+    fn a_frame_that_can_not_be_unpacked_says_why_in_words_of_our_own() {
+        let (frame, digest) = frame_of(&[7; 100_000]);
+        let mut damaged = frame.clone();
+        // The size of the first block, behind the head of the frame.
+        damaged[6..].fill(0xff);
+        let mut greedy = frame.clone();
+        // A window of 2^41 bytes, and no single segment.
+        greedy[4..6].copy_from_slice(&[0, 31 << 3]);
+        for (frame, words) in [
+            (b"no frame at all".to_vec(), "it is no zstd frame"),
+            (greedy, "its frame asks for too much memory"),
+            (damaged, "its frame is damaged"),
+        ] {
+            let error = decompress(&mut &frame[..], &mut Vec::new(), digest, 100_000).unwrap_err();
+            assert!(error.to_string().ends_with(words), "{error}");
+        }
     }
 
     #[test]
