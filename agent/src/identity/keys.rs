@@ -1,7 +1,6 @@
 //! The host's two keys: one for its certificate, one that signs its reports. Each is made once, on the
 //! host, and stored before anybody is told its public half: after a lost answer the same key asks again.
 
-use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData as _};
 use refit_durable::{
     FileError,
     file::{self, Access},
@@ -12,14 +11,14 @@ use refit_proto::{
 };
 use rustls::pki_types::PrivateKeyDer;
 
-use super::IdentityFolder;
+use super::{IdentityFolder, host_key::HostKey};
 
 /// Longest key file that is read; ours have about 250 bytes.
 const LONGEST: u64 = 16 * 1024;
 
 /// The host's keys.
 pub struct Keys {
-    host: KeyPair,
+    host: HostKey,
     report: LocalKey,
 }
 
@@ -52,11 +51,10 @@ impl Keys {
     /// If they can't be stored, or what is stored is damaged: a key is never replaced silently.
     pub fn load_or_make(folder: &IdentityFolder) -> Result<Keys, KeysError> {
         folder.create()?;
-        let made = |error: rcgen::Error| KeysError::NotMade(error.to_string());
         if file::read_if_there(&folder.host_key(), LONGEST)?.is_none() {
-            let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(made)?;
+            let key = HostKey::generate().map_err(KeysError::NotMade)?;
             // If another was first, that key is the host's.
-            file::write_new(&folder.host_key(), key.serialize_pem().as_bytes(), Access::Private)?;
+            file::write_new(&folder.host_key(), key.as_bytes(), Access::Private)?;
         }
         if file::read_if_there(&folder.report_key(), LONGEST)?.is_none() {
             let made =
@@ -72,14 +70,7 @@ impl Keys {
     /// # Errors
     /// If they are missing or damaged.
     pub fn load(folder: &IdentityFolder) -> Result<Keys, KeysError> {
-        let host = read(folder.host_key(), |pem| {
-            let key = KeyPair::from_pem(pem).map_err(|error| error.to_string())?;
-            if key.algorithm() == &rcgen::PKCS_ECDSA_P256_SHA256 {
-                Ok(key)
-            } else {
-                Err("it is not a P-256 key".to_owned())
-            }
-        })?;
+        let host = read(folder.host_key(), HostKey::from_pem)?;
         let report = read(folder.report_key(), |pem| {
             LocalKey::from_pem(pem).map_err(|error| error.to_string())
         })?;
@@ -88,12 +79,12 @@ impl Keys {
 
     /// The host's id, which its key decides.
     pub fn host_id(&self) -> HostId {
-        HostId::of_public_key(&self.host.subject_public_key_info())
+        HostId::of_public_key(&self.host.public())
     }
 
     /// SHA-256 of the certificate key's SubjectPublicKeyInfo.
     pub fn public_key_digest(&self) -> Digest {
-        Digest::of(&self.host.subject_public_key_info())
+        Digest::of(&self.host.public())
     }
 
     /// A PKCS#10 request, DER. It says nothing but the key: names are the server's to give.
@@ -101,16 +92,12 @@ impl Keys {
     /// # Errors
     /// If it can't be signed.
     pub fn certificate_request(&self) -> Result<Vec<u8>, KeysError> {
-        let made = |error: rcgen::Error| KeysError::NotMade(error.to_string());
-        let mut parameters = CertificateParams::default();
-        parameters.distinguished_name = DistinguishedName::new();
-        let request = parameters.serialize_request(&self.host).map_err(made)?;
-        Ok(request.der().to_vec())
+        self.host.request().map_err(KeysError::NotMade)
     }
 
     /// The certificate's private key, for TLS.
     pub fn private_key(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::Pkcs8(self.host.serialize_der().into())
+        PrivateKeyDer::Pkcs8(self.host.private())
     }
 
     /// What signs reports.

@@ -3,6 +3,7 @@
 //! identity; how one is got is `link`'s.
 
 mod certificate;
+mod host_key;
 mod keys;
 mod record;
 mod ways;

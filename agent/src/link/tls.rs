@@ -17,9 +17,10 @@ use rustls::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    crypto::CryptoProvider,
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    crypto::{CryptoProvider, KeyProvider},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
     server::WebPkiClientVerifier,
+    sign::SigningKey,
     time_provider::TimeProvider,
 };
 
@@ -27,7 +28,18 @@ use crate::clock::Clock;
 
 /// The agent's TLS provider, always passed explicitly.
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+    // Its own reader of keys knows RSA too.
+    Arc::new(CryptoProvider { key_provider: &HostKeys, ..rustls::crypto::ring::default_provider() })
+}
+
+/// Reads the keys of hosts, which are P-256.
+#[derive(Debug)]
+struct HostKeys;
+
+impl KeyProvider for HostKeys {
+    fn load_private_key(&self, key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Error> {
+        rustls::crypto::ring::sign::any_ecdsa_type(&key)
+    }
 }
 
 /// Settings for a connection to a server that one of these authorities certifies.
