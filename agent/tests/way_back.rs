@@ -19,7 +19,8 @@ use std::{
 
 use refit_agent::{
     host::files::{
-        Action, Attributes, FileError, Files, Reading, RealFiles, Space, Stat, Time, Writing,
+        Action, Attributes, FileError, Files, Reading, RealFiles, Space, Stat, Time, Together,
+        Writing,
     },
     journal::{Journal, JournalError, MemoryJournal},
     update::{
@@ -82,6 +83,9 @@ impl Files for CutFiles {
     }
     fn space(&self, path: &Path) -> Result<Space, FileError> {
         self.real.space(path)
+    }
+    fn together(&self, folder: &Path) -> Result<Option<Box<dyn Together>>, FileError> {
+        self.real.together(folder)
     }
     fn create(&self, path: &Path, mode: u32) -> Result<Box<dyn Writing>, FileError> {
         self.change(path, || self.real.create(path, mode))

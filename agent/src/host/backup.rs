@@ -2,14 +2,14 @@
 //! and the paths that the manifest names, as they are found. "Nothing was there" is saved too.
 //!
 //! ```text
-//! <data>/backups/<id>/content/<digest>    the bytes, each once
+//! <data>/backups/<id>/content/<digest>    the bytes, each once; `<digest>.new` until they are synced
 //! <data>/backups/<id>/index.json          what stood where, with mode, owner, time and attributes
 //! <data>/backups/<id>/seal                the index's hash; written when all of it was restored once
 //! <data>/set-aside/<id>/                  what the release had written where something was brought back
 //! ```
 //!
-//! A backup counts from its seal on: everything in it was read back by hash, restored into a folder
-//! beside it and found to be what stands on the host. Paths that the manifest names are configuration:
+//! A backup counts from its seal on: everything in it was synced, read back by hash from the disk, restored into a
+//! folder beside it and found to be what stands on the host. Paths that the manifest names are configuration:
 //! going back brings them back as they were, and what the new release or a person wrote there since is
 //! set aside and named, never destroyed. Data is saved too and stays as it is, unless the release converts it;
 //! where somebody else proves to have it, it is not saved here, and the backup names who does.
@@ -25,8 +25,9 @@ use refit_proto::{
     package::{ExpandError, FileRef},
 };
 
+use self::{pass::Pass, scan::LooksAt};
 use super::{
-    files::{self, FileError, Files},
+    files::{self, FileError, Files, Memory},
     owners::Owners,
     preflight::{BLOCK, lacking, on_disk},
 };
@@ -44,6 +45,7 @@ mod index;
 mod kept;
 mod method;
 mod outside;
+mod pass;
 mod restore;
 mod retention;
 mod scan;
@@ -188,7 +190,7 @@ impl<'a> Backups<'a> {
     /// If something that is covered cannot be read or saved.
     pub fn found(&self, cover: &Cover) -> Result<(u64, u64), BackupError> {
         let mut bytes = 0_u64;
-        let scanned = scan::scan(self.files, cover, &mut |path, stat| {
+        let scanned = scan::scan(self.files, cover, LooksAt::Lengths, &mut |path, stat| {
             let data = files::data_length(self.files, path, stat.length)?;
             bytes = bytes.saturating_add(on_disk(data));
             Ok(Some(FileRef { sha256: Digest::of(b""), length: stat.length }))
@@ -264,7 +266,9 @@ impl<'a> Backups<'a> {
             .after(self.last_order(id)?);
         let bytes = index.to_bytes();
         files::write_file(self.files, &folder.join(INDEX), &bytes, 0o600)?;
-        self.read_back(&index)?;
+        let by_test = self.read_by_test(&index);
+        let others: Vec<FileRef> = index.content().difference(&by_test).copied().collect();
+        self.read_back(id, &others, Memory::Forgotten)?;
         self.test_restore(&index)?;
         let seal = Digest::of(&bytes);
         files::write_file(self.files, &folder.join(SEAL), seal.to_string().as_bytes(), 0o600)?;
@@ -272,71 +276,17 @@ impl<'a> Backups<'a> {
     }
 
     fn save_one(&self, id: &BackupId, cover: &Cover) -> Result<scan::Scanned, BackupError> {
-        files::create_dirs(self.files, &self.folder(id).join("content"), 0o700)?;
-        let mut saved_any = false;
-        let scanned = scan::scan(self.files, cover, &mut |path, _| {
-            let hashed = self.hash(path)?;
-            let place = self.content(id, &hashed.sha256);
-            if files::exists(self.files, &place)? {
-                return Ok(Some(hashed));
-            }
-            saved_any = true;
-            if self.is_kept_elsewhere(id, &hashed, &place)? {
-                return Ok(Some(hashed));
-            }
-            Ok(self.copy_in(path, &place, &hashed)?.then_some(hashed))
-        })?;
-        if saved_any {
-            self.files.sync_dir(&self.folder(id).join("content"))?;
-        }
+        let mut pass = Pass::begin(self, id)?;
+        let bytes = LooksAt::Bytes;
+        let scanned =
+            scan::scan(self.files, cover, bytes, &mut |path, stat| pass.take(path, stat))?;
+        pass.end()?;
         Ok(scanned)
     }
 
     fn hash(&self, path: &Path) -> Result<FileRef, FileError> {
         let (sha256, length) = files::copy(self.files, path, None, u64::MAX)?;
         Ok(FileRef { sha256, length })
-    }
-
-    /// Clones or copies a file that was hashed to the place that its hash names. `false` if its bytes are
-    /// others now.
-    fn copy_in(&self, from: &Path, place: &Path, hashed: &FileRef) -> Result<bool, BackupError> {
-        let new = place.with_extension("new");
-        files::remove_tree(self.files, &new)?;
-        if self.saving.clones() && self.files.clone_file(from, &new, 0o600)? {
-            return self.keep_clone(&new, place, hashed);
-        }
-        if !self.saving.copies() {
-            let why = "its file system can't clone it, and backup.methods allows nothing else";
-            return Err(BackupError::Unsaveable { path: from.to_owned(), why: why.to_owned() });
-        }
-        let mut file = self.files.create(&new, 0o600)?;
-        let to = Some((new.as_path(), file.as_mut()));
-        let copied = match files::copy(self.files, from, to, hashed.length.saturating_add(1)) {
-            Ok((sha256, length)) => FileRef { sha256, length },
-            Err(error) if error.is_full() => {
-                files::remove_tree(self.files, &new)?;
-                return Err(self.full(error.path, hashed.length)?);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if copied != *hashed {
-            files::remove_tree(self.files, &new)?;
-            return Ok(false);
-        }
-        file.sync().map_err(FileError::at(files::Action::Sync, &new))?;
-        self.files.rename(&new, place)?;
-        Ok(true)
-    }
-
-    /// What was cloned is what was hashed only if it has the same hash.
-    fn keep_clone(&self, new: &Path, place: &Path, hashed: &FileRef) -> Result<bool, BackupError> {
-        if self.hash(new)? != *hashed {
-            files::remove_tree(self.files, new)?;
-            return Ok(false);
-        }
-        self.files.sync_file(new)?;
-        self.files.rename(new, place)?;
-        Ok(true)
     }
 
     /// Reads a sealed backup and checks every byte of it. Touches nothing else.
@@ -357,7 +307,8 @@ impl<'a> Backups<'a> {
         let index = Index::parse(&bytes)
             .filter(|index| index.id == sealed.id)
             .ok_or_else(|| damaged(&index_path, "it is no index of this backup"))?;
-        self.read_back(&index)?;
+        let content: Vec<FileRef> = index.content().into_iter().collect();
+        self.read_back(&index.id, &content, Memory::Good)?;
         Ok(index)
     }
 
@@ -365,9 +316,17 @@ impl<'a> Backups<'a> {
         files::read_file(self.files, path, limit).map_err(unreadable)
     }
 
-    fn read_back(&self, index: &Index) -> Result<(), BackupError> {
-        for content in index.content() {
-            let path = self.content(&index.id, &content.sha256);
+    fn read_back(
+        &self,
+        id: &BackupId,
+        content: &[FileRef],
+        memory: Memory,
+    ) -> Result<(), BackupError> {
+        let coming = |content: &FileRef| {
+            self.files.read_ahead(&self.content(id, &content.sha256), memory);
+        };
+        for content in files::each_ahead(content, coming) {
+            let path = self.content(id, &content.sha256);
             match files::copy(self.files, &path, None, content.length.saturating_add(1)) {
                 Ok(found) if found == (content.sha256, content.length) => {}
                 Ok(_) => return Err(damaged(&path, "its bytes are not those that were saved")),

@@ -15,17 +15,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
+mod ahead;
 mod durably;
 mod real;
 #[cfg(test)]
 mod real_tests;
+mod together;
 
-pub(crate) use durably::beside;
+pub(crate) use ahead::each_ahead;
+pub(crate) use durably::{beside, copy_unseen, read_small};
 pub use durably::{
     copy, create_dirs, data_length, exists, file_system, nearest, read_file, remove_if_empty,
     remove_tree, remove_unfinished, replace_link, sync_parent, write_file,
 };
 pub use real::RealFiles;
+pub use together::Unsynced;
 
 /// What could not be done to a file. Always says to which.
 #[derive(Debug, thiserror::Error)]
@@ -173,6 +177,15 @@ pub struct Space {
 /// Extended attributes by name.
 pub type Attributes = BTreeMap<OsString, Vec<u8>>;
 
+/// Whether what the system has of a file in memory is as good as what is on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// It is.
+    Good,
+    /// It is forgotten, where it was synced, since the disk is asked.
+    Forgotten,
+}
+
 /// A piece of a file, in its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece {
@@ -223,10 +236,24 @@ pub trait Writing: Write + Send {
         Ok(())
     }
 
+    /// It is synced soon: the system may begin to write it. No more than a hint.
+    fn write_behind(&mut self) {}
+
     /// Brings what was written to stable storage.
     ///
     /// # Errors
     /// If the system refuses; nobody knows then what is on the disk.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// A file system as it was when something began to be written to it.
+pub trait Together: Send {
+    /// Brings everything to stable storage that was written to it since: bytes, names, and all else that
+    /// belongs to files.
+    ///
+    /// # Errors
+    /// If the system could not write any of it, also if it tried before this was called; nobody knows then
+    /// what is on the disk.
     fn sync(&mut self) -> io::Result<()>;
 }
 
@@ -247,8 +274,14 @@ pub trait Files: Send + Sync {
     fn read_link(&self, path: &Path) -> Result<PathBuf, FileError>;
     /// Its extended attributes; none where the file system has none.
     fn attributes(&self, path: &Path) -> Result<Attributes, FileError>;
+    /// It is read soon: the system may begin to fetch it. No more than a hint.
+    fn read_ahead(&self, _path: &Path, _memory: Memory) {}
     /// What is free where this folder is.
     fn space(&self, path: &Path) -> Result<Space, FileError>;
+    /// The file system of this folder, to be had before anything is written that is to reach stable storage
+    /// together. `None` where the system can't be relied on to tell of all that could not be written: each file
+    /// is to be synced there.
+    fn together(&self, folder: &Path) -> Result<Option<Box<dyn Together>>, FileError>;
 
     /// Makes a new file of exactly this mode; an error if something stands there.
     fn create(&self, path: &Path, mode: u32) -> Result<Box<dyn Writing>, FileError>;

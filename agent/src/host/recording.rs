@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::files::{
-    Action, Attributes, FileError, Files, Kind, Reading, Space, Stat, Time, Writing,
+    Action, Attributes, FileError, Files, Kind, Reading, Space, Stat, Time, Together, Writing,
 };
 
 /// What happens to operations from the n-th on.
@@ -95,6 +95,8 @@ struct Disk {
     free: Space,
     /// Whether files can be cloned.
     clones: bool,
+    /// Whether each file has to be synced by itself.
+    syncs_each: bool,
     /// Moves between folders of which neither was synced yet.
     moves: Vec<Move>,
 }
@@ -126,6 +128,7 @@ impl Default for RecordingFiles {
             fault: None,
             free,
             clones: false,
+            syncs_each: false,
             moves: vec![],
         };
         disk.insert(Content::Directory { names: Names::new(), synced: Names::new() }, 0o755);
@@ -174,6 +177,11 @@ impl RecordingFiles {
         self.disk().clones = true;
     }
 
+    /// From now on nobody may rely on the file system as a whole, as with an old kernel.
+    pub(crate) fn syncs_each(&self) {
+        self.disk().syncs_each = true;
+    }
+
     /// The files after the power came back.
     pub(crate) fn after_power_cut(&self, kept: Kept) -> RecordingFiles {
         let disk = self.disk();
@@ -196,9 +204,9 @@ impl RecordingFiles {
             }
         }
         count_names(&mut nodes);
-        let Disk { next, free, clones, .. } = *disk;
+        let Disk { next, free, clones, syncs_each, .. } = *disk;
         let (operations, moves) = (vec![], vec![]);
-        let disk = Disk { nodes, next, operations, fault: None, free, clones, moves };
+        let disk = Disk { nodes, next, operations, fault: None, free, clones, syncs_each, moves };
         RecordingFiles(Arc::new(Mutex::new(disk)))
     }
 
@@ -322,6 +330,18 @@ impl Disk {
         Ok(())
     }
 
+    /// As the disk would be if the power went after all was written.
+    fn sync_all(&mut self) {
+        for node in self.nodes.values_mut() {
+            match &mut node.content {
+                Content::File { bytes, synced } => synced.clone_from(bytes),
+                Content::Directory { names, synced } => synced.clone_from(names),
+                Content::Link(_) | Content::Special(_) => {}
+            }
+        }
+        self.moves.clear();
+    }
+
     fn is_dir(&self, id: u64) -> bool {
         matches!(self.nodes[&id].content, Content::Directory { .. })
     }
@@ -384,6 +404,20 @@ impl Writing for MemoryWriting {
         self.act("sync", |bytes, synced| synced.clone_from(bytes))
     }
 }
+
+struct MemoryTogether(RecordingFiles);
+
+impl Together for MemoryTogether {
+    fn sync(&mut self) -> io::Result<()> {
+        let mut disk = self.0.disk();
+        disk.begin(TOGETHER.to_owned())?;
+        disk.sync_all();
+        Ok(())
+    }
+}
+
+/// How a sync of all files is recorded.
+pub(crate) const TOGETHER: &str = "bring to stable storage everything";
 
 impl RecordingFiles {
     fn act<T>(
@@ -479,6 +513,14 @@ impl Files for RecordingFiles {
         self.act(Action::MeasureSpace, path, |disk| {
             disk.node(path)?;
             Ok(disk.free)
+        })
+    }
+
+    fn together(&self, folder: &Path) -> Result<Option<Box<dyn Together>>, FileError> {
+        self.act(Action::Inspect, folder, |disk| {
+            disk.node(folder)?;
+            let all = MemoryTogether(self.clone());
+            Ok((!disk.syncs_each).then(|| Box::new(all) as Box<dyn Together>))
         })
     }
 

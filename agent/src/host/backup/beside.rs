@@ -11,7 +11,7 @@ use super::{
         preflight::{lacking, on_disk},
     },
     BackupError, Backups, Entry, Index, What,
-    restore::{Lasting, difference, look, restore},
+    restore::{How, Lasting, restore},
 };
 
 /// Why a backup is not brought back into a folder. Nothing is left there then.
@@ -129,16 +129,16 @@ impl Backups<'_> {
             }
             let to = folder.join(covered.path.strip_prefix("/").unwrap_or(&covered.path));
             files::create_dirs(self.files, to.parent().unwrap_or(folder), 0o755)?;
-            restore(self.files, &covered.entries, &to, &content, Lasting::Yes)?;
-            if let Some(why) = difference(&covered.entries, &look(self.files, &to)?) {
-                return Err(BackupError::Unrestorable { path: covered.path.clone(), why });
-            }
+            let entries = &covered.entries;
+            restore(self.files, entries, &to, &content, Lasting::Yes, How::Copied)?;
+            self.compare(&index.id, &covered.path, entries, &to)?;
         }
         for dump in &index.dumps {
             let Some(file) = dump.content else { continue };
             let to = folder.join("databases").join(format!("{}.dump", dump.database.name()));
             files::create_dirs(self.files, to.parent().unwrap_or(folder), 0o700)?;
-            restore(self.files, &[a_dump(file, index.made)], &to, &content, Lasting::Yes)?;
+            let entries = [a_dump(file, index.made)];
+            restore(self.files, &entries, &to, &content, Lasting::Yes, How::Compared)?;
         }
         files::sync_parent(self.files, folder)?;
         Ok(nothing)

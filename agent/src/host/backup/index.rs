@@ -145,6 +145,16 @@ pub enum What {
     },
 }
 
+impl Entry {
+    /// What a file holds; `None` for all else.
+    pub(super) fn content(&self) -> Option<FileRef> {
+        match self.what {
+            What::File { content } => Some(content),
+            What::Directory | What::Link { .. } | What::HardLink { .. } => None,
+        }
+    }
+}
+
 impl Index {
     pub(super) fn new(about: About, covered: Vec<Covered>, tested: Tested) -> Index {
         let About { id, product, from, to, made } = about;
@@ -245,10 +255,7 @@ impl Index {
     /// Every content that it needs, each once.
     pub fn content(&self) -> BTreeSet<FileRef> {
         let entries = self.covered.iter().flat_map(|covered| &covered.entries);
-        let files = entries.filter_map(|entry| match entry.what {
-            What::File { content } => Some(content),
-            What::Directory | What::Link { .. } | What::HardLink { .. } => None,
-        });
+        let files = entries.filter_map(Entry::content);
         files.chain(self.dumps.iter().flat_map(Dump::contents)).gathered()
     }
 

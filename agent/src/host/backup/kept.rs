@@ -144,14 +144,14 @@ impl Backups<'_> {
 
     /// Takes content that another backup holds already as a second name of the same file, if its bytes are
     /// still what they were. Whichever of the two is removed first, the other keeps it.
-    pub(super) fn is_kept_elsewhere(
+    pub(super) fn link_from(
         &self,
-        id: &BackupId,
+        others: &[BackupId],
         wanted: &FileRef,
         place: &Path,
     ) -> Result<bool, FileError> {
-        for other in self.list()?.into_iter().filter(|other| other != id) {
-            let there = self.content(&other, &wanted.sha256);
+        for other in others {
+            let there = self.content(other, &wanted.sha256);
             if !files::exists(self.files, &there)? {
                 continue;
             }

@@ -9,7 +9,8 @@ use super::{
         files::{self, FileError},
         preflight::{BLOCK, on_disk},
     },
-    BackupError, Backups, Cover, scan,
+    BackupError, Backups, Cover,
+    scan::{self, LooksAt},
 };
 use crate::update::BackupMethod;
 
@@ -220,7 +221,7 @@ impl Backups<'_> {
 
     fn look_at(&self, cover: &Cover) -> Result<Found, BackupError> {
         let (mut data, mut first) = (0_u64, None);
-        let scanned = scan::scan(self.files, cover, &mut |path, stat| {
+        let scanned = scan::scan(self.files, cover, LooksAt::Lengths, &mut |path, stat| {
             let length = files::data_length(self.files, path, stat.length)?;
             data = data.saturating_add(on_disk(length));
             if stat.length > 0 && first.is_none() {

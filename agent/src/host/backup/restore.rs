@@ -2,24 +2,36 @@
 //! after it has swapped the saved state in.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
 };
 
-use refit_proto::package::FileRef;
+use refit_proto::{gathered::Gathered as _, package::FileRef};
 
 use super::{
-    super::files::{self, Action, FileError, Files, Kind},
-    BackupError, Backups, Cover, Covered, Entry, Index, Role, What,
-    scan::{self, join},
+    super::files::{self, Action, FileError, Files, Kind, Memory, Unsynced, Writing},
+    BackupError, Backups, Cover, Covered, Entry, Index, Role, What, damaged,
+    scan::{self, LooksAt, join},
     undo::aside_of,
+    unreadable,
 };
 use crate::{
-    update::{InstallId, SetAside},
+    update::{BackupId, InstallId, SetAside},
     way_back::{Undoing, WayBack},
 };
 
 impl Backups<'_> {
+    /// Of which content every byte is read and compared by [`Self::test_restore`]: not of what it clones, since the
+    /// clone is read there and not what it is made of.
+    pub(super) fn read_by_test(&self, index: &Index) -> BTreeSet<FileRef> {
+        if self.saving.clones() {
+            return BTreeSet::new();
+        }
+        let entries = index.covered.iter().flat_map(|covered| index.to_be_restored(covered));
+        entries.filter_map(|entry| entry.content()).gathered()
+    }
+
     /// Restores everything into a folder of its own and compares it with the index, which says what
     /// stands on the host.
     pub(super) fn test_restore(&self, index: &Index) -> Result<(), BackupError> {
@@ -31,14 +43,26 @@ impl Backups<'_> {
             let content = |_: &Entry, file: &FileRef| self.content(&index.id, &file.sha256);
             let entries = index.to_be_restored(covered);
             let how = if self.saving.clones() { How::Cloned } else { How::Copied };
-            restore_by(self.files, &entries, &to, &content, Lasting::No, how)?;
-            let found = look(self.files, &to)?;
-            if let Some(why) = difference(&entries, &found) {
-                return Err(BackupError::Unrestorable { path: covered.path.clone(), why });
-            }
+            restore(self.files, &entries, &to, &content, Lasting::No, how)?;
+            self.compare(&index.id, &covered.path, &entries, &to)?;
         }
         files::remove_tree(self.files, &scratch)?;
         Ok(())
+    }
+
+    /// Whether what was made at `to` is what stood at `path`; tells a backup that is damaged from one that does not
+    /// bring back what it holds.
+    pub(super) fn compare(
+        &self,
+        id: &BackupId,
+        path: &Path,
+        entries: &[Entry],
+        to: &Path,
+    ) -> Result<(), BackupError> {
+        let Some(why) = difference(entries, &look(self.files, to)?) else { return Ok(()) };
+        let content: Vec<FileRef> = entries.iter().filter_map(Entry::content).collect();
+        self.read_back(id, &content, Memory::Good)?;
+        Err(BackupError::Unrestorable { path: path.to_owned(), why })
     }
 
     /// After a way back has put the saved state in its place: keeps what it set aside in its turn, unless
@@ -155,11 +179,10 @@ impl Backups<'_> {
     fn copy_away(&self, from: &Path, to: &Path) -> Result<(), BackupError> {
         let entries = look(self.files, from)?;
         let source = |entry: &Entry, _: &FileRef| join(from, &entry.path);
-        restore(self.files, &entries, to, &source, Lasting::Yes)?;
+        restore(self.files, &entries, to, &source, Lasting::Yes, How::Copied)?;
         if let Some(why) = difference(&entries, &look(self.files, to)?) {
             return Err(BackupError::Unrestorable { path: from.to_owned(), why });
         }
-        files::sync_parent(self.files, to)?;
         files::remove_tree(self.files, from)?;
         Ok(())
     }
@@ -185,7 +208,7 @@ fn holds_no_file(files: &dyn Files, folder: &Path) -> Result<bool, FileError> {
 /// What stands there, with the hashes of its files.
 pub(super) fn look(files: &dyn Files, path: &Path) -> Result<Vec<Entry>, BackupError> {
     let cover = Cover { path: path.to_owned(), role: Role::Declared };
-    let found = scan::scan(files, &cover, &mut |path, _| {
+    let found = scan::scan(files, &cover, LooksAt::Bytes, &mut |path, _| {
         let (sha256, length) = files::copy(files, path, None, u64::MAX)?;
         Ok(Some(FileRef { sha256, length }))
     })?;
@@ -217,10 +240,12 @@ pub(super) fn difference(saved: &[Entry], found: &[Entry]) -> Option<String> {
 
 /// How the bytes of a file are brought back.
 #[derive(Debug, Clone, Copy)]
-enum How {
+pub(super) enum How {
     /// As a copy, compared with its hash on the way.
+    Compared,
+    /// As a copy; whoever asks for it compares afterwards.
     Copied,
-    /// As a clone where that can be done; whoever asks for it compares afterwards.
+    /// As a clone where that can be done, else as a copy; whoever asks for it compares afterwards.
     Cloned,
 }
 
@@ -234,18 +259,8 @@ pub(super) enum Lasting {
     No,
 }
 
-/// Makes these entries anew at `to`, each file from where `content` says, by its hash.
+/// Makes these entries anew at `to`, each file from where `content` says.
 pub(super) fn restore(
-    files: &dyn Files,
-    entries: &[Entry],
-    to: &Path,
-    content: &dyn Fn(&Entry, &FileRef) -> PathBuf,
-    lasting: Lasting,
-) -> Result<(), BackupError> {
-    restore_by(files, entries, to, content, lasting, How::Copied)
-}
-
-fn restore_by(
     files: &dyn Files,
     entries: &[Entry],
     to: &Path,
@@ -253,7 +268,23 @@ fn restore_by(
     lasting: Lasting,
     how: How,
 ) -> Result<(), BackupError> {
-    for entry in entries {
+    let above = to.parent().unwrap_or(to);
+    let mut unsynced = match lasting {
+        Lasting::Yes => Some(Unsynced::in_folder(files, above)?),
+        Lasting::No => None,
+    };
+    // What is made for a test is made of what is on the disk.
+    let memory = match lasting {
+        Lasting::Yes => Memory::Good,
+        Lasting::No => Memory::Forgotten,
+    };
+    let coming = |entry: &Entry| match (how, entry.content()) {
+        (How::Compared | How::Copied, Some(wanted)) => {
+            files.read_ahead(&content(entry, &wanted), memory);
+        }
+        (How::Compared | How::Copied, None) | (How::Cloned, _) => {}
+    };
+    for entry in files::each_ahead(entries, coming) {
         let at = join(to, &entry.path);
         match &entry.what {
             What::Directory => files.create_dir(&at, 0o700)?,
@@ -263,20 +294,15 @@ fn restore_by(
                 let from = content(entry, wanted);
                 let cloned = match how {
                     How::Cloned => files.clone_file(&from, &at, 0o600)?,
-                    How::Copied => false,
+                    How::Compared | How::Copied => false,
                 };
                 if cloned {
                     continue;
                 }
                 let mut file = files.create(&at, 0o600)?;
-                let limit = wanted.length.saturating_add(1);
-                let copied = files::copy(files, &from, Some((&at, file.as_mut())), limit)?;
-                if copied != (wanted.sha256, wanted.length) {
-                    let why = "its bytes are not those that were saved".into();
-                    return Err(BackupError::Damaged { path: from, why });
-                }
-                if lasting == Lasting::Yes {
-                    file.sync().map_err(FileError::at(Action::Sync, &at))?;
+                copy(files, &from, (&at, file.as_mut()), wanted, how)?;
+                if let Some(unsynced) = &mut unsynced {
+                    unsynced.add(&at, file.as_mut())?;
                 }
             }
         }
@@ -287,12 +313,44 @@ fn restore_by(
         match entry.what {
             // It has all that under its first name.
             What::HardLink { .. } => continue,
-            What::Directory if lasting == Lasting::Yes => files.sync_dir(&at)?,
+            What::Directory if !unsynced.as_mut().is_none_or(Unsynced::may_wait) => {
+                files.sync_dir(&at)?;
+            }
             What::Directory | What::File { .. } | What::Link { .. } => {}
         }
         dress(files, &at, entry)?;
     }
-    Ok(())
+    let Some(mut unsynced) = unsynced else { return Ok(()) };
+    if !unsynced.may_wait() {
+        files.sync_dir(above)?;
+    }
+    Ok(unsynced.end().map_err(FileError::at(Action::Sync, to))?)
+}
+
+/// Copies a file that is to hold what is wanted.
+fn copy(
+    files: &dyn Files,
+    from: &Path,
+    to: (&Path, &mut (dyn Writing + 'static)),
+    wanted: &FileRef,
+    how: How,
+) -> Result<(), BackupError> {
+    let limit = wanted.length.saturating_add(1);
+    let copied = match how {
+        How::Compared => {
+            let copied = files::copy(files, from, Some(to), limit);
+            copied.map(|copied| copied == (wanted.sha256, wanted.length))
+        }
+        How::Copied | How::Cloned => {
+            files::copy_unseen(files, from, to, limit).map(|length| length == wanted.length)
+        }
+    };
+    match copied {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(damaged(from, "its bytes are not those that were saved")),
+        Err(error) if error.path == from => Err(unreadable(error)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Gives what stands there owner, mode, attributes and time of the entry, where they differ: an agent

@@ -9,7 +9,7 @@ use std::{
 use refit_proto::package::FileRef;
 
 use super::{
-    super::files::{Attributes, Files, Kind, Stat},
+    super::files::{self, Attributes, Files, Kind, Memory, Stat},
     BackupError, Cover, Entry, Role, What,
 };
 
@@ -33,10 +33,20 @@ pub(super) struct Scanned {
 /// again where the file changed meanwhile.
 pub(super) type Take<'a> = &'a mut dyn FnMut(&Path, &Stat) -> Result<Option<FileRef>, BackupError>;
 
+/// What [`Take`] looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LooksAt {
+    /// Every byte, so that files are fetched ahead.
+    Bytes,
+    /// How long files are.
+    Lengths,
+}
+
 /// Looks at everything at and below a covered path.
 pub(super) fn scan(
     files: &dyn Files,
     cover: &Cover,
+    looks_at: LooksAt,
     take: Take<'_>,
 ) -> Result<Scanned, BackupError> {
     let Some(stat) = files.stat(&cover.path)? else { return Ok(Scanned::default()) };
@@ -65,7 +75,8 @@ pub(super) fn scan(
     }
     let device = stat.device;
     let (top, found) = (cover.path.as_path(), Scanned::default());
-    let mut walk = Walk { files, top, device, take, names: BTreeMap::new(), found };
+    let names = BTreeMap::new();
+    let mut walk = Walk { files, top, device, looks_at, take, names, found };
     walk.visit(Path::new(""), &stat, 0)?;
     Ok(walk.found)
 }
@@ -74,6 +85,7 @@ struct Walk<'a> {
     files: &'a dyn Files,
     top: &'a Path,
     device: u64,
+    looks_at: LooksAt,
     take: Take<'a>,
     /// The first name of each file that has several, by inode, and what it was then.
     names: BTreeMap<u64, (PathBuf, Stat)>,
@@ -104,7 +116,13 @@ impl Walk<'_> {
         };
         self.add(path, what, stat, attributes);
         if stat.kind == Kind::Directory {
-            for name in self.files.list(&at)? {
+            let names = self.files.list(&at)?;
+            let (files, looks_at) = (self.files, self.looks_at);
+            let coming = |name| match looks_at {
+                LooksAt::Bytes => files.read_ahead(&at.join(name), Memory::Good),
+                LooksAt::Lengths => {}
+            };
+            for name in files::each_ahead(&names, coming) {
                 let below = path.join(name);
                 // What is gone since the folder was read is not there.
                 if let Some(stat) = self.files.stat(&join(self.top, &below))? {

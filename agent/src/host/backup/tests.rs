@@ -20,7 +20,7 @@ use super::{
     *,
 };
 use crate::{
-    update::{BootId, InstallId, Running},
+    update::{BackupMethod, BootId, InstallId, Running},
     way_back::{self, NoServices, WayBack},
 };
 
@@ -309,6 +309,48 @@ fn every_flipped_or_missing_byte_of_a_backup_is_noticed_before_the_target_is_tou
         files.remove_file(&file).unwrap();
         assert!(go_back(&files, &sealed).is_err(), "{} is gone", file.display());
         assert_eq!(state(&files), before);
+    }
+}
+
+#[test]
+fn damage_is_told_as_such_when_a_backup_is_tried_and_when_it_is_made_anew_elsewhere() {
+    type Damage = fn(&RecordingFiles, &Path);
+    let flipped: Damage = |files, file| files.tamper(file, |bytes| bytes[0] ^= 1);
+    let longer: Damage = |files, file| files.tamper(file, |bytes| bytes.push(0));
+    let gone: Damage = |files, file| files.remove_file(file).unwrap();
+    for by in [BackupMethod::Copy, BackupMethod::Reflink] {
+        let start = host();
+        start.can_clone();
+        fn backups(files: &dyn Files, by: BackupMethod) -> Backups<'_> {
+            super::tests::backups(files).saving(Saving { by, ..Saving::default() })
+        }
+        backups(&start, by).save(&id(), &all()).unwrap();
+        let saved = backups(&start, by).folder(&id()).join("content");
+        let mut tried = 0;
+        for name in start.list(&saved).unwrap() {
+            let file = saved.join(name);
+            let empty = start.stat(&file).unwrap().unwrap().length == 0;
+            for damage in [flipped, longer, gone].into_iter().skip(usize::from(empty)) {
+                // What is gone before the seal is saved once more.
+                let files = start.fork();
+                damage(&files, &file);
+                if files::exists(&files, &file).unwrap() {
+                    let error = backups(&files, by).seal(&about(&id(), 0), &all()).unwrap_err();
+                    assert!(matches!(error, BackupError::Damaged { .. }), "{by:?}: {error}");
+                    assert_eq!(backups(&files, by).list().unwrap(), []);
+                }
+                let files = start.fork();
+                backups(&files, by).seal(&about(&id(), 0), &all()).unwrap();
+                damage(&files, &file);
+                let index = backups(&files, by).index(&id()).unwrap();
+                let error = backups(&files, by).restore_to(&index, path("/look")).unwrap_err();
+                let error = error.to_string();
+                assert!(error.contains("the backup is damaged"), "{by:?}: {error}");
+                assert!(!files::exists(&files, path("/look")).unwrap(), "nothing of it is left");
+                tried += 1;
+            }
+        }
+        assert_eq!(tried, 4 * 3 + 2, "five different files, one of them empty");
     }
 }
 

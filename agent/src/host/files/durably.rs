@@ -153,6 +153,29 @@ pub fn read_file(files: &dyn Files, path: &Path, limit: u64) -> Result<Vec<u8>, 
     Ok(bytes)
 }
 
+/// Reads a whole file into a buffer, if it is shorter than that and has no holes; `None` for any other.
+///
+/// # Errors
+/// If it cannot be read.
+pub(crate) fn read_small<'b>(
+    files: &dyn Files,
+    path: &Path,
+    buffer: &'b mut [u8],
+) -> Result<Option<&'b [u8]>, FileError> {
+    let mut source = files.open(path)?;
+    let mut read = 0;
+    while read < buffer.len() {
+        match source.piece(&mut buffer[read..]) {
+            Ok(Piece::Data(more)) => read += more,
+            Ok(Piece::End) => return Ok(Some(&buffer[..read])),
+            Ok(Piece::Hole(_)) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(FileError::at(Action::Read, path)(error)),
+        }
+    }
+    Ok(None)
+}
+
 /// Copies at most `limit` bytes, holes as holes, and says what they were. `None` hashes only.
 ///
 /// # Errors
@@ -163,9 +186,42 @@ pub fn copy(
     to: Option<(&Path, &mut (dyn Writing + 'static))>,
     limit: u64,
 ) -> Result<(Digest, u64), FileError> {
+    let mut hash = Sha256::new();
+    let length = pump(files, from, to, limit, &mut |piece| match piece {
+        Pumped::Data(bytes) => hash.update(bytes),
+        Pumped::Zeros(zeros) => hash_zeros(&mut hash, zeros),
+    })?;
+    Ok((Digest::from(<[u8; 32]>::from(hash.finalize())), length))
+}
+
+/// The same for who looks at the copy afterwards: says only how many bytes they were.
+///
+/// # Errors
+/// If reading or writing fails: which of the two is told by the path in the error.
+pub(crate) fn copy_unseen(
+    files: &dyn Files,
+    from: &Path,
+    to: (&Path, &mut (dyn Writing + 'static)),
+    limit: u64,
+) -> Result<u64, FileError> {
+    pump(files, from, Some(to), limit, &mut |_| {})
+}
+
+/// What was read.
+enum Pumped<'a> {
+    Data(&'a [u8]),
+    Zeros(u64),
+}
+
+fn pump(
+    files: &dyn Files,
+    from: &Path,
+    to: Option<(&Path, &mut (dyn Writing + 'static))>,
+    limit: u64,
+    see: &mut dyn FnMut(Pumped<'_>),
+) -> Result<u64, FileError> {
     let mut source = files.open(from)?;
     let mut to = to;
-    let mut hash = Sha256::new();
     let mut length = 0;
     let mut buffer = vec![0; 128 * 1024];
     while length < limit {
@@ -173,7 +229,7 @@ pub fn copy(
         match source.piece(&mut buffer[..most]) {
             Ok(Piece::End) => break,
             Ok(Piece::Data(read)) => {
-                hash.update(&buffer[..read]);
+                see(Pumped::Data(&buffer[..read]));
                 if let Some((path, file)) = &mut to {
                     file.write_all(&buffer[..read]).map_err(FileError::at(Action::Write, path))?;
                 }
@@ -181,7 +237,7 @@ pub fn copy(
             }
             Ok(Piece::Hole(zeros)) => {
                 let zeros = zeros.min(limit - length);
-                hash_zeros(&mut hash, zeros);
+                see(Pumped::Zeros(zeros));
                 if let Some((path, file)) = &mut to {
                     file.hole(zeros).map_err(FileError::at(Action::Write, path))?;
                 }
@@ -191,7 +247,7 @@ pub fn copy(
             Err(error) => return Err(FileError::at(Action::Read, from)(error)),
         }
     }
-    Ok((Digest::from(<[u8; 32]>::from(hash.finalize())), length))
+    Ok(length)
 }
 
 fn hash_zeros(hash: &mut Sha256, mut zeros: u64) {

@@ -5,6 +5,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs::File,
     io::{self, Read, Seek as _, Write},
+    num::NonZero,
     os::{
         fd::{AsRawFd as _, OwnedFd},
         unix::ffi::{OsStrExt as _, OsStringExt as _},
@@ -12,12 +13,15 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Timespec, Timestamps, Uid};
+use rustix::fs::{
+    self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, SeekFrom, Timespec, Timestamps, Uid,
+};
 
 use refit_proto::sorted;
 
 use super::{
-    Action, Attributes, FileError, Files, Kind, Piece, Reading, Space, Stat, Time, Writing,
+    Action, Attributes, FileError, Files, Kind, Memory, Piece, Reading, Space, Stat, Time,
+    Together, Writing, together,
 };
 
 /// The files of this host.
@@ -30,35 +34,41 @@ struct Place<'a> {
     name: &'a OsStr,
 }
 
+const TO_FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
 /// Walks to the folder of `path`.
 fn walk(path: &Path) -> io::Result<Place<'_>> {
+    let invalid = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     if !path.is_absolute() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is not absolute"));
+        return invalid("the path is not absolute");
     }
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mut folder = fs::open("/", flags, Mode::empty())?;
-    let mut name = OsStr::new(".");
-    for component in path.components() {
-        let next = match component {
-            Component::RootDir => continue,
-            Component::Normal(next) => next,
-            Component::CurDir | Component::ParentDir | Component::Prefix(_) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    "the path has a . or .. component",
-                ));
-            }
-        };
-        if name != "." {
-            folder = enter(&folder, name, flags)?;
-        }
-        name = next;
+    let known = |it| matches!(it, Component::RootDir | Component::Normal(_));
+    if !path.components().all(known) {
+        return invalid("the path has a . or .. component");
     }
-    Ok(Place { folder, name })
+    let Some((above, name)) = path.parent().zip(path.file_name()) else {
+        let folder = fs::open("/", TO_FOLDER, Mode::empty())?;
+        return Ok(Place { folder, name: OsStr::new(".") });
+    };
+    // In one call, where the kernel has it (5.6). Whatever is wrong is found by going step by step.
+    match fs::openat2(fs::CWD, above, TO_FOLDER, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+        Ok(folder) => Ok(Place { folder, name }),
+        Err(_) => Ok(Place { folder: step_by_step(above)?, name }),
+    }
 }
 
-fn enter(folder: &OwnedFd, name: &OsStr, flags: OFlags) -> io::Result<OwnedFd> {
-    match fs::openat(folder, name, flags | OFlags::NOFOLLOW, Mode::empty()) {
+fn step_by_step(path: &Path) -> io::Result<OwnedFd> {
+    let mut folder = fs::open("/", TO_FOLDER, Mode::empty())?;
+    for component in path.components() {
+        if let Component::Normal(name) = component {
+            folder = enter(&folder, name)?;
+        }
+    }
+    Ok(folder)
+}
+
+fn enter(folder: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
+    match fs::openat(folder, name, TO_FOLDER | OFlags::NOFOLLOW, Mode::empty()) {
         Ok(next) => Ok(next),
         Err(rustix::io::Errno::NOTDIR) if is_link(folder, name) => {
             Err(io::Error::other(format!("{} on the way is a symbolic link", name.display())))
@@ -96,6 +106,9 @@ impl Place<'_> {
         Ok(act(Path::new(&format!("/proc/self/fd/{}", handle.as_raw_fd())))?)
     }
 }
+
+/// How much of a file is fetched ahead: of what is longer the system itself fetches the rest in time.
+const MOST_AHEAD: u64 = 1 << 20;
 
 struct RealWriting(File);
 
@@ -189,6 +202,12 @@ impl Writing for RealWriting {
         self.0.seek(io::SeekFrom::Start(end)).map(drop)
     }
 
+    fn write_behind(&mut self) {
+        // What is to be dropped from memory is written first (mm/fadvise.c: "start async writeback"), and what is
+        // being written is not dropped.
+        let _hint = fs::fadvise(&self.0, 0, None, fs::Advice::DontNeed);
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         self.0.sync_all()
     }
@@ -269,6 +288,30 @@ impl Files for RealFiles {
             })
         };
         measure().map_err(FileError::at(Action::MeasureSpace, path))
+    }
+
+    fn read_ahead(&self, path: &Path, memory: Memory) {
+        use fs::Advice;
+        // Opening a pipe or a device may do something.
+        let is_file = |stat: Stat| stat.kind == Kind::File;
+        if !self.stat(path).is_ok_and(|stat| stat.is_some_and(is_file)) {
+            return;
+        }
+        let Ok(file) = open(path) else { return };
+        // The file system may know no hints, and then it is read when it is read.
+        let _hint = match memory {
+            Memory::Good => Ok(()),
+            Memory::Forgotten => fs::fadvise(&file, 0, None, Advice::DontNeed),
+        };
+        let _hint = fs::fadvise(&file, 0, NonZero::new(MOST_AHEAD), Advice::WillNeed);
+    }
+
+    fn together(&self, folder: &Path) -> Result<Option<Box<dyn Together>>, FileError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        walk(folder)
+            .and_then(|place| place.open(flags, 0))
+            .and_then(together::of)
+            .map_err(FileError::at(Action::Inspect, folder))
     }
 
     fn create(&self, path: &Path, mode: u32) -> Result<Box<dyn Writing>, FileError> {
@@ -468,14 +511,21 @@ const ATTRIBUTES_MAX: usize = 64 * 1024;
 
 fn attributes(path: &Path) -> io::Result<Attributes> {
     let place = walk(path)?;
-    let mut names = vec![0; ATTRIBUTES_MAX];
-    let length = match place.by_handle(|path| fs::listxattr(path, names.as_mut_slice())) {
-        Ok(length) => length,
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => 0,
+    let list = |names: &mut [u8]| place.by_handle(|path| fs::listxattr(path, names));
+    // Most files have none or few.
+    let (mut few, mut all) = ([0; 512], Vec::new());
+    let names = match list(&mut few) {
+        Ok(length) => &few[..length],
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => &[],
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::RANGE.raw_os_error()) => {
+            all.resize(ATTRIBUTES_MAX, 0);
+            let length = list(&mut all)?;
+            &all[..length]
+        }
         Err(error) => return Err(error),
     };
     let mut attributes = Attributes::new();
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         let name = OsStr::from_bytes(name);
         let mut value = vec![0; ATTRIBUTES_MAX];
         let length = place.by_handle(|path| fs::getxattr(path, name, value.as_mut_slice()))?;

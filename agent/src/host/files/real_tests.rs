@@ -1,6 +1,8 @@
 //! What the real files promise beyond what the fake can show: no link is followed, on a real kernel.
 
-use std::{fs, os::unix::fs::symlink, path::PathBuf};
+use std::{fs, os::unix::fs::symlink, path::PathBuf, process::Command};
+
+use refit_durable::testing::LoopFs;
 
 use super::*;
 
@@ -59,6 +61,8 @@ fn a_path_with_dots_or_without_a_root_is_refused() {
     for bad in ["a/b", "../x", "/tmp/../etc/passwd", ""] {
         assert!(RealFiles.stat(Path::new(bad)).is_err(), "{bad}");
     }
+    assert!(RealFiles.stat(Path::new("/")).unwrap().is_some());
+    assert!(!RealFiles.list(Path::new("/")).unwrap().is_empty());
     // `/tmp/./x` and `/tmp/x` are the same components.
     assert!(RealFiles.stat(Path::new("/")).unwrap().is_some());
 }
@@ -91,6 +95,13 @@ fn modes_times_and_attributes_are_as_asked_for_whatever_the_umask() {
     assert_eq!(attributes.get(&OsString::from("user.refit")).unwrap(), b"v\0");
     RealFiles.remove_attribute(&file, &"user.refit".into()).unwrap();
     assert!(!RealFiles.attributes(&file).unwrap().contains_key(&OsString::from("user.refit")));
+    // Also where there are many: an ext4 file holds 4 KiB of them.
+    let many: Attributes =
+        (0..40).map(|n| (format!("user.number-{n:02}").into(), vec![n])).collect();
+    for (name, value) in &many {
+        RealFiles.set_attribute(&file, name, value).unwrap();
+    }
+    assert_eq!(RealFiles.attributes(&file).unwrap(), many);
     // Also where it may be neither read nor written any more.
     RealFiles.set_mode(&file, 0o000).unwrap();
     assert_eq!((stat(&file).modified, stat(&file).mode), (time, 0));
@@ -103,4 +114,40 @@ fn space_is_reserved_for_real() {
     RealFiles.reserve(&top.join("some"), 1 << 20).unwrap();
     let blocks = std::os::unix::fs::MetadataExt::blocks(&fs::metadata(top.join("some")).unwrap());
     assert!(blocks * 512 >= 1 << 20, "{blocks} blocks");
+}
+
+/// The disk below takes no more after a while, which the writer hears of late or never.
+#[test]
+fn a_sync_of_all_tells_of_what_could_not_be_written_also_before_it_was_asked_for() {
+    let what = "a write that fails behind our back is told by the sync of a file system";
+    let (_dir, top) = folder();
+    let Some(small) = LoopFs::create(what, &top, 32) else { return };
+    let inner = top.join("inner");
+    fs::create_dir(&inner).unwrap();
+    let image = small.path().join("disk.img");
+    fs::File::create(&image).unwrap().set_len(256 << 20).unwrap();
+    let made = Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image).status();
+    assert!(made.unwrap().success());
+    let Some(disk) = LoopFs::mount(what, &image, &inner.join("disk")) else { return };
+    let at = disk.path();
+    let mut before = RealFiles.together(at).unwrap().expect("ext4 on this kernel");
+    before.sync().expect("a whole disk");
+
+    RealFiles.create(&at.join("lost"), 0o600).unwrap().write_all(&vec![7; 64 << 20]).unwrap();
+    // Somebody else's sync, which is told of it first; whoever comes after that is told of nothing.
+    let theirs = Command::new("sync").arg("--file-system").arg(at).output().unwrap();
+    let error = before.sync().expect_err("half of it can't be there");
+    assert!([Some(5), Some(28), Some(30)].contains(&error.raw_os_error()), "{error}");
+    println!("told: {error}; they: {}", String::from_utf8_lossy(&theirs.stderr));
+}
+
+#[test]
+fn only_a_file_system_that_is_known_is_synced_as_a_whole() {
+    let what = "which file systems are synced as a whole";
+    let (_dir, top) = folder();
+    let Some(ext4) = LoopFs::create(what, &top, 16) else { return };
+    assert!(RealFiles.together(ext4.path()).unwrap().is_some());
+    // A file system in memory.
+    assert!(RealFiles.together(Path::new("/dev/shm")).unwrap().is_none());
+    assert!(RealFiles.together(&top.join("nothing")).is_err());
 }
