@@ -380,7 +380,7 @@ fn held(handle: &OwnedFd) -> PathBuf {
 }
 
 /// The lock that an agent holds as long as it runs.
-pub(crate) struct AgentLock(#[expect(dead_code, reason = "held, not read")] File);
+pub(crate) struct AgentLock(File);
 
 impl AgentLock {
     /// Takes it; `None` if another has it.
@@ -427,6 +427,14 @@ impl AgentLock {
     }
 }
 
+/// Given back at once, also where a child that is just being started still has a copy of the open file.
+impl Drop for AgentLock {
+    fn drop(&mut self) {
+        // Closing it gives it back, too.
+        let _best_effort = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -440,7 +448,7 @@ mod tests {
         flock(&looks, FlockOperation::NonBlockingLockShared).unwrap();
         assert!(!AgentLock::is_held(&path).unwrap());
         assert!(AgentLock::take(&path).unwrap().is_none(), "it is looked at");
-        drop(looks);
+        flock(&looks, FlockOperation::Unlock).unwrap();
         let agent = AgentLock::take(&path).unwrap();
         assert!(agent.is_some() && AgentLock::is_held(&path).unwrap());
         drop(agent);
