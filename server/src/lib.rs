@@ -10,6 +10,7 @@ pub mod changes;
 pub mod clock;
 pub mod content;
 pub mod enrollment;
+pub mod explain;
 pub mod fleet;
 pub mod gate;
 pub mod healing;

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 use super::{Api, ApiError, Shared, call::Call};
 use crate::{
     access::ANY_ROLE,
-    impact,
+    explain, impact,
     status::{StatusError, StatusSource as _},
     status_source::StatusReader,
     store::Store,
@@ -42,6 +42,20 @@ impl StatusService for Api {
     ) -> Result<Response<wire::ListHostsReply>, Status> {
         let call = Call::begin(&self.0, &request, "host list")?;
         let result = self.host_list(&call, request.into_inner()).await;
+        self.finish(&call, result).await
+    }
+
+    async fn explain_host(
+        &self,
+        request: Request<wire::ExplainHostRequest>,
+    ) -> Result<Response<wire::HostExplanation>, Status> {
+        let call = Call::begin(&self.0, &request, "host explain")?;
+        let message = request.into_inner();
+        let asked = move |shared: &Shared, store: &dyn Store, call: &Call| {
+            call.member(store, ANY_ROLE)?;
+            explain::host(shared, store, &message.host)
+        };
+        let result = self.work(&call, asked).await;
         self.finish(&call, result).await
     }
 

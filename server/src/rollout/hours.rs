@@ -24,7 +24,7 @@ pub struct HoursNow {
 
 impl HoursNow {
     /// Why nothing of this rollout begins now; `None`: it may. `host`: one host, or the ring as a whole.
-    pub(super) fn hold(
+    pub fn hold(
         &self,
         ring: &RingRecord,
         rollout: &Rollout,

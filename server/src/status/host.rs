@@ -1,7 +1,7 @@
 //! One host as the status model shows it: where each product stands there, and why it does not move.
 
-use jiff::Timestamp;
-use refit_proto::{names::Labels, wire};
+use jiff::{Timestamp, tz::TimeZone};
+use refit_proto::{hours::HostPlace, names::Labels, wire};
 
 use super::fleet::NOTHING;
 use crate::{
@@ -48,7 +48,7 @@ pub fn host(view: &HostView<'_>, now: Timestamp) -> wire::HostStatus {
         last_seen: view.last_seen.to_string(),
         certificate_expires: host.certificate.not_after.to_string(),
         server: host.server.clone(),
-        products: view.placements.iter().map(|it| placement(host, it, now)).collect(),
+        products: view.placements.iter().map(|it| placement(host, view.labels, it, now)).collect(),
         metadata_expired: host.metadata_expired,
         metadata_failure: host.metadata_failure.clone().map(failure),
         audit_held: host.audit_held.map(|held| wire::AuditHead {
@@ -66,7 +66,13 @@ fn failure(reported: ReportedFailure) -> wire::Failure {
     wire::Failure { cause, text, help, log }
 }
 
-fn placement(host: &Host, view: &PlacementView<'_>, now: Timestamp) -> wire::PlacementStatus {
+/// One product on a host.
+pub fn placement(
+    host: &Host,
+    labels: &Labels,
+    view: &PlacementView<'_>,
+    now: Timestamp,
+) -> wire::PlacementStatus {
     let placement = view.placement;
     let decision = decide(view.ring, placement);
     let installed = placement.have.as_ref().map(|have| have.version.to_string());
@@ -79,7 +85,7 @@ fn placement(host: &Host, view: &PlacementView<'_>, now: Timestamp) -> wire::Pla
         health: placement.health.word().to_owned(),
         attempt: placement.attempt,
         failure: placement.failure.clone().map(failure),
-        hold: hold(host, view, decision, now).map(wire::Hold::from),
+        hold: hold(host, labels, view, decision, now).map(wire::Hold::from),
         quarantine: placement.quarantine.iter().map(ToString::to_string).collect(),
         changed: placement.changed_at.to_string(),
         ahead: placement.ahead,
@@ -115,7 +121,13 @@ fn wanted(ring: Option<&RingPlan>, decision: &Decision) -> String {
 }
 
 /// Why the product does not move on this host; `None`: it moves, or there is nothing to do.
-fn hold(host: &Host, view: &PlacementView<'_>, decision: Decision, now: Timestamp) -> Option<Hold> {
+fn hold(
+    host: &Host,
+    labels: &Labels,
+    view: &PlacementView<'_>,
+    decision: Decision,
+    now: Timestamp,
+) -> Option<Hold> {
     let placement = view.placement;
     match host.state {
         HostState::Active => {}
@@ -132,7 +144,9 @@ fn hold(host: &Host, view: &PlacementView<'_>, decision: Decision, now: Timestam
     match decision {
         Decision::UpToDate => None,
         Decision::Hold(hold) | Decision::BackOut(hold) => Some(hold),
-        Decision::Offer(_) => away(view, now).or_else(|| own(placement)),
+        Decision::Offer(_) => away(view, now)
+            .or_else(|| by_the_clock(host, labels, view, now))
+            .or_else(|| own(placement)),
     }
 }
 
@@ -144,6 +158,21 @@ fn away(view: &PlacementView<'_>, now: Timestamp) -> Option<Hold> {
     let expected = now < after(started, policy.silence_seconds);
     (!met && !expected)
         .then(|| Hold::new(HoldReason::Away, view.placement.last_report_at.unwrap_or(started)))
+}
+
+/// A host that has the release ready, or is getting it ready, and may not begin at this time of day.
+fn by_the_clock(
+    host: &Host,
+    labels: &Labels,
+    view: &PlacementView<'_>,
+    now: Timestamp,
+) -> Option<Hold> {
+    if view.placement.flight.is_some() {
+        return None;
+    }
+    let (plan, zone) = (view.ring?, TimeZone::get(&host.time_zone).ok());
+    let place = HostPlace { labels, zone: zone.as_ref() };
+    plan.hours.hold(&plan.ring, plan.rollout.as_ref()?, Some(place), now)
 }
 
 /// What the host itself says; or, where it says nothing and does nothing, that it is not ready.

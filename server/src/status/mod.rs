@@ -9,7 +9,7 @@ mod tests;
 use refit_proto::{names::Product, wire};
 
 pub use fleet::{FleetView, ProductPart, fleet};
-pub use host::{HostView, PlacementView, host};
+pub use host::{HostView, PlacementView, host, placement};
 
 /// Where the status comes from: the page, metrics and API ask here, and tests answer.
 #[tonic::async_trait]

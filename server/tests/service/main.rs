@@ -7,6 +7,7 @@ mod bundles;
 mod changes;
 mod discovery;
 mod enrollment;
+mod explain;
 mod fleet;
 mod gate;
 mod healing;

@@ -1,6 +1,7 @@
 //! `refit host`: what hosts there are, how one does, and how one leaves the fleet.
 
 mod backup;
+mod explain;
 
 use std::path::PathBuf;
 
@@ -33,6 +34,14 @@ enum Verb {
     /// Everything about one host.
     #[command(after_help = "Example:\n  refit host show web-1")]
     Show {
+        /// Its name or id.
+        host: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Which rule decides for a host, since when, until when, who can change it, and when it would be updated.
+    #[command(after_help = "Example:\n  refit host explain web-1")]
+    Explain {
         /// Its name or id.
         host: String,
         #[command(flatten)]
@@ -109,6 +118,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
             output.print(&hosts, |hosts| list(hosts))
         }
         Verb::Show { host, output } => output.print(&one(&connection, &host).await?, show),
+        Verb::Explain { host, output } => explain::run(&connection, &host, output).await,
         Verb::Backup(verb) => backup::run(&connection, verb).await,
         Verb::Revoke(leave) => revoke(&connection, leave).await,
         Verb::Retire(leave) => retire(&connection, leave).await,

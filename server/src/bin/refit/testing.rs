@@ -170,6 +170,13 @@ impl StatusService for TestServer {
         Ok(Response::new(wire::ListHostsReply::default()))
     }
 
+    async fn explain_host(
+        &self,
+        _: Request<wire::ExplainHostRequest>,
+    ) -> Result<Response<wire::HostExplanation>, Status> {
+        Ok(Response::new(wire::HostExplanation::default()))
+    }
+
     async fn get_impact(
         &self,
         _: Request<wire::GetImpactRequest>,
