@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+use jiff::Timestamp;
 use refit_proto::{
     hours,
     names::{HostId, LabelName, LabelValue, Labels, PersonName, Product, RingName},
@@ -22,7 +23,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use rustls::pki_types::CertificateDer;
 
-use super::hours::{FreezeFile, WindowFile};
+use super::hours::{Around, FreezeFile, WindowFile};
 use crate::{duration, servers, toml_text};
 
 /// What the fleet should be.
@@ -192,8 +193,10 @@ pub(super) trait Keys {
 }
 
 /// Reads the file.
-pub(super) fn read(path: &Path, keys: &dyn Keys) -> anyhow::Result<Fleet> {
-    toml_text::load::<FleetFile>(path)?.fleet(&path.display().to_string(), keys)
+pub(super) fn read(path: &Path, keys: &dyn Keys, now: Timestamp) -> anyhow::Result<Fleet> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let around = Around { folder, now };
+    toml_text::load::<FleetFile>(path)?.fleet(&path.display().to_string(), keys, around)
 }
 
 /// What the file asks of the change plans of a product; no key in it is looked for.
@@ -207,10 +210,10 @@ pub(super) fn plan_rules(path: &Path, product: &Product) -> anyhow::Result<PlanR
 }
 
 impl FleetFile {
-    fn fleet(self, name: &str, keys: &dyn Keys) -> anyhow::Result<Fleet> {
+    fn fleet(self, name: &str, keys: &dyn Keys, around: Around<'_>) -> anyhow::Result<Fleet> {
         let mut products: Vec<WantedProduct> = Vec::new();
         for product in self.product {
-            let wanted = product.wanted(keys)?;
+            let wanted = product.wanted(keys, around)?;
             ensure!(
                 !RESERVED.contains(&wanted.policy.product.as_str()),
                 "{name}: no product can be called {}\nhelp: choose another name",
@@ -258,7 +261,7 @@ impl WantedServers {
 }
 
 impl ProductFile {
-    fn wanted(self, keys: &dyn Keys) -> anyhow::Result<WantedProduct> {
+    fn wanted(self, keys: &dyn Keys, around: Around<'_>) -> anyhow::Result<WantedProduct> {
         let ProductFile { name, persons, plan, ring, window, freeze, settle } = self;
         ensure!(ring.len() <= limits::RINGS, "{name} has more than {} rings", limits::RINGS);
         let mut definitions = Vec::new();
@@ -270,7 +273,7 @@ impl ProductFile {
         }
         let plan_rules = plan.into();
         let names: Vec<&RingName> = definitions.iter().map(|ring| &ring.ring).collect();
-        let hours = super::hours::hours(window, freeze, settle, &names);
+        let hours = super::hours::hours(window, freeze, settle, &names, around);
         let hours = Some(hours.with_context(|| format!("{name}: when updates may begin"))?);
         let product = name.to_string();
         let rollout = wire::RolloutPolicy { product, rings, plan_rules, hours, revision: 0 };
@@ -408,7 +411,12 @@ role = "db"
 "#;
 
     pub(in super::super) fn parse(text: &str) -> anyhow::Result<Fleet> {
-        toml_text::parse::<FleetFile>("fleet.toml", text)?.fleet("fleet.toml", &TestKeys)
+        parse_in(Path::new("/nonexistent"), text)
+    }
+
+    fn parse_in(folder: &Path, text: &str) -> anyhow::Result<Fleet> {
+        let around = Around { folder, now: "2026-11-30T00:00:00Z".parse().unwrap() };
+        toml_text::parse::<FleetFile>("fleet.toml", text)?.fleet("fleet.toml", &TestKeys, around)
     }
 
     /// Every word is a key of its own.
@@ -574,6 +582,7 @@ until = "2027-01-02T00:00:00+01:00"
             ("open =", "opens =", "fleet.toml:14: unknown field `opens`"),
             ("role = \"db\"", "role = []", "a rule selects by no label"),
             ("year-end closing", "", "a freeze does not say why"),
+            ("why = \"year-end closing\"", "", "neither one time nor a calendar"),
             ("2027-01-02", "2026-01-02", "the later one last"),
             ("00:00+01:00\"\nuntil", "00:00\"\nuntil", "two times with their zone"),
             ("\"5m\"", "\"5\"", "is not a span of time"),
@@ -581,6 +590,41 @@ until = "2027-01-02T00:00:00+01:00"
             let text = HOURS.replacen(change, to, 1);
             assert_ne!(text, HOURS, "{change}");
             let error = format!("{:#}", parse(&text).unwrap_err());
+            assert!(error.contains(part), "{change}: {error}");
+        }
+    }
+
+    #[test]
+    fn each_event_of_a_calendar_beside_the_file_is_a_freeze_of_the_same_hosts() {
+        let folder = tempfile::tempdir().unwrap();
+        let event = |day: u32| {
+            format!(
+                "BEGIN:VEVENT\r\nUID:{day}\r\nSUMMARY:closing\r\nDTSTART;VALUE=DATE:202612{day}\r\nEND:VEVENT\r\n"
+            )
+        };
+        let events = event(24) + &event(31);
+        let text = format!("BEGIN:VCALENDAR\r\nVERSION:2.0\r\n{events}END:VCALENDAR\r\n");
+        std::fs::write(folder.path().join("closing.ics"), text).unwrap();
+        let times = HOURS.split_once("why = ").unwrap();
+        let file =
+            format!("{}rings = [\"pilot\"]\ncalendar = \"closing.ics\"\nzone = \"UTC\"\n", times.0);
+        let fleet = parse_in(folder.path(), &file).unwrap();
+        let freezes = fleet.products[0].rollout.hours.clone().unwrap().freezes;
+        let from: Vec<&str> = freezes.iter().map(|freeze| &*freeze.from).collect();
+        assert_eq!(from, ["2026-12-24T00:00:00Z", "2026-12-31T00:00:00Z"]);
+        let rings = |freeze: &wire::Freeze| freeze.scope.clone().unwrap().rings;
+        assert!(freezes.iter().all(|freeze| rings(freeze) == ["pilot"] && freeze.why == "closing"));
+        for (change, to, part) in [
+            ("closing.ics", "opening.ics", "opening.ics"),
+            (
+                "zone = \"UTC\"",
+                "",
+                "closing.ics: event \"closing\": DTSTART \"20261224\": it names no time zone",
+            ),
+            ("zone = \"UTC\"", "why = \"x\"", "neither one time nor a calendar"),
+        ] {
+            let error =
+                format!("{:#}", parse_in(folder.path(), &file.replace(change, to)).unwrap_err());
             assert!(error.contains(part), "{change}: {error}");
         }
     }

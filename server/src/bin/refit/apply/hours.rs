@@ -1,9 +1,15 @@
 //! `[[product.window]]` and `[[product.freeze]]` of a fleet file: when updates may begin.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
 
-use anyhow::Context as _;
-use jiff::tz::{self, TimeZone};
+use anyhow::{Context as _, bail};
+use jiff::{
+    Timestamp,
+    tz::{self, TimeZone},
+};
 use refit_proto::{
     hours::Hours,
     names::{LabelName, RingName},
@@ -11,7 +17,11 @@ use refit_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::file::{Seconds, Values};
+use super::{
+    calendar,
+    file::{Seconds, Values},
+};
+use crate::toml_text;
 
 /// When hosts may begin, as it is written.
 #[derive(Debug, Deserialize, Serialize)]
@@ -28,7 +38,7 @@ pub(super) struct WindowFile {
     avoid: Vec<String>,
 }
 
-/// A time in which nothing begins, as it is written.
+/// Times in which nothing begins, as they are written: one by its beginning and end, or all events of a calendar.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FreezeFile {
@@ -36,9 +46,21 @@ pub(super) struct FreezeFile {
     rings: BTreeSet<RingName>,
     #[serde(default)]
     select: BTreeMap<LabelName, Values>,
-    why: String,
-    from: String,
-    until: String,
+    why: Option<String>,
+    from: Option<String>,
+    until: Option<String>,
+    /// An iCalendar file, beside the description.
+    calendar: Option<PathBuf>,
+    /// Of events of whole days.
+    zone: Option<String>,
+}
+
+/// Where calendars are, and what time it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Around<'a> {
+    /// The folder of the description.
+    pub(super) folder: &'a Path,
+    pub(super) now: Timestamp,
 }
 
 /// All of it, checked as the server will check it.
@@ -47,10 +69,13 @@ pub(super) fn hours(
     freezes: Vec<FreezeFile>,
     settle: Seconds,
     rings: &[&RingName],
+    around: Around<'_>,
 ) -> anyhow::Result<wire::Hours> {
+    let freezes = freezes.into_iter().map(|file| freeze(file, around));
+    let freezes = freezes.collect::<anyhow::Result<Vec<_>>>()?;
     let wire = wire::Hours {
         windows: windows.into_iter().map(window).collect(),
-        freezes: freezes.into_iter().map(freeze).collect(),
+        freezes: freezes.into_iter().flatten().collect(),
         settle_seconds: settle.0,
     };
     let hours = Hours::try_from(wire)?;
@@ -70,9 +95,30 @@ fn window(file: WindowFile) -> wire::WindowRule {
     wire::WindowRule { scope: Some(scope(rings, select)), zone, open, avoid }
 }
 
-fn freeze(file: FreezeFile) -> wire::Freeze {
-    let FreezeFile { rings, select, why, from, until } = file;
-    wire::Freeze { scope: Some(scope(rings, select)), why, from, until }
+fn freeze(file: FreezeFile, around: Around<'_>) -> anyhow::Result<Vec<wire::Freeze>> {
+    let FreezeFile { rings, select, why, from, until, calendar, zone } = file;
+    let scope = scope(rings, select);
+    let path = match (calendar, why, from, until, zone) {
+        (None, Some(why), Some(from), Some(until), None) => {
+            return Ok(vec![wire::Freeze { scope: Some(scope), why, from, until }]);
+        }
+        (Some(path), None, None, None, zone) => (around.folder.join(path), zone),
+        _ => bail!(
+            "a freeze is neither one time nor a calendar\nhelp: give why, from and until; or calendar, and zone where its events are whole days"
+        ),
+    };
+    let (path, zone) = path;
+    let zone = zone.map(|name| {
+        TimeZone::get(&name).with_context(|| format!("there is no time zone {name:?}"))
+    });
+    let text = toml_text::text(&path)?;
+    let events = calendar::freezes(&text, zone.transpose()?.as_ref(), around.now);
+    let events = events.with_context(|| path.display().to_string())?;
+    let freeze = |calendar::Frozen { from, until, why }| {
+        let (from, until) = (from.to_string(), until.to_string());
+        wire::Freeze { scope: Some(scope.clone()), why, from, until }
+    };
+    Ok(events.into_iter().map(freeze).collect())
 }
 
 fn scope(rings: BTreeSet<RingName>, select: BTreeMap<LabelName, Values>) -> wire::Scope {

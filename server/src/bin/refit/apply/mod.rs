@@ -1,6 +1,7 @@
 //! `refit apply`: makes products and rings what a TOML file says. What widens or assigns is signed with
 //! the policy key and evaluated by the hosts; what only narrows goes to the server.
 
+mod calendar;
 mod change;
 mod file;
 mod hours;
@@ -85,7 +86,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     let connection = Connection::open(context).await?;
     let set = trust::newest(context, &connection, &[Role::Policy]).await?;
     server_keys::follow(context, &server_keys::ask(&connection).await?, &set)?;
-    let fleet = file::read(&args.file, &OwnKeys { context })?;
+    let fleet = file::read(&args.file, &OwnKeys { context }, crate::now())?;
     let plan = Plan::make(context, &connection, &set, &fleet, &args.file).await?;
     if plan.lines.is_empty() {
         return output::line("nothing to change");
