@@ -16,10 +16,10 @@ use blocked::Blocked;
 
 use crate::{
     api::{ApiError, Shared},
-    fleet::{Host, HostState, Phase, Placement, ReleaseRecord, RolloutPolicy},
+    fleet::{Host, HostState, Phase, Placement, ReleaseRecord, RingRecord, RolloutPolicy},
     product_view::{ProductNow, RingNow},
     publication,
-    rollout::{Course, Crowd, Hold, HoldReason, HoursNow, forecast},
+    rollout::{Course, Crowd, Hold, HoldReason, HoursNow, forecast, narrows},
     store::{Cells, Reads as _, RingCursor, Store},
 };
 
@@ -247,7 +247,9 @@ impl Look<'_> {
                 hosts: *hosts,
             });
             let crowds: Vec<Crowd> = crowds.collect();
-            let course = Course { ring: &ring.ring.value, policy, hours, update: self.update };
+            let ring = self.under(&ring.ring.value);
+            let policy = &narrows(&ring, policy);
+            let course = Course { ring: &ring, policy, hours, update: self.update };
             let played = forecast(&course, &crowds, begins);
             played.ok_or_else(|| {
                 format!(
@@ -270,6 +272,13 @@ impl Look<'_> {
                 Err(why)
             }
         }
+    }
+
+    /// The ring under a promotion of this release: what that of another passes over says nothing of it.
+    fn under(&self, ring: &RingRecord) -> RingRecord {
+        let promoted = ring.current.as_ref().is_some_and(|it| it.digest == self.record.digest);
+        let passed = if promoted { ring.passed.clone() } else { Vec::new() };
+        RingRecord { passed, ..ring.clone() }
     }
 
     fn gather(&mut self, ring: &RingNow, name: &RingName) -> Result<Gathered, ApiError> {

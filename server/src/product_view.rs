@@ -11,7 +11,7 @@ use refit_proto::{
 use crate::{
     fleet::{ReleaseRecord, RingPolicy, RingRecord, Rollout, RolloutPolicy, Tally},
     placing,
-    rollout::{HoursNow, Plan, ProductView, RingView, Watched, plan},
+    rollout::{HoursNow, Plan, ProductView, RingView, Watched, narrows, plan},
     store::{Cells, Reads as _, Rev, Store, StoreFault},
 };
 
@@ -109,9 +109,11 @@ impl ProductNow {
         now: Timestamp,
         watched: impl Fn(&RingNow) -> Vec<Watched<'a>>,
     ) -> Plan {
-        let rings = self.rings.iter().map(|ring| RingView {
+        let narrowed = |ring: &RingNow| Some(narrows(&ring.ring.value, ring.policy.as_ref()?));
+        let policies: Vec<Option<RingPolicy>> = self.rings.iter().map(narrowed).collect();
+        let rings = self.rings.iter().zip(&policies).map(|(ring, policy)| RingView {
             ring: &ring.ring.value,
-            policy: ring.policy.as_ref(),
+            policy: policy.as_ref(),
             rollout: ring.rollout.as_ref().map(|held| &held.value),
             tally: &ring.tally,
             withdrawn: &self.withdrawn,

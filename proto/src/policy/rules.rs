@@ -61,6 +61,10 @@ pub enum Gate {
     Window,
     /// The times in which nothing begins.
     Freeze,
+    /// How long the ring before must have run the release.
+    Soak,
+    /// How many hosts of the ring may begin before the others.
+    Share,
 }
 
 /// Somebody who approves: each key with the kinds that it may give.
@@ -129,10 +133,10 @@ impl fmt::Display for EvidenceKind {
 }
 
 impl Gate {
-    /// Whether it is opened by the server's clock alone, and by nothing that a promotion brings.
+    /// Whether the server alone keeps it, and nothing that a promotion brings opens it.
     pub fn is_the_servers(self) -> bool {
         match self {
-            Gate::Window | Gate::Freeze => true,
+            Gate::Window | Gate::Freeze | Gate::Soak | Gate::Share => true,
             Gate::Functional
             | Gate::Performance
             | Gate::Security
@@ -151,6 +155,8 @@ impl Gate {
             Gate::After => "after",
             Gate::Window => "window",
             Gate::Freeze => "freeze",
+            Gate::Soak => "soak",
+            Gate::Share => "share",
         }
     }
 }
@@ -187,9 +193,10 @@ reads!(ApprovalKind, "technical, business and operations",
     "technical" => Technical, "business" => Business, "operations" => Operations);
 reads!(EvidenceKind, "functional, performance and security",
     "functional" => Functional, "performance" => Performance, "security" => Security);
-reads!(Gate, "functional, performance, security, change-plan, after, window and freeze",
+reads!(Gate, "functional, performance, security, change-plan, after, window, freeze, soak and share",
     "functional" => Functional, "performance" => Performance, "security" => Security,
-    "change-plan" => ChangePlan, "after" => After, "window" => Window, "freeze" => Freeze);
+    "change-plan" => ChangePlan, "after" => After, "window" => Window, "freeze" => Freeze,
+    "soak" => Soak, "share" => Share);
 
 /// The first rule of a policy that contradicts another one, or that nobody could ever meet.
 pub(super) fn contradiction(policy: &ProductPolicy) -> Option<String> {
@@ -220,7 +227,7 @@ fn of_ring(policy: &ProductPolicy, definition: &RingDefinition) -> Option<String
     }
     if let Some(gate) = rules.demands.iter().find(|gate| gate.is_the_servers()) {
         return Some(format!(
-            "ring {ring} demands `{gate}`: that is said by the windows and freezes of the product"
+            "ring {ring} demands `{gate}`: a promotion brings nothing for it, and can only pass over it"
         ));
     }
     if let Some(unknown) = rules.after.iter().find(|before| policy.ring(before).is_none()) {
@@ -328,6 +335,8 @@ mod tests {
             Gate::After,
             Gate::Window,
             Gate::Freeze,
+            Gate::Soak,
+            Gate::Share,
         ] {
             assert_eq!(gate.as_str().parse::<Gate>().unwrap(), gate);
             assert_eq!(serde_json::to_value(gate).unwrap(), gate.as_str());

@@ -109,7 +109,7 @@ impl Terms {
                 self.evidence.iter().any(|shown| shown.kind.gate() == gate)
             }
             Gate::ChangePlan => self.change_plan.is_some(),
-            Gate::After | Gate::Window | Gate::Freeze => false,
+            Gate::After | Gate::Window | Gate::Freeze | Gate::Soak | Gate::Share => false,
         }
     }
 }

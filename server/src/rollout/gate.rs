@@ -1,6 +1,8 @@
 //! When a ring may move at all: it has limits, its release is not withdrawn, and the rings before it run
 //! the same release, healthy and soaked. A rule that can't be evaluated is closed.
 
+use refit_proto::policy::Gate;
+
 use super::{
     hold::{Hold, HoldReason},
     plan::RingView,
@@ -35,7 +37,9 @@ pub(super) fn closed(
     if ring.withdrawn.contains(&target.digest) {
         return Some(Hold::new(HoldReason::Withdrawn(target.version.clone()), since));
     }
-    if forward { behind(rings, rollouts, at, rollout) } else { None }
+    // In an emergency its signers wait for no ring before.
+    let waits = forward && !ring.ring.passed.contains(&Gate::After);
+    if waits { behind(rings, rollouts, at, rollout) } else { None }
 }
 
 fn behind(
@@ -45,6 +49,8 @@ fn behind(
     rollout: &Rollout,
 ) -> Option<Hold> {
     let mut nearest = true;
+    // In an emergency its signers take what came through there for enough.
+    let hurried = rings[at].ring.passed.contains(&Gate::Soak);
     for before in (0..at).rev() {
         // A ring without hosts proves nothing and stops nothing.
         if rings[before].tally.count(|_| true) == 0 {
@@ -53,7 +59,7 @@ fn behind(
         let theirs = rollouts[before].as_ref();
         let same = theirs.filter(|it| it.release.digest == rollout.release.digest);
         let open = match same {
-            Some(same) => proven(same),
+            Some(same) => proven(same) || (hurried && through(same)),
             // Only the nearest has to run the same release: the ones further up may have gone on.
             None => !nearest,
         };
@@ -65,6 +71,11 @@ fn behind(
         nearest = false;
     }
     None
+}
+
+/// Every host is through, though it has not soaked.
+fn through(rollout: &Rollout) -> bool {
+    rollout.direction == Direction::Forward && matches!(rollout.state, RolloutState::Soaking { .. })
 }
 
 fn proven(rollout: &Rollout) -> bool {

@@ -29,7 +29,7 @@ pub use forecast::{Course, Crowd, Forecast, forecast};
 pub use hold::{Hold, HoldReason};
 pub use host::{Decision, Offer, decide};
 pub use hours::HoursNow;
-pub use plan::{Change, Plan, ProductView, RingPlan, RingView, Watched, plan};
+pub use plan::{Change, Plan, ProductView, RingPlan, RingView, Watched, narrows, plan};
 pub use reboot::boot_hold;
 
 #[cfg(test)]

@@ -4,7 +4,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
-use refit_proto::names::{Digest, Product};
+use refit_proto::{
+    names::{Digest, Product},
+    policy::Gate,
+};
 
 use super::{
     brake::{self, Heard},
@@ -375,6 +378,15 @@ fn brakes(state: &RolloutState) -> bool {
         | RolloutState::Halted { .. }
         | RolloutState::Superseded { .. } => false,
     }
+}
+
+/// What narrows a ring under its promotion of now: one that passes over the share lets all waves begin at once.
+pub fn narrows(ring: &RingRecord, policy: &RingPolicy) -> RingPolicy {
+    let waves = match ring.passed.contains(&Gate::Share) {
+        true => Vec::new(),
+        false => policy.waves.clone(),
+    };
+    RingPolicy { waves, ..policy.clone() }
 }
 
 /// How many waves there are: those that are named, and one for all that are left.

@@ -1175,6 +1175,48 @@ fn an_emergency_passes_over_what_its_signers_named() {
 }
 
 #[test]
+fn an_emergency_takes_what_came_through_before_for_enough_and_begins_everywhere_at_once() {
+    let early = "ring early hosts=c,d,e silence=36000 waves=1";
+    check(&format!(
+        "ring pilot hosts=a,b silence=36000
+         {early}
+         promote 1.1 to pilot
+         promote 1.1 to early past=soak past=share
+         c -> behind
+         a asks
+         a commits
+         c -> behind
+         b asks
+         b commits
+         pilot -> soaking
+         c asks -> lease 600s
+         d asks -> lease 600s
+         e asks -> lease 600s"
+    ));
+    check(&format!(
+        "ring pilot hosts=a
+         {early}
+         promote 1.1 to early past=after
+         c asks -> lease 600s
+         d asks -> next-wave"
+    ));
+    // The one without the other.
+    check(&format!(
+        "ring pilot hosts=a silence=36000
+         {early}
+         promote 1.1 to pilot
+         promote 1.1 to early past=share
+         a asks
+         a commits
+         pilot -> soaking
+         c -> behind
+         promote 1.1 to early past=soak
+         c asks -> lease 600s
+         d asks -> next-wave"
+    ));
+}
+
+#[test]
 fn going_back_waits_for_no_window() {
     by_the_clock(
         "settle 0s

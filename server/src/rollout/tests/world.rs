@@ -22,8 +22,8 @@ use crate::{
     },
     rollout::{
         Admission, Ask, Decision, HoursNow, Plan, ProductReport, ProductView, RingView, Step,
-        Watched, admit, decide, fold, fold::Attempt, give_back, leave, meet, pause, place, plan,
-        resume, roll_back,
+        Watched, admit, decide, fold, fold::Attempt, give_back, leave, meet, narrows, pause, place,
+        plan, resume, roll_back,
     },
 };
 
@@ -561,12 +561,17 @@ impl World {
 
     pub(crate) fn plan(&self) -> Plan {
         let tallies: Vec<Tally> = self.rings.iter().map(|it| self.tally(&it.0.ring)).collect();
-        let rings = self.rings.iter().zip(&tallies).map(|((ring, policy, rollout), tally)| {
+        let policies =
+            self.rings.iter().map(|(ring, policy, _)| Some(narrows(ring, policy.as_ref()?)));
+        let policies: Vec<Option<RingPolicy>> = policies.collect();
+        let kept = self.rings.iter().zip(&policies).zip(&tallies);
+        let rings = kept.map(|(((ring, _, rollout), policy), tally)| {
+            let policy = policy.as_ref();
             let here = self.hosts.iter().filter(|(_, it)| it.ring.as_ref() == Some(&ring.ring));
             let watched = here
                 .map(|(name, placement)| Watched { placement, last_seen: self.last_seen[name] })
                 .collect();
-            let (policy, rollout) = (policy.as_ref(), rollout.as_ref());
+            let rollout = rollout.as_ref();
             RingView { ring, policy, rollout, tally, withdrawn: &self.withdrawn, watched }
         });
         let rings = rings.collect();
