@@ -167,6 +167,25 @@ pub fn arrangement(policy: &ProductPolicy, targets: &Targets) -> Vec<Flaw> {
     policy.rings.iter().filter_map(flaw).collect()
 }
 
+/// Whether a ring could be promoted to by these persons alone, with the server where the ring lets it; `None` where it
+/// is not delegated. Who the policy does not name has no key.
+pub fn within_reach(
+    policy: &ProductPolicy,
+    definition: &RingDefinition,
+    targets: &Targets,
+    persons: &BTreeSet<PersonName>,
+) -> Option<Result<Approved, Unapproved>> {
+    let role = Role::Ring(policy.product.clone(), definition.ring.clone());
+    let authority = &targets.delegation(&role)?.authority;
+    let is_at_hand = |key: &KeyId| match party(policy, definition, key) {
+        Some((Party::Person(name), _)) => persons.contains(&name),
+        Some((Party::Gate, _)) => true,
+        Some((Party::Key(_), _)) | None => false,
+    };
+    let keys = authority.ids.iter().filter(|key| is_at_hand(key)).copied().collect();
+    Some(suffice(policy, definition, &keys, authority.threshold))
+}
+
 /// Whether the right people signed the ring's file in this set; `None` where the set holds none.
 pub fn of_ring(
     set: &TrustedSet,

@@ -403,3 +403,27 @@ fn those_who_signed_are_told_by_name() {
     assert_eq!(names, ["alice", "carol", "the server's gate key"]);
     assert_eq!(parties[&Party::Person("alice".parse().unwrap())], [Technical, Business].into());
 }
+
+#[test]
+fn whether_those_on_call_reach_a_ring_is_what_their_signatures_would_say() {
+    let fleet = Fleet::with(kinds(&[Technical, Business]), true);
+    let set = TestHost::new(&fleet.repository).refresh(&fleet.repository, &["policy"]).unwrap();
+    let targets = set.targets();
+    let reached = |ring: &str, persons: &[&str]| {
+        let definition = fleet.policy.ring(&ring.parse().unwrap()).unwrap();
+        let persons = persons.iter().map(|name| name.parse().unwrap()).collect();
+        crate::trust::approval::within_reach(&fleet.policy, definition, targets, &persons).unwrap()
+    };
+    assert!(reached("broad", &["alice", "bob"]).is_ok());
+    assert!(reached("broad", &["bob", "carol"]).is_ok());
+    // One person counts once, whatever number of keys and kinds; the server gives no approval.
+    assert_eq!(reached("broad", &["alice"]).unwrap_err(), Unapproved::Kinds(vec![Business]));
+    assert_eq!(reached("broad", &["bob"]).unwrap_err(), Unapproved::Kinds(vec![Business]));
+    let few = Unapproved::TooFew { persons: 1, needed: 2 };
+    assert_eq!(reached("broad", &[]).unwrap_err(), few);
+    assert_eq!(reached("broad", &["dave"]).unwrap_err(), few);
+    // Carol has no key of the pilot ring.
+    assert!(reached("pilot", &["alice"]).is_ok());
+    let none = Unapproved::TooFew { persons: 0, needed: 1 };
+    assert_eq!(reached("pilot", &["carol"]).unwrap_err(), none);
+}

@@ -225,6 +225,25 @@ impl Plan {
     }
 }
 
+/// The policy of each product, as the policy role signed it; one that this program can't follow is left out.
+pub(crate) async fn policies(
+    connection: &Connection,
+    set: &TrustedSet,
+) -> anyhow::Result<Vec<(ProductPolicy, Vec<u8>)>> {
+    let mut policies = Vec::new();
+    for path in set.delegated(&Role::Policy).iter().flat_map(|policy| policy.targets.keys()) {
+        let name = path.strip_prefix("policy/").unwrap_or(path);
+        let Some(Ok(product)) = name.strip_suffix(".json").map(Product::parse) else { continue };
+        let Some(bytes) = signed(connection, set, name, ProductPolicy::MAX_LENGTH).await? else {
+            continue;
+        };
+        if let Ok(policy) = trusted_policy(set, &product, &bytes) {
+            policies.push((policy, bytes));
+        }
+    }
+    Ok(policies)
+}
+
 /// The policy role's next file, in which the server's gate key is another one; nothing where no product
 /// names it. The documents are there before anybody signs for them.
 pub(crate) async fn with_gate_key(
@@ -234,16 +253,10 @@ pub(crate) async fn with_gate_key(
     (old, new): (KeyId, KeyId),
 ) -> anyhow::Result<Option<Draft>> {
     let mut documents = Vec::new();
-    for path in set.delegated(&Role::Policy).iter().flat_map(|policy| policy.targets.keys()) {
-        let name = path.strip_prefix("policy/").unwrap_or(path);
-        let Some(Ok(product)) = name.strip_suffix(".json").map(Product::parse) else { continue };
-        let Some(bytes) = signed(connection, set, name, ProductPolicy::MAX_LENGTH).await? else {
-            continue;
-        };
-        let Ok(mut policy) = trusted_policy(set, &product, &bytes) else { continue };
+    for (mut policy, bytes) in policies(connection, set).await? {
         if policy.gate_key == Some(old) {
             policy.gate_key = Some(new);
-            let (name, before) = (name.to_owned(), Some(bytes));
+            let (name, before) = (format!("{}.json", policy.product), Some(bytes));
             documents.push(Document { name, bytes: policy.to_bytes(), before });
         }
     }

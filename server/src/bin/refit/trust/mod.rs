@@ -17,6 +17,7 @@ mod refresh;
 mod renew;
 mod restore;
 mod rotate;
+mod shift;
 mod sign;
 mod status;
 mod verify;

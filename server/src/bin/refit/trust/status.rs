@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use refit_proto::{
-    names::Digest,
+    names::{Digest, PersonName},
     trust::{
         Authority, KeyId, Role, TrustedSet,
         edit::{self, Due},
@@ -13,12 +13,16 @@ use refit_proto::{
 };
 use serde::Serialize;
 
-use super::{OwnCopy, change, own::Unsent, own_root_digest, refresh};
+use super::{OwnCopy, change, own::Unsent, own_root_digest, refresh, shift};
 use crate::{Context, connect::Connection, duration, key, output, output::Output, servers, status};
 
 /// Options of `refit trust status`.
 #[derive(clap::Args)]
 pub(super) struct Args {
+    /// Who is on call, by the names of the policy: whether they reach the threshold of each ring, and give the approvals
+    /// that it needs. Ends with 1 where they don't.
+    #[arg(long, value_name = "PERSON", value_delimiter = ',')]
+    shift: Vec<PersonName>,
     #[command(flatten)]
     output: Output,
 }
@@ -49,6 +53,9 @@ struct Row {
 }
 
 pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
+    if !args.shift.is_empty() {
+        return shift::run(context, args.shift, args.output).await;
+    }
     let set = match known(context).await {
         Ok(set) => set,
         Err(error) => {
@@ -78,7 +85,7 @@ pub(super) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     args.output.print(&shown, in_words)
 }
 
-async fn known(context: &Context) -> anyhow::Result<Option<TrustedSet>> {
+pub(super) async fn known(context: &Context) -> anyhow::Result<Option<TrustedSet>> {
     let connection = Connection::open(context).await?;
     let set = refresh::everything(context, &connection).await?;
     if let Some(set) = &set
