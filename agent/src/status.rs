@@ -100,6 +100,23 @@ pub enum Question {
     },
 }
 
+impl Question {
+    /// Whether asking changes nothing: then it may be asked of somebody else too.
+    fn only_looks(&self) -> bool {
+        match self {
+            Question::Status
+            | Question::MayInstall { .. }
+            | Question::Install { .. }
+            | Question::Holds => true,
+            Question::Restore { .. }
+            | Question::Forgive { .. }
+            | Question::Hold { .. }
+            | Question::ReleaseHold { .. }
+            | Question::LiftQuarantine { .. } => false,
+        }
+    }
+}
+
 /// Takes a release out of quarantine; says whether it was in.
 ///
 /// # Errors
@@ -244,7 +261,7 @@ fn restore_it(
     progress
 }
 
-/// Asks the running agent; `None` if none runs.
+/// Asks the running agent; `None` if none runs, or it ends before it answers what changes nothing.
 ///
 /// # Errors
 /// If it runs and does not answer as it should.
@@ -261,18 +278,59 @@ pub fn ask(path: &Path, question: &Question) -> io::Result<Option<serde_json::Va
         }
         Err(error) => return Err(error),
     };
+    match exchange(&mut stream, question) {
+        Ok(answer) => Ok(Some(serde_json::from_slice(&answer)?)),
+        Err(error) if question.only_looks() && has_ended(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn exchange(stream: &mut StdStream, question: &Question) -> io::Result<Vec<u8>> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all(&serde_json::to_vec(question)?)?;
     stream.shutdown(std::net::Shutdown::Write)?;
     let mut answer = Vec::new();
     stream.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
-    Ok(Some(serde_json::from_slice(&answer)?))
+    Ok(answer)
+}
+
+/// The ear that was there is gone: its agent was killed, or a child that was just being started held it a moment longer.
+fn has_ended(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_agent_that_ends_before_it_hears_is_none_for_who_only_looks_and_an_error_for_who_acts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.sock");
+        let digest = Digest::of(b"x");
+        let lift = Question::LiftQuarantine { product: "p".parse().unwrap(), digest };
+        for (question, looks) in [(Question::Status, true), (Question::Holds, true), (lift, false)]
+        {
+            let listener = StdListener::bind(&path).unwrap();
+            let asks = std::thread::spawn({
+                let path = path.clone();
+                move || ask(&path, &question)
+            });
+            // Taken, and gone with what was asked.
+            let (taken, _) = listener.accept().unwrap();
+            let mut first = [0];
+            (&taken).read_exact(&mut first).unwrap();
+            drop((taken, listener));
+            let answer = asks.join().unwrap();
+            assert_eq!(answer.is_ok(), looks, "{answer:?}");
+            assert!(!looks || answer.unwrap().is_none());
+            std::fs::remove_file(&path).unwrap();
+        }
+    }
 
     /// CVE-2022-28756: what asks on this host can't make the agent install anything.
     #[tokio::test]
