@@ -72,6 +72,7 @@ fn a_host_whose_owner_wants_it_refuses_the_next_update_until_all_is_as_it_was_si
 
     // Put right, the release is taken when it is offered again; a restart of the agent is not needed.
     fs::write(share.join("version"), "1.0").unwrap();
+    fleet.until_rollout("pilot", "1.1", "halted").unwrap();
     fleet.refit(["rollout", "resume", "payments", "pilot", "--reason", "put right"]).unwrap();
     fleet.until_runs("web-1", "1.1").unwrap();
 }
