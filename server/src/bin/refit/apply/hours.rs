@@ -82,12 +82,16 @@ pub(super) fn hours(
     hours.check_rings(rings.iter().copied())?;
     // A machine without any time zones says nothing about which there are.
     for name in hours.zone_names().filter(|_| !tz::db().is_definitively_empty()) {
-        TimeZone::get(name).with_context(|| {
-            let help = "write one like \"Europe/Berlin\", or \"host\" for each host's own";
-            format!("there is no time zone {name:?}\nhelp: {help}")
-        })?;
+        known(name)?;
     }
     Ok(hours.into())
+}
+
+fn known(zone: &str) -> anyhow::Result<TimeZone> {
+    TimeZone::get(zone).ok().with_context(|| {
+        let help = "write one like \"Europe/Berlin\"; a window may have \"host\" for the own one of each host";
+        format!("there is no time zone {zone:?}\nhelp: {help}")
+    })
 }
 
 fn window(file: WindowFile) -> wire::WindowRule {
@@ -108,9 +112,7 @@ fn freeze(file: FreezeFile, around: Around<'_>) -> anyhow::Result<Vec<wire::Free
         ),
     };
     let (path, zone) = path;
-    let zone = zone.map(|name| {
-        TimeZone::get(&name).with_context(|| format!("there is no time zone {name:?}"))
-    });
+    let zone = zone.map(|name| known(&name));
     let text = toml_text::text(&path)?;
     let events = calendar::freezes(&text, zone.transpose()?.as_ref(), around.now);
     let events = events.with_context(|| path.display().to_string())?;
