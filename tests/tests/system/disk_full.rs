@@ -51,6 +51,7 @@ fn a_backup_that_cannot_be_made_refuses_the_update_and_leaves_the_host_as_it_was
     Ran::of(status.args(["status", "--data"]).arg(host.data())).unwrap().good().unwrap();
     // With room again, and told to try again, it goes on by itself.
     fs::remove_file(disk.path().join("filler")).unwrap();
+    fleet.until_rollout("pilot", "1.1", "halted").unwrap();
     fleet.refit(["rollout", "resume", "payments", "pilot", "--reason", "disk cleaned"]).unwrap();
     fleet.until_runs("web-1", "1.1").unwrap();
     fleet.host_mut("web-1").agent().unwrap().terminate().unwrap();
