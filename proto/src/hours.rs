@@ -240,12 +240,10 @@ impl Hours {
         zones: &Zones,
         now: Timestamp,
     ) -> Option<Timestamp> {
-        let freezes = self.freezes.iter().filter(|_| !passed.contains(&Gate::Freeze));
-        let freezes = freezes.filter(|freeze| freeze.scope.is_about(place) && freeze.from > now);
-        let windows = self.windows.iter().filter(|_| !passed.contains(&Gate::Window));
-        let windows = windows.filter(|rule| rule.scope.is_about(place));
+        let freezes = self.freezes_about(place, passed).map(|freeze| freeze.from);
+        let windows = self.windows_about(place, passed);
         let windows = windows.filter_map(|rule| rule.closes(zones.by(&rule.zone, place)?, now));
-        freezes.map(|freeze| freeze.from).chain(windows).min()
+        freezes.filter(|from| *from > now).chain(windows).min()
     }
 
     /// The first rule that is closed at a moment, and until when that rule is.
@@ -256,13 +254,11 @@ impl Hours {
         zones: &Zones,
         at: Timestamp,
     ) -> Option<(Closed, Option<Timestamp>)> {
-        let freezes = self.freezes.iter().filter(|_| !passed.contains(&Gate::Freeze));
-        let mut frozen = freezes.filter(|freeze| freeze.scope.is_about(place));
+        let mut frozen = self.freezes_about(place, passed);
         if let Some(freeze) = frozen.find(|freeze| freeze.from <= at && at < freeze.until) {
             return Some((Closed::Frozen { why: freeze.why.clone() }, Some(freeze.until)));
         }
-        let windows = self.windows.iter().filter(|_| !passed.contains(&Gate::Window));
-        windows.filter(|rule| rule.scope.is_about(place)).find_map(|rule| {
+        self.windows_about(place, passed).find_map(|rule| {
             // Of the ring as a whole nothing can be said by the clocks of its hosts.
             if rule.zone == Zone::Host && place.host.is_none() {
                 return None;
@@ -276,7 +272,21 @@ impl Hours {
 
     /// Whether a window is about them, so that it could be open at this moment by chance.
     pub fn has_windows(&self, place: Place<'_>) -> bool {
-        self.windows.iter().any(|rule| rule.scope.is_about(place))
+        self.windows_about(place, &[]).next().is_some()
+    }
+
+    fn windows_about(
+        &self,
+        place: Place<'_>,
+        passed: &[Gate],
+    ) -> impl Iterator<Item = &WindowRule> {
+        let windows = self.windows.iter().filter(move |rule| rule.scope.is_about(place));
+        windows.filter(|_| !passed.contains(&Gate::Window))
+    }
+
+    fn freezes_about(&self, place: Place<'_>, passed: &[Gate]) -> impl Iterator<Item = &Freeze> {
+        let freezes = self.freezes.iter().filter(move |freeze| freeze.scope.is_about(place));
+        freezes.filter(|_| !passed.contains(&Gate::Freeze))
     }
 }
 

@@ -3,17 +3,17 @@
 
 use jiff::Timestamp;
 use refit_proto::{
-    names::{HostId, HostName, Labels},
-    policy::Selector,
+    names::Labels,
+    policy::{Selector, words::any_of},
     wire,
 };
 
 use crate::{
-    api::{ApiError, Shared},
+    api::{ApiError, Shared, find_host},
     fleet::{Host, Placement},
     impact::{self, Question},
     product_view::ProductNow,
-    rollout::RingPlan,
+    rollout::{HoldReason, RingPlan},
     status::{self, PlacementView},
     store::{Rev, Store},
 };
@@ -27,7 +27,7 @@ pub fn host(
     store: &dyn Store,
     named: &str,
 ) -> Result<wire::HostExplanation, ApiError> {
-    let host = find(store, named)?;
+    let host = find_host(store, named)?.value;
     let central = shared.labels.read(store, &shared.content)?;
     let labels = central.labels_of(&host.id, &host.labels);
     let look = Look { shared, store, host: &host, labels: &labels, now: shared.clock.now() };
@@ -42,16 +42,6 @@ pub fn host(
         time_zone: host.time_zone.clone(),
         products: products.collect::<Result<_, _>>()?,
         labels: labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
-    })
-}
-
-fn find(store: &dyn Store, named: &str) -> Result<Host, ApiError> {
-    let held = match HostId::parse(named) {
-        Ok(id) => store.host(&id)?,
-        Err(_) => store.host_named(&HostName::parse(named)?)?,
-    };
-    held.map(|held| held.value).ok_or_else(|| {
-        ApiError::NotFound(format!("there is no host {named:?}\nhelp: `refit host list` shows all"))
     })
 }
 
@@ -104,7 +94,9 @@ impl Look<'_> {
         match hold {
             None => self.now.to_string(),
             // Nobody but the host itself, which may ask at any moment.
-            Some(hold) if hold.reason == "hosts-not-ready" => self.now.to_string(),
+            Some(hold) if hold.reason == HoldReason::HostsNotReady(1).word() => {
+                self.now.to_string()
+            }
             Some(hold) => hold.until.clone(),
         }
     }
@@ -113,7 +105,7 @@ impl Look<'_> {
         let Some(current) = &ring.ring.current else { return Ok(Default::default()) };
         let version = current.version.clone();
         let question = Question { product: view.product.clone(), version, update: None };
-        let impact = impact::impact(self.shared, self.store, &question)?;
+        let impact = impact::of(self.shared, self.store, Some(view), &question)?;
         let name = ring.ring.ring.as_str();
         let told = impact.rings.into_iter().find(|told| told.ring == name);
         Ok(told.map(|told| (told.through, told.no_times)).unwrap_or_default())
@@ -123,10 +115,6 @@ impl Look<'_> {
 /// Whether a ring's rule is about these labels, and what of it decides.
 fn selects(rule: &Selector, labels: &Labels) -> (bool, String) {
     let Selector::Labels(wanted) = rule else { return (true, "it takes every host".to_owned()) };
-    let named = |(name, values): (_, &Vec<_>)| {
-        let values: Vec<String> = values.iter().map(ToString::to_string).collect();
-        format!("{name}={}", values.join("|"))
-    };
     let lacking = wanted.iter().find(|(name, values)| match labels.get(*name) {
         Some(value) => !values.contains(value),
         None => true,
@@ -134,7 +122,8 @@ fn selects(rule: &Selector, labels: &Labels) -> (bool, String) {
     match lacking {
         None if wanted.is_empty() => (false, "it takes no host".to_owned()),
         None => {
-            let all: Vec<String> = wanted.iter().map(named).collect();
+            let all = wanted.iter().map(|(name, values)| any_of(name, values));
+            let all: Vec<String> = all.collect();
             (true, format!("the host has {}", all.join(" and ")))
         }
         Some((name, values)) => {
@@ -142,7 +131,7 @@ fn selects(rule: &Selector, labels: &Labels) -> (bool, String) {
                 Some(value) => format!("the host has {name}={value}"),
                 None => format!("the host has no label {name}"),
             };
-            (false, format!("it takes {}; {has}", named((name, values))))
+            (false, format!("it takes {}; {has}", any_of(name, values)))
         }
     }
 }

@@ -20,13 +20,11 @@ use crate::{
     product_view::{ProductNow, RingNow},
     publication,
     rollout::{Course, Crowd, Hold, HoldReason, HoursNow, forecast, narrows},
-    store::{Cells, Reads as _, RingCursor, Store},
+    store::{Cells, Reads as _, Rev, Store},
 };
 
 /// Names of blocked hosts that are told for each reason.
 const NAMES: usize = 20;
-/// Placements that are read at a time.
-const PAGE: usize = 1000;
 /// A host that was not heard for so long is away, where no policy says how long, seconds. After a restart of the
 /// server it is known to five minutes only when a host was last heard.
 const SILENCE: u64 = 900;
@@ -54,6 +52,21 @@ pub fn impact(
     store: &dyn Store,
     question: &Question,
 ) -> Result<wire::Impact, ApiError> {
+    let views = ProductNow::read_all(store)?;
+    let view = views.iter().find(|view| view.product == question.product);
+    of(shared, store, view, question)
+}
+
+/// The same of a product that was read already; `None`: it has no rings.
+///
+/// # Errors
+/// As [`impact`].
+pub fn of(
+    shared: &Shared,
+    store: &dyn Store,
+    view: Option<&ProductNow>,
+    question: &Question,
+) -> Result<wire::Impact, ApiError> {
     let Question { product, version, update } = question;
     let releases = store.all::<ReleaseRecord>()?;
     let known = releases.iter().map(|held| &held.value);
@@ -65,8 +78,6 @@ pub fn impact(
     })?;
     let shelf = Shelf { shared, read: BTreeMap::new() };
     let (release, needs) = shelf.release(record)?;
-    let views = ProductNow::read_all(store)?;
-    let view = views.iter().find(|view| view.product == *product);
     let policy = store.read::<RolloutPolicy>(product.clone())?.map(|held| held.value);
     let lacks = policy.map(|policy| policy.plan.missing(&release)).unwrap_or_default();
     let update = update.unwrap_or_else(|| SignedDuration::from_secs(needs.seconds));
@@ -285,23 +296,15 @@ impl Look<'_> {
         let mut gathered = Gathered::default();
         let central = self.shared.labels.read(self.store, &self.shared.content)?;
         let silence = ring.policy().map_or(SILENCE, |policy| policy.silence_seconds);
-        let mut after = None;
-        loop {
-            let product = &self.record.product;
-            let page = self.store.ring_after(product, Some(name), after.as_ref(), PAGE)?;
-            for held in &page {
-                let placement = &held.value;
-                let Some(host) = self.store.host(&placement.host_id)?.map(|held| held.value) else {
-                    continue;
-                };
+        let store = self.store;
+        store.each_in_ring(&self.record.product, Some(name), |placement| {
+            if let Some(Rev { value: host, .. }) = store.host(&placement.host_id)? {
                 let labels = central.labels_of(&host.id, &host.labels);
                 self.count(&host, labels, placement, silence, &mut gathered);
             }
-            match page.last().filter(|_| page.len() == PAGE) {
-                Some(last) => after = Some(RingCursor::of(&last.value)),
-                None => return Ok(gathered),
-            }
-        }
+            Ok(())
+        })?;
+        Ok(gathered)
     }
 
     fn count(

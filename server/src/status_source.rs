@@ -145,22 +145,16 @@ fn counts(store: &dyn Store, planned: &[Planned]) -> Result<(u64, u64), StoreFau
         return Ok((hosts, outside));
     }
     let mut outside = 0;
-    let mut after = None;
-    loop {
-        let page = store.ring_after(first, None, after.as_ref(), LARGEST_PAGE)?;
-        for held in &page {
-            let host = store.host(&held.value.host_id)?;
-            let counts = host.is_some_and(|host| host.value.state != HostState::Retired);
-            let placements = store.placements(&held.value.host_id)?;
-            if counts && placements.iter().all(|it| it.value.ring.is_none()) {
-                outside += 1;
-            }
+    store.each_in_ring(first, None, |placement| {
+        let host = store.host(&placement.host_id)?;
+        let counts = host.is_some_and(|host| host.value.state != HostState::Retired);
+        let placements = store.placements(&placement.host_id)?;
+        if counts && placements.iter().all(|it| it.value.ring.is_none()) {
+            outside += 1;
         }
-        match page.last().filter(|_| page.len() == LARGEST_PAGE) {
-            Some(last) => after = Some(crate::store::RingCursor::of(&last.value)),
-            None => return Ok((hosts, outside)),
-        }
-    }
+        Ok(())
+    })?;
+    Ok((hosts, outside))
 }
 
 fn count_hosts(store: &dyn Store) -> Result<u64, StoreFault> {

@@ -63,11 +63,7 @@ fn definition(ring: &RingDefinition) -> String {
     let select = match &ring.select {
         Selector::EveryHost => "selects every host".to_owned(),
         Selector::Labels(labels) => {
-            let labels = labels.iter().map(|(name, values)| {
-                let values: Vec<_> = values.iter().map(|value| value.as_str()).collect();
-                format!("{name}={}", values.join("|"))
-            });
-            format!("selects {}", labels.collect::<Vec<_>>().join(" and "))
+            format!("selects {}", listed(labels.iter().map(|(name, values)| any_of(name, values))))
         }
     };
     let mut words = vec![select];
@@ -88,6 +84,12 @@ fn definition(ring: &RingDefinition) -> String {
         words.push(format!("lets pass over {}", listed(&rules.overridable)));
     }
     words.join(", ")
+}
+
+/// A label with the values of which it may have any: `region=eu|us`.
+pub fn any_of<T: ToString>(label: &impl ToString, values: &[T]) -> String {
+    let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+    format!("{}={}", label.to_string(), values.join("|"))
 }
 
 fn listed<T: ToString>(words: impl IntoIterator<Item = T>) -> String {

@@ -348,7 +348,11 @@ fn verify_backup(
     })
 }
 
-fn find_host(store: &dyn Store, text: &str) -> Result<Rev<Host>, ApiError> {
+/// A host by its id or name.
+///
+/// # Errors
+/// If there is none.
+pub(crate) fn find_host(store: &dyn Store, text: &str) -> Result<Rev<Host>, ApiError> {
     let by_id = match HostId::parse(text) {
         Ok(id) => store.host(&id)?,
         Err(_) => None,

@@ -123,7 +123,7 @@ struct OwnPlace {
 impl OwnPlace {
     fn of(shared: &Shared, store: &dyn Store, host: &Host) -> Result<OwnPlace, ApiError> {
         let labels = shared.labels.read(store, &shared.content)?.labels_of(&host.id, &host.labels);
-        Ok(OwnPlace { labels, zone: TimeZone::get(&host.time_zone).ok() })
+        Ok(OwnPlace { labels, zone: host.zone() })
     }
 
     fn as_seen(&self) -> HostPlace<'_> {

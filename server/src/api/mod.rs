@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex};
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
+pub(crate) use admin::find_host;
 pub use error::ApiError;
 
 use crate::{

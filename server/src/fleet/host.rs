@@ -1,6 +1,6 @@
 //! A host's identity, labels and certificate. What moves with updates is in [`super::placement`].
 
-use jiff::Timestamp;
+use jiff::{Timestamp, tz::TimeZone};
 use refit_proto::names::{Digest, HostId, HostName, Labels, NameError, Platform};
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +70,13 @@ pub struct Host {
 
 impl Record for Host {
     const NAME: &'static str = "host";
+}
+
+impl Host {
+    /// Its own time zone, if it says one that is known here.
+    pub fn zone(&self) -> Option<TimeZone> {
+        TimeZone::get(&self.time_zone).ok()
+    }
 }
 
 /// Whether a host may call, and whether it counts.

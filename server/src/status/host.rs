@@ -1,6 +1,6 @@
 //! One host as the status model shows it: where each product stands there, and why it does not move.
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::Timestamp;
 use refit_proto::{hours::HostPlace, names::Labels, wire};
 
 use super::fleet::NOTHING;
@@ -170,7 +170,7 @@ fn by_the_clock(
     if view.placement.flight.is_some() {
         return None;
     }
-    let (plan, zone) = (view.ring?, TimeZone::get(&host.time_zone).ok());
+    let (plan, zone) = (view.ring?, host.zone());
     let place = HostPlace { labels, zone: zone.as_ref() };
     plan.hours.hold(&plan.ring, plan.rollout.as_ref()?, Some(place), now)
 }

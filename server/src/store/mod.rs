@@ -59,6 +59,9 @@ pub enum Cells<'a> {
     Ring(&'a Product, Option<&'a RingName>),
 }
 
+/// Placements that are read at a time.
+const PAGE: usize = 1000;
+
 /// A place in the order of a ring: everything after it is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RingCursor {
@@ -305,6 +308,29 @@ pub trait Reads: Store {
         let typed =
             |found: Rev<Doc>| Some(Rev { rev: found.rev, value: D::from_doc(found.value)? });
         Ok(found.into_iter().filter_map(typed).collect())
+    }
+
+    /// Every placement of a ring, in its order; `None`: those that no ring selects. Reads a part at a time.
+    ///
+    /// # Errors
+    /// If the store can't be read, or `each` fails.
+    fn each_in_ring(
+        &self,
+        product: &Product,
+        ring: Option<&RingName>,
+        mut each: impl FnMut(&Placement) -> Result<(), StoreFault>,
+    ) -> Result<(), StoreFault> {
+        let mut after = None;
+        loop {
+            let page = self.ring_after(product, ring, after.as_ref(), PAGE)?;
+            for held in &page {
+                each(&held.value)?;
+            }
+            match page.last().filter(|_| page.len() == PAGE) {
+                Some(last) => after = Some(RingCursor::of(&last.value)),
+                None => return Ok(()),
+            }
+        }
     }
 }
 

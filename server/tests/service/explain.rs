@@ -6,7 +6,8 @@ use tonic::Code;
 
 use crate::{
     fleet::{Caller, Fleet},
-    rollouts::{HOUR, ask, lease, limits, offer, order, promoted, state},
+    hours::{open_in, set},
+    rollouts::{HOUR, ask, lease, offer, order, promoted, state},
 };
 
 async fn explain(
@@ -64,19 +65,9 @@ async fn it_names_ring_and_label_and_the_hold_that_decides_at_each_moment() {
 async fn a_host_that_waits_for_its_window_is_shown_so_before_it_asks() {
     let (fleet, publisher, hosts) = promoted(&["web-1"]).await;
     let opens = fleet.now() + HOUR * 3;
-    let hour = opens.in_tz("UTC").unwrap().hour();
-    let open = vec![format!("daily {hour:02}:00-{:02}:00", (hour + 1) % 24)];
-    let (scope, zone, avoid) = (None, "UTC".to_owned(), Vec::new());
-    let window = wire::WindowRule { scope, zone, open, avoid };
-    let hours = wire::Hours { windows: vec![window], freezes: Vec::new(), settle_seconds: 0 };
-    let policy = wire::RolloutPolicy {
-        product: "payments".into(),
-        rings: vec![limits("pilot"), limits("early")],
-        hours: Some(hours),
-        ..Default::default()
-    };
-    let request = wire::SetRolloutPolicyRequest { policy: Some(policy), replaces_revision: 1 };
-    fleet.admin(&publisher.person).set_rollout_policy(request).await.unwrap();
+    let windows = vec![open_in(&fleet, HOUR * 3, "UTC", "UTC")];
+    let hours = wire::Hours { windows, freezes: Vec::new(), settle_seconds: 0 };
+    set(&fleet, &publisher, hours, 1).await.unwrap();
     offer(&fleet, &hosts[0]).await;
     let explained = explain(&fleet, &publisher.person, "web-1").await.unwrap();
     assert_eq!(reason(&explained), "outside-window");

@@ -15,15 +15,21 @@ fn hours(windows: Vec<wire::WindowRule>, freezes: Vec<wire::Freeze>) -> wire::Ho
     wire::Hours { windows, freezes, settle_seconds: 600 }
 }
 
-/// Open for an hour, an hour from now, by this clock.
-fn in_an_hour(fleet: &Fleet, zone: &str, clock: &str) -> wire::WindowRule {
-    let wall = (fleet.now() + HOUR).in_tz(clock).unwrap();
+/// Open in the hour that so long from now lies in, by this clock.
+pub(crate) fn open_in(
+    fleet: &Fleet,
+    span: SignedDuration,
+    zone: &str,
+    clock: &str,
+) -> wire::WindowRule {
+    let wall = (fleet.now() + span).in_tz(clock).unwrap();
     let (from, to) = (wall.hour(), (wall.hour() + 1) % 24);
     let open = vec![format!("daily {from:02}:00-{to:02}:00")];
     wire::WindowRule { scope: None, zone: zone.into(), open, avoid: Vec::new() }
 }
 
-async fn set(
+/// Sets the hours of a product with the usual limits.
+pub(crate) async fn set(
     fleet: &Fleet,
     publisher: &Publisher,
     hours: wire::Hours,
@@ -55,7 +61,7 @@ async fn lives_in(fleet: &Fleet, host: &mut Caller, zone: &str) {
 #[tokio::test]
 async fn a_host_gets_ready_at_once_and_begins_when_its_own_clock_says_so() {
     let (fleet, publisher, mut hosts) = promoted(&["tokyo"]).await;
-    let window = in_an_hour(&fleet, "host", "Asia/Tokyo");
+    let window = open_in(&fleet, HOUR, "host", "Asia/Tokyo");
     set(&fleet, &publisher, hours(vec![window], Vec::new()), 1).await.unwrap();
     let offered = offer(&fleet, &hosts[0]).await;
 
@@ -128,7 +134,7 @@ async fn what_the_signers_of_a_promotion_pass_over_is_passed_over_and_only_where
 async fn rules_that_nobody_could_keep_are_refused_and_change_nothing() {
     let (fleet, publisher, _) = promoted(&[]).await;
     let rule = |zone: &str| {
-        let mut rule = in_an_hour(&fleet, "UTC", "UTC");
+        let mut rule = open_in(&fleet, HOUR, "UTC", "UTC");
         rule.zone = zone.into();
         hours(vec![rule], Vec::new())
     };

@@ -6,8 +6,9 @@ use tonic::Code;
 
 use crate::{
     fleet::{Caller, Fleet},
+    hours::{open_in, set},
     publisher::Publisher,
-    rollouts::{HOUR, ask, lease, limits, offer, order, promoted, state},
+    rollouts::{HOUR, ask, lease, offer, order, promoted, state},
 };
 
 async fn impact(
@@ -92,20 +93,9 @@ async fn it_tells_when_each_ring_would_be_through_under_its_windows() {
     let (fleet, mut publisher, hosts) = promoted(&["web-1", "web-2", "web-3"]).await;
     publish(&fleet, &mut publisher, b"program").await;
     let begins = fleet.now() + HOUR * 5;
-    let hour = begins.in_tz("UTC").unwrap().hour();
-    let open = vec![format!("daily {hour:02}:00-{:02}:00", (hour + 1) % 24)];
-    let zone = "UTC".to_owned();
-    let window = wire::WindowRule { scope: None, zone, open, avoid: Vec::new() };
-    let hours = wire::Hours { windows: vec![window], freezes: Vec::new(), settle_seconds: 0 };
-    let rings = vec![limits("pilot"), limits("early")];
-    let policy = wire::RolloutPolicy {
-        product: "payments".into(),
-        rings,
-        hours: Some(hours),
-        ..Default::default()
-    };
-    let request = wire::SetRolloutPolicyRequest { policy: Some(policy), replaces_revision: 1 };
-    fleet.admin(&publisher.person).set_rollout_policy(request).await.unwrap();
+    let windows = vec![open_in(&fleet, HOUR * 5, "UTC", "UTC")];
+    let hours = wire::Hours { windows, freezes: Vec::new(), settle_seconds: 0 };
+    set(&fleet, &publisher, hours, 1).await.unwrap();
 
     let told = impact(&fleet, &publisher.person, "1.1").await.unwrap();
     let (pilot, early) = (&told.rings[0], &told.rings[1]);

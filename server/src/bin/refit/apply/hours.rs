@@ -13,6 +13,7 @@ use jiff::{
 use refit_proto::{
     hours::Hours,
     names::{LabelName, RingName},
+    policy::words::any_of,
     wire,
 };
 use serde::{Deserialize, Serialize};
@@ -158,8 +159,7 @@ pub(super) fn in_words(hours: Option<&wire::Hours>) -> BTreeSet<String> {
 
 fn about(scope: Option<&wire::Scope>) -> String {
     let Some(scope) = scope else { return String::new() };
-    let labels =
-        scope.select.iter().map(|rule| format!("{}={}", rule.label, rule.values.join("|")));
+    let labels = scope.select.iter().map(|rule| any_of(&rule.label, &rule.values));
     let mut words = String::new();
     if !scope.rings.is_empty() {
         words = format!(", in {}", scope.rings.join(" and "));
